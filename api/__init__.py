@@ -1,0 +1,1 @@
+"""The outside: translates, authorizes, answers; decides nothing."""

@@ -1,0 +1,1 @@
+"""The demo: six processes that speak only through public interfaces."""

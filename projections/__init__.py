@@ -1,0 +1,1 @@
+"""Read models: each answers one question, can be deleted and rebuilt."""

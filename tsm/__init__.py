@@ -1,0 +1,1 @@
+"""The domain and its protocols: knows nothing of HTTP servers or screens."""

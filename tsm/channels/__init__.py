@@ -1,0 +1,1 @@
+"""Secure channels: open, wrap, unwrap."""

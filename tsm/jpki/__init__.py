@@ -1,0 +1,1 @@
+"""The Japanese public key infrastructure for individuals: application, access code, authority, personalisation."""
