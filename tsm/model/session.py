@@ -1,0 +1,192 @@
+"""A session: one conversation with a card through the common app (MC-05 interface 3), from START to END.
+
+No session key and no APDU is stored. The facts hold the challenges, the command counter and the MAC chaining value, from
+which the vault derives the channel again: any worker can take the next request.
+
+Stream: `session-<spId>-<rcptNum>`.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+import msgspec
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.model.event import Fact
+
+
+class Phase(StrEnum):
+    """What the server waits for."""
+
+    CONNECTING = "CONNECTING"
+    EXECUTING = "EXECUTING"
+    DISCONNECTING = "DISCONNECTING"
+    ENDED = "ENDED"
+
+
+class Step(StrEnum):
+    """Which command lies with the card: three of the server's own, then the delegated ones."""
+
+    SELECT = "SELECT"
+    INITIALIZE_UPDATE = "INITIALIZE UPDATE"
+    EXTERNAL_AUTHENTICATE = "EXTERNAL AUTHENTICATE"
+    COMMAND = "COMMAND"
+
+
+class SessionStarted(Fact, frozen=True, kw_only=True):
+    """START was accepted: the party's signature verified."""
+
+    topic: ClassVar[str] = "session.started"
+    provider: str
+    reception: str
+    iccid: str
+    domain: str
+    key: str  # KeyRef: PUT KEY within the session changes the card's keys, not those of the open channel
+    key_version: int
+    token_sha256: str  # of the session token in the phone's cookie
+    expires_at: datetime  # unless something is heard before
+
+
+class CardConnected(Fact, frozen=True, kw_only=True):
+    """CONNECT succeeded at the phone."""
+
+    topic: ClassVar[str] = "session.card_connected"
+
+
+class CommandSent(Fact, frozen=True, kw_only=True):
+    """COMMAND: an APDU was handed to the phone."""
+
+    topic: ClassVar[str] = "session.command_sent"
+    step: str  # a Step
+    order: int  # iApduOrder of a delegated command; 0 for the server's own
+    header: str  # CLA INS P1 P2 before secure messaging, hex
+    length: int  # octets on the wire
+    wire_sha256: str
+    host_challenge: str = ""  # INITIALIZE UPDATE only, hex
+    counter: int = 0  # SCP03 command counter after this command
+    chaining: str = ""  # SCP03 MAC chaining value after this command, hex
+
+
+class ResponseReceived(Fact, frozen=True, kw_only=True):
+    """RESPONSE: the card's answer came back through the phone."""
+
+    topic: ClassVar[str] = "session.response_received"
+    step: str
+    order: int
+    status_word: str  # hex
+    length: int  # octets on the wire
+    wire_sha256: str
+    card_challenge: str = ""  # INITIALIZE UPDATE only, hex
+    key_version: int = 0  # INITIALIZE UPDATE only
+
+
+class DisconnectSent(Fact, frozen=True, kw_only=True):
+    """DISCONNECT: the phone was told to let the card go."""
+
+    topic: ClassVar[str] = "session.disconnect_sent"
+
+
+class Disconnected(Fact, frozen=True, kw_only=True):
+    """The phone let the card go."""
+
+    topic: ClassVar[str] = "session.disconnected"
+
+
+class SessionFailed(Fact, frozen=True, kw_only=True):
+    """No more delegated commands will be sent: DISCONNECT and END follow, with this status."""
+
+    topic: ClassVar[str] = "session.failed"
+    status: str  # strProcStatus
+    error: str  # strErrInfo
+
+
+class SessionEnded(Fact, frozen=True, kw_only=True):
+    """END: the final answer, and the server's signature over it."""
+
+    topic: ClassVar[str] = "session.ended"
+    status: str  # strProcStatus
+    mas_sign: str  # strMasSign: anyone may verify what was said, and a repeated request gets the same bytes
+    request_sha256: str  # the request that END answers
+
+
+class SessionExpired(Fact, frozen=True, kw_only=True):
+    """Nothing was heard from the phone for too long; what lay with the card then is unknown."""
+
+    topic: ClassVar[str] = "session.expired"
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """The session as its facts say."""
+
+    started: SessionStarted
+    phase: Phase = Phase.CONNECTING
+    answers: int = 1  # how many requests were answered: the step number in the cookie
+    sent: CommandSent | None = None  # the command that lies with the card, or was the last to
+    host_challenge: str = ""
+    card_challenge: str = ""
+    executed: int = 0  # delegated commands that the card acknowledged
+    failed: SessionFailed | None = None
+    ended: SessionEnded | None = None
+    expired: bool = False
+
+    @property
+    def over(self) -> bool:
+        return self.expired or self.phase is Phase.ENDED
+
+
+def stream(provider: str, reception: str) -> str:
+    """The session's stream: one session per delegation."""
+    return f"session-{provider}-{reception}"
+
+
+def expire(state: Session) -> list[SessionExpired]:
+    """Decide that the phone was silent for too long."""
+    return [] if state.over else [SessionExpired()]
+
+
+def evolve(state: Session | None, fact: Fact) -> Session:
+    """Fold one fact."""
+    if isinstance(fact, SessionStarted):
+        return Session(started=fact)
+    if state is None:
+        raise TsmError(ErrorCode.STORE_CORRUPT, "a session begins with its start")
+    match fact:
+        case CommandSent():
+            return msgspec.structs.replace(
+                state,
+                phase=Phase.EXECUTING,
+                answers=state.answers + 1,
+                sent=fact,
+                host_challenge=fact.host_challenge or state.host_challenge,
+            )
+        case ResponseReceived():
+            acknowledged = fact.step == Step.COMMAND and fact.status_word == "9000"
+            return msgspec.structs.replace(
+                state,
+                card_challenge=fact.card_challenge or state.card_challenge,
+                executed=state.executed + acknowledged,
+            )
+        case DisconnectSent():
+            return msgspec.structs.replace(state, phase=Phase.DISCONNECTING, answers=state.answers + 1)
+        case SessionFailed():
+            return msgspec.structs.replace(state, failed=fact)
+        case SessionEnded():
+            return msgspec.structs.replace(state, phase=Phase.ENDED, answers=state.answers + 1, ended=fact)
+        case SessionExpired():
+            return msgspec.structs.replace(state, expired=True)
+        case _:
+            return state
+
+
+FACTS: tuple[type[Fact], ...] = (
+    SessionStarted,
+    CardConnected,
+    CommandSent,
+    ResponseReceived,
+    DisconnectSent,
+    Disconnected,
+    SessionFailed,
+    SessionEnded,
+    SessionExpired,
+)
