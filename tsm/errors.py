@@ -93,7 +93,7 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.ACCESS_CODE_LOCKED: "the access code is locked after too many tries",
     ErrorCode.UNKNOWN_KEY: "the vault has no such key",
     ErrorCode.KEY_REFUSED: "the key cannot be used for this",
-    ErrorCode.KEY_ENCRYPTION_KEY_EXPOSED: "the key-encryption key's file is readable by others or lies in the data folder",
+    ErrorCode.KEY_ENCRYPTION_KEY_EXPOSED: "the key-encryption key lies in the data folder, or others can read it",
     ErrorCode.STORE_FORMAT: "the store has another format than this program",
     ErrorCode.STORE_CORRUPT: "the store holds something that does not decode",
     ErrorCode.UPSTREAM_UNAVAILABLE: "a party that is needed does not answer",

@@ -1,8 +1,8 @@
 """What every event carries: a fact, and who, why and when twice.
 
-A `Fact` is what happened, in plain values; each aggregate's file declares its own. `decide` functions return facts. The
-application puts each into an `Event`: the place in its stream, the claimed time and the context in which it happened. The
-store adds the position in the one log and `recorded_at`, which never decreases along positions.
+A `Fact` is what happened, in plain values; each aggregate's file declares its own. `decide` functions return facts.
+The application puts each into an `Event`: the place in its stream, the claimed time and the context in which it
+happened. The store adds the position in the one log and `recorded_at`, which never decreases along positions.
 """
 
 from datetime import datetime
