@@ -1,37 +1,18 @@
 """A session: one conversation with a card through the common app (MC-05 interface 3), from START to END.
 
-No session key and no APDU is stored. The facts hold the challenges, the command counter and the MAC chaining value, from
-which the vault derives the channel again: any worker can take the next request.
+No session key and no APDU is stored. The facts hold the challenges, the command counter and the MAC chaining value,
+from which the vault derives the channel again: any worker can take the next request.
 
 Stream: `session-<spId>-<rcptNum>`.
 """
 
 from datetime import datetime
-from enum import StrEnum
 from typing import ClassVar
 
 import msgspec
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Fact
-
-
-class Phase(StrEnum):
-    """What the server waits for."""
-
-    CONNECTING = "CONNECTING"
-    EXECUTING = "EXECUTING"
-    DISCONNECTING = "DISCONNECTING"
-    ENDED = "ENDED"
-
-
-class Step(StrEnum):
-    """Which command lies with the card: three of the server's own, then the delegated ones."""
-
-    SELECT = "SELECT"
-    INITIALIZE_UPDATE = "INITIALIZE UPDATE"
-    EXTERNAL_AUTHENTICATE = "EXTERNAL AUTHENTICATE"
-    COMMAND = "COMMAND"
 
 
 class SessionStarted(Fact, frozen=True, kw_only=True):
@@ -58,7 +39,7 @@ class CommandSent(Fact, frozen=True, kw_only=True):
     """COMMAND: an APDU was handed to the phone."""
 
     topic: ClassVar[str] = "session.command_sent"
-    step: str  # a Step
+    step: str  # SELECT, INITIALIZE UPDATE, EXTERNAL AUTHENTICATE, or COMMAND for a delegated one
     order: int  # iApduOrder of a delegated command; 0 for the server's own
     header: str  # CLA INS P1 P2 before secure messaging, hex
     length: int  # octets on the wire
@@ -99,6 +80,7 @@ class SessionFailed(Fact, frozen=True, kw_only=True):
     topic: ClassVar[str] = "session.failed"
     status: str  # strProcStatus
     error: str  # strErrInfo
+    order: int = 0  # iApduOrder of the delegated command at which it failed, if it was one
 
 
 class SessionEnded(Fact, frozen=True, kw_only=True):
@@ -120,7 +102,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """The session as its facts say."""
 
     started: SessionStarted
-    phase: Phase = Phase.CONNECTING
+    answered: str = "CONNECT"  # the message that was sent last: CONNECT, COMMAND, DISCONNECT or END
     answers: int = 1  # how many requests were answered: the step number in the cookie
     sent: CommandSent | None = None  # the command that lies with the card, or was the last to
     host_challenge: str = ""
@@ -132,7 +114,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def over(self) -> bool:
-        return self.expired or self.phase is Phase.ENDED
+        return self.expired or self.ended is not None
 
 
 def stream(provider: str, reception: str) -> str:
@@ -155,24 +137,24 @@ def evolve(state: Session | None, fact: Fact) -> Session:
         case CommandSent():
             return msgspec.structs.replace(
                 state,
-                phase=Phase.EXECUTING,
+                answered="COMMAND",
                 answers=state.answers + 1,
                 sent=fact,
                 host_challenge=fact.host_challenge or state.host_challenge,
             )
         case ResponseReceived():
-            acknowledged = fact.step == Step.COMMAND and fact.status_word == "9000"
+            acknowledged = fact.order > 0 and fact.status_word == "9000"
             return msgspec.structs.replace(
                 state,
                 card_challenge=fact.card_challenge or state.card_challenge,
                 executed=state.executed + acknowledged,
             )
         case DisconnectSent():
-            return msgspec.structs.replace(state, phase=Phase.DISCONNECTING, answers=state.answers + 1)
+            return msgspec.structs.replace(state, answered="DISCONNECT", answers=state.answers + 1)
         case SessionFailed():
             return msgspec.structs.replace(state, failed=fact)
         case SessionEnded():
-            return msgspec.structs.replace(state, phase=Phase.ENDED, answers=state.answers + 1, ended=fact)
+            return msgspec.structs.replace(state, answered="END", answers=state.answers + 1, ended=fact)
         case SessionExpired():
             return msgspec.structs.replace(state, expired=True)
         case _:
