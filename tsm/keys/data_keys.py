@@ -1,0 +1,112 @@
+"""Data keys: one for each subject, so that destroying one key erases one person everywhere.
+
+A subject is one person's tenure of a line or a credential, never a number, for numbers are recycled. Personal fields
+are sealed with the subject's key and name it by a random id. After `destroy` nothing that was sealed for the subject
+opens again, in no copy of the log, and nothing new can be sealed for it. The keys lie in a file of their own, wrapped
+under the key-encryption key: back it up apart from the log, or a restored copy brings the erased back.
+"""
+
+import sqlite3
+from functools import lru_cache
+from pathlib import Path
+from threading import RLock
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.keys.database import erase_remains, open_database, writing
+from tsm.keys.key_encryption import KEY_SIZE, NONCE_SIZE, KeyEncryptionKey, Random, open_sealed
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS data_key (
+  key_id TEXT PRIMARY KEY,
+  subject TEXT NOT NULL UNIQUE,
+  wrapped BLOB -- NULL: destroyed
+) STRICT
+"""
+
+
+class DataKeys:
+    """The file `datakeys.sqlite`. Safe to use from several threads and processes."""
+
+    def __init__(self, path: Path, key_encryption_key: KeyEncryptionKey, random: Random) -> None:
+        self._kek = key_encryption_key
+        self._random = random
+        self._lock = RLock()
+        self._connection = open_database(path, erasing=True)
+        self._connection.execute(SCHEMA)
+        self._seen = 0  # the version of the file that the caches reflect
+        self._key_id = lru_cache(maxsize=4096)(self._find_key_id)
+        self._cipher = lru_cache(maxsize=4096)(self._open_cipher)
+
+    def seal(self, subject: str, plaintext: bytes, aad: bytes) -> tuple[str, bytes]:
+        """The key's id and the sealed octets; makes the subject's key at first. UNKNOWN_KEY after `destroy`."""
+        with self._lock:
+            self._forget_what_others_changed()
+            key_id = self._key_id(subject)
+            cipher = self._cipher(key_id)
+        nonce = self._random(NONCE_SIZE)
+        return key_id, nonce + cipher.encrypt(nonce, plaintext, aad)
+
+    def unseal(self, key_id: str, sealed: bytes, aad: bytes) -> bytes:
+        """`TsmError`: UNKNOWN_KEY when the key is destroyed (or never was), KEY_REFUSED when it does not open."""
+        with self._lock:
+            self._forget_what_others_changed()
+            cipher = self._cipher(key_id)
+        return open_sealed(cipher, sealed, aad)
+
+    def destroy(self, subject: str) -> None:
+        """Erases the subject's key from the file and its write-ahead log. Safe to repeat."""
+        with self._lock:
+            with writing(self._connection):
+                self._insert_key(subject)  # a subject without a key must not get one later, either
+                self._connection.execute("UPDATE data_key SET wrapped = NULL WHERE subject = ?", (subject,))
+            self._forget()
+            erase_remains(self._connection)
+
+    def close(self) -> None:
+        with self._lock:
+            self._forget()
+            self._connection.close()
+
+    def _find_key_id(self, subject: str) -> str:
+        query = "SELECT key_id FROM data_key WHERE subject = ?"
+        row = self._connection.execute(query, (subject,)).fetchone()
+        if row is None:
+            with writing(self._connection):
+                self._insert_key(subject)
+            row = self._connection.execute(query, (subject,)).fetchone()  # ours, or another process was faster
+        return str(row[0])
+
+    def _insert_key(self, subject: str) -> None:
+        key_id = self._random(16).hex()
+        wrapped = self._kek.wrap(self._random(KEY_SIZE), _name(key_id))
+        self._connection.execute(
+            "INSERT INTO data_key VALUES (?, ?, ?) ON CONFLICT (subject) DO NOTHING", (key_id, subject, wrapped)
+        )
+
+    def _open_cipher(self, key_id: str) -> AESGCM:
+        row = self._connection.execute("SELECT wrapped FROM data_key WHERE key_id = ?", (key_id,)).fetchone()
+        if row is None or row[0] is None:
+            raise TsmError(ErrorCode.UNKNOWN_KEY, f"data key {key_id} is destroyed or was never here")
+        return AESGCM(self._kek.unwrap(row[0], _name(key_id)))
+
+    def _forget_what_others_changed(self) -> None:
+        """Another process may have destroyed a key: `data_version` tells, for a few microseconds."""
+        version = data_version(self._connection)
+        if version != self._seen:
+            self._forget()
+            self._seen = version
+
+    def _forget(self) -> None:
+        self._key_id.cache_clear()
+        self._cipher.cache_clear()
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """Differs from the last answer when another connection has changed the file since."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _name(key_id: str) -> bytes:
+    return f"{key_id}|data key".encode()
