@@ -26,7 +26,7 @@ class SessionStarted(Fact, frozen=True, kw_only=True):
     key: str  # KeyRef: PUT KEY within the session changes the card's keys, not those of the open channel
     key_version: int
     token_sha256: str  # of the session token in the phone's cookie
-    expires_at: datetime  # unless something is heard before
+    expires_at: datetime  # the session is over unless the phone is heard before
 
 
 class CardConnected(Fact, frozen=True, kw_only=True):
@@ -44,6 +44,7 @@ class CommandSent(Fact, frozen=True, kw_only=True):
     header: str  # CLA INS P1 P2 before secure messaging, hex
     length: int  # octets on the wire
     wire_sha256: str
+    expires_at: datetime
     host_challenge: str = ""  # INITIALIZE UPDATE only, hex
     counter: int = 0  # SCP03 command counter after this command
     chaining: str = ""  # SCP03 MAC chaining value after this command, hex
@@ -66,6 +67,7 @@ class DisconnectSent(Fact, frozen=True, kw_only=True):
     """DISCONNECT: the phone was told to let the card go."""
 
     topic: ClassVar[str] = "session.disconnect_sent"
+    expires_at: datetime
 
 
 class Disconnected(Fact, frozen=True, kw_only=True):
@@ -102,6 +104,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """The session as its facts say."""
 
     started: SessionStarted
+    expires_at: datetime
     answered: str = "CONNECT"  # the message that was sent last: CONNECT, COMMAND, DISCONNECT or END
     answers: int = 1  # how many requests were answered: the step number in the cookie
     sent: CommandSent | None = None  # the command that lies with the card, or was the last to
@@ -130,7 +133,7 @@ def expire(state: Session) -> list[SessionExpired]:
 def evolve(state: Session | None, fact: Fact) -> Session:
     """Fold one fact."""
     if isinstance(fact, SessionStarted):
-        return Session(started=fact)
+        return Session(started=fact, expires_at=fact.expires_at)
     if state is None:
         raise TsmError(ErrorCode.STORE_CORRUPT, "a session begins with its start")
     match fact:
@@ -138,6 +141,7 @@ def evolve(state: Session | None, fact: Fact) -> Session:
             return msgspec.structs.replace(
                 state,
                 answered="COMMAND",
+                expires_at=fact.expires_at,
                 answers=state.answers + 1,
                 sent=fact,
                 host_challenge=fact.host_challenge or state.host_challenge,
@@ -150,7 +154,9 @@ def evolve(state: Session | None, fact: Fact) -> Session:
                 executed=state.executed + acknowledged,
             )
         case DisconnectSent():
-            return msgspec.structs.replace(state, answered="DISCONNECT", answers=state.answers + 1)
+            return msgspec.structs.replace(
+                state, answered="DISCONNECT", expires_at=fact.expires_at, answers=state.answers + 1
+            )
         case SessionFailed():
             return msgspec.structs.replace(state, failed=fact)
         case SessionEnded():
