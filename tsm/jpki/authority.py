@@ -1,0 +1,456 @@
+"""The built-in certificate authority: a stand-in for the JPKI service, run as its own process.
+
+Two authorities with RSA-2048 keys, one for digital signature and one for user authentication. Each issues main
+certificates for My Number cards and sub-certificates for phones, and signs a revocation list that is fresh for an hour.
+For a phone the authority makes the key pairs. It keeps a sealed copy of each private key for the provider alone, and on
+acknowledgement of the write destroys it: first the data key under which it was sealed, then the row. Then it signs a
+receipt.
+
+Every private key lies sealed by the authority's own vault; the file `authority.sqlite` alone opens nothing.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from threading import RLock
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.jpki.access_code import JAPAN
+from tsm.jpki.certificate_authority import (
+    CertificateRequest,
+    DestructionReceipt,
+    DestructionStatement,
+    IssuedCertificates,
+)
+from tsm.jpki.certificates import (
+    LARGEST,
+    POLICY,
+    SMALLEST,
+    Carrier,
+    Holder,
+    Kind,
+    RevocationList,
+    holder,
+    read_certificate,
+    utc_second,
+    verify_certificate,
+)
+from tsm.jpki.key_transport import KeyBundle, WrappedKeys, wrap_keys
+from tsm.keys.database import erase_remains, open_database, writing
+from tsm.keys.vault import SoftwareVault
+
+Clock = Callable[[], datetime]
+
+UNIT = {
+    Kind.SIGNATURE: "Simulated JPKI for digital signature",
+    Kind.AUTHENTICATION: "Simulated JPKI for user authentication",
+}
+AUTHORITY_LIFE_YEARS = 10
+BIRTHDAYS = 5  # a certificate ends with the holder's fifth birthday from its issue
+LIST_LIFE = timedelta(hours=1)
+CODE_LENGTH = 16  # octets of the code that stands where a name would
+EXPONENT = 65537
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS authority (
+  kind TEXT PRIMARY KEY, certificate BLOB NOT NULL, key_id TEXT NOT NULL, sealed_key BLOB NOT NULL,
+  list_number INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE IF NOT EXISTS certificate (
+  kind TEXT NOT NULL, serial TEXT NOT NULL, certificate BLOB NOT NULL,
+  credential TEXT, provider TEXT, -- NULL for a My Number card's certificate
+  revoked_at TEXT, reason TEXT,
+  PRIMARY KEY (kind, serial), UNIQUE (kind, credential)
+) STRICT;
+CREATE TABLE IF NOT EXISTS key_copy (
+  credential TEXT NOT NULL, kind TEXT NOT NULL, key_id TEXT NOT NULL, sealed_key BLOB,
+  statement BLOB, signature BLOB, -- the receipt, once the copy is destroyed
+  PRIMARY KEY (credential, kind)
+) STRICT
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MainCredential:
+    """What a My Number card is made with; the authority keeps no copy of these keys."""
+
+    authentication_certificate: bytes
+    authentication_key: rsa.RSAPrivateKey = field(repr=False)
+    signature_certificate: bytes
+    signature_key: rsa.RSAPrivateKey = field(repr=False)
+
+
+class Authority:
+    """Both authorities. Safe to use from several threads."""
+
+    def __init__(self, folder: Path, vault: SoftwareVault, clock: Clock, list_url: str = "") -> None:
+        """Opens the authority in `folder`, or makes it. `list_url` + "<kind>.crl" is where the lists are published."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._vault = vault
+        self._clock = clock
+        self._list_url = list_url
+        self._lock = RLock()
+        self._database = open_database(folder / "authority.sqlite", erasing=True)
+        for statement in SCHEMA.split(";"):
+            self._database.execute(statement)
+        self._issuers = {kind: self._open_or_make(kind) for kind in Kind}
+
+    def certificate(self, kind: Kind) -> bytes:
+        """DER of the authority's own certificate."""
+        return self._issuers[kind].certificate.public_bytes(serialization.Encoding.DER)
+
+    def issue_main(self, person: Holder) -> MainCredential:
+        """Key pairs and certificates for a My Number card, made at its factory."""
+        keys = {kind: new_key() for kind in Kind}
+        with self._lock, writing(self._database):
+            issued = {kind: self._certify(kind, Carrier.CARD, person, keys[kind]) for kind in Kind}
+            for kind, der in issued.items():
+                self._record(kind, der)
+        return MainCredential(
+            authentication_certificate=issued[Kind.AUTHENTICATION],
+            authentication_key=keys[Kind.AUTHENTICATION],
+            signature_certificate=issued[Kind.SIGNATURE],
+            signature_key=keys[Kind.SIGNATURE],
+        )
+
+    def issue(self, request: CertificateRequest) -> IssuedCertificates:
+        """Key pairs and certificates for a phone, for the holder of a main certificate.
+
+        The same credential again gets the same certificates; for another provider it is ALREADY_EXISTS. The main
+        certificate must be one of ours: CERTIFICATE_INVALID, CERTIFICATE_EXPIRED or CERTIFICATE_REVOKED otherwise.
+        """
+        with self._lock:
+            if (issued := self._issued(request)) is not None:
+                return issued
+            main = self._valid_main(request.main_certificate)
+            keys = {kind: new_key() for kind in Kind}
+            with writing(self._database):
+                ders = {
+                    kind: self._certify(kind, Carrier.PHONE, holder(main), keys[kind], main.not_valid_after_utc)
+                    for kind in Kind
+                }
+                for kind in Kind:
+                    self._record(kind, ders[kind], request.credential, request.provider)
+                    self._keep_copy(kind, request.credential, keys[kind])
+            return IssuedCertificates(ders[Kind.AUTHENTICATION], ders[Kind.SIGNATURE])
+
+    def certificates(self, credential: str) -> IssuedCertificates:
+        """What was issued for a phone; NOT_FOUND for an unknown credential."""
+        found = {Kind(kind): der for kind, der, _ in self._rows_of(credential)}
+        return IssuedCertificates(found[Kind.AUTHENTICATION], found[Kind.SIGNATURE])
+
+    def wrapped_keys(self, credential: str, provider: str, transport_key: bytes) -> WrappedKeys:
+        """The key copies of a credential, for its provider alone, under the provider's transport key (SPKI, RSA).
+
+        NOT_FOUND for a credential that is unknown or another provider's, UNKNOWN_KEY once the copies are destroyed.
+        """
+        with self._lock:
+            self._refuse_other_provider(credential, provider)
+            bundle = KeyBundle(*(self._copy(kind, credential) for kind in (Kind.AUTHENTICATION, Kind.SIGNATURE)))
+        return wrap_keys(bundle, credential, provider, transport_key)
+
+    def destroy_key_copies(self, credential: str, provider: str) -> list[DestructionReceipt]:
+        """Destroys both copies and signs receipts. Asking again gives the same receipts."""
+        with self._lock:
+            self._refuse_other_provider(credential, provider)
+            return [self._destroy_copy(kind, credential) for kind in Kind]
+
+    def revoke(self, kind: Kind, serial: int, reason: x509.ReasonFlags) -> None:
+        """Puts a certificate on the next revocation list; the first reason stays. NOT_FOUND for an unknown serial."""
+        with self._lock, writing(self._database):
+            changed = self._database.execute(
+                "UPDATE certificate SET revoked_at = coalesce(revoked_at, ?), reason = coalesce(reason, ?)"
+                " WHERE kind = ? AND serial = ?",
+                (utc_second(self._clock()).isoformat(), reason.value, kind, f"{serial:X}"),
+            ).rowcount
+        if not changed:
+            raise TsmError(ErrorCode.NOT_FOUND, "no certificate with this serial")
+
+    def revocation_list(self, kind: Kind) -> bytes:
+        """DER of a complete list, signed now (RFC 5280 section 5)."""
+        with self._lock, writing(self._database):
+            [number] = self._database.execute(
+                "UPDATE authority SET list_number = list_number + 1 WHERE kind = ? RETURNING list_number", (kind,)
+            ).fetchone()
+            revoked = self._database.execute(
+                "SELECT serial, revoked_at, reason FROM certificate WHERE kind = ? AND revoked_at IS NOT NULL", (kind,)
+            ).fetchall()
+        return self._issuers[kind].sign_list(number, utc_second(self._clock()), revoked)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _open_or_make(self, kind: Kind) -> "Issuer":
+        query = "SELECT certificate, key_id, sealed_key FROM authority WHERE kind = ?"
+        row = self._database.execute(query, (kind,)).fetchone()
+        if row is not None:
+            certificate, key_id, sealed = row
+            return Issuer(read_certificate(certificate), read_key(self._vault.unseal(key_id, sealed, issuer_aad(kind))))
+        issuer = Issuer.make(kind, utc_second(self._clock()))
+        key_id, sealed = self._vault.seal(f"authority/{kind}", key_octets(issuer.key), issuer_aad(kind))
+        der = issuer.certificate.public_bytes(serialization.Encoding.DER)
+        with writing(self._database):
+            self._database.execute(
+                "INSERT INTO authority (kind, certificate, key_id, sealed_key) VALUES (?, ?, ?, ?)",
+                (kind, der, key_id, sealed),
+            )
+        return issuer
+
+    def _certify(
+        self, kind: Kind, carrier: Carrier, person: Holder, key: rsa.RSAPrivateKey, no_later: datetime | None = None
+    ) -> bytes:
+        """A sub-certificate never outlives the main certificate on which it rests."""
+        now = utc_second(self._clock())
+        until = end_of_fifth_birthday(person.born, now)
+        until = until if no_later is None else min(until, no_later)
+        address = f"{self._list_url}{kind}.crl" if self._list_url else ""
+        return self._issuers[kind].certify(kind, carrier, person, key.public_key(), now, until, address)
+
+    def _record(self, kind: Kind, der: bytes, credential: str | None = None, provider: str | None = None) -> None:
+        serial = f"{read_certificate(der).serial_number:X}"
+        self._database.execute(
+            "INSERT INTO certificate (kind, serial, certificate, credential, provider) VALUES (?, ?, ?, ?, ?)",
+            (kind, serial, der, credential, provider),
+        )
+
+    def _issued(self, request: CertificateRequest) -> IssuedCertificates | None:
+        try:
+            issued = self.certificates(request.credential)
+        except TsmError:
+            return None
+        if any(provider != request.provider for _, _, provider in self._rows_of(request.credential)):
+            raise TsmError(ErrorCode.ALREADY_EXISTS, "issued for another provider")
+        return issued
+
+    def _rows_of(self, credential: str) -> list[tuple[str, bytes, str]]:
+        query = "SELECT kind, certificate, provider FROM certificate WHERE credential = ?"
+        with self._lock:
+            rows = self._database.execute(query, (credential,)).fetchall()
+        if not rows:
+            raise TsmError(ErrorCode.NOT_FOUND, "nothing was issued for this credential")
+        return rows
+
+    def _valid_main(self, der: bytes) -> x509.Certificate:
+        now = self._clock()
+        main = read_certificate(der)
+        issuer = self._issuers[Kind.SIGNATURE]
+        verify_certificate(main, issuer.certificate, Kind.SIGNATURE, now, Carrier.CARD)
+        RevocationList.read(self.revocation_list(Kind.SIGNATURE), issuer.certificate, now).check(main)
+        return main
+
+    def _keep_copy(self, kind: Kind, credential: str, key: rsa.RSAPrivateKey) -> None:
+        key_id, sealed = self._vault.seal(copy_subject(kind, credential), key_octets(key), copy_aad(kind, credential))
+        self._database.execute(
+            "INSERT INTO key_copy (credential, kind, key_id, sealed_key) VALUES (?, ?, ?, ?)",
+            (credential, kind, key_id, sealed),
+        )
+
+    def _copy(self, kind: Kind, credential: str) -> bytes:
+        query = "SELECT key_id, sealed_key FROM key_copy WHERE credential = ? AND kind = ?"
+        key_id, sealed = self._database.execute(query, (credential, kind)).fetchone()
+        if sealed is None:
+            raise TsmError(ErrorCode.UNKNOWN_KEY, "this copy is destroyed")
+        return self._vault.unseal(key_id, sealed, copy_aad(kind, credential))
+
+    def _destroy_copy(self, kind: Kind, credential: str) -> DestructionReceipt:
+        """Destroy first, sign afterwards: a receipt never claims what has yet to happen."""
+        query = "SELECT statement, signature FROM key_copy WHERE credential = ? AND kind = ?"
+        statement, signature = self._database.execute(query, (credential, kind)).fetchone()
+        if statement is not None:
+            return DestructionReceipt(statement, signature)
+        self._vault.destroy_subject(copy_subject(kind, credential))
+        der = self.certificates(credential).of(kind)
+        said = DestructionStatement(
+            credential, kind, hashlib.sha256(der).hexdigest(), utc_second(self._clock()).isoformat()
+        )
+        receipt = DestructionReceipt(said.encode(), self._issuers[kind].sign(said.encode()))
+        with writing(self._database):
+            self._database.execute(
+                "UPDATE key_copy SET sealed_key = NULL, statement = ?, signature = ? WHERE credential = ? AND kind = ?",
+                (receipt.statement, receipt.signature, credential, kind),
+            )
+        with suppress(TsmError):  # a reader holds the write-ahead log; what lies in it is sealed under a destroyed key
+            erase_remains(self._database)
+        return receipt
+
+    def _refuse_other_provider(self, credential: str, provider: str) -> None:
+        if any(owner != provider for _, _, owner in self._rows_of(credential)):
+            raise TsmError(ErrorCode.NOT_FOUND, "nothing was issued for this credential and provider")
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """One authority: its certificate and its key."""
+
+    certificate: x509.Certificate
+    key: rsa.RSAPrivateKey = field(repr=False)
+
+    @classmethod
+    def make(cls, kind: Kind, now: datetime) -> "Issuer":
+        """A new authority, its certificate signed by itself."""
+        key = new_key()
+        name = issuer_name(kind)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now.replace(year=now.year + AUTHORITY_LIFE_YEARS, day=min(now.day, 28)))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(key_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key)
+
+    def certify(
+        self,
+        kind: Kind,
+        carrier: Carrier,
+        person: Holder,
+        public_key: rsa.RSAPublicKey,
+        since: datetime,
+        until: datetime,
+        list_address: str,
+    ) -> bytes:
+        """DER of an end entity's certificate. Only the signature certificate says who the holder is."""
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject_name(carrier))
+            .issuer_name(self.certificate.subject)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(since)
+            .not_valid_after(until)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
+            .add_extension(key_usage(signs_certificates=False, commits=kind is Kind.SIGNATURE), critical=True)
+            .add_extension(x509.CertificatePolicies([x509.PolicyInformation(POLICY[kind], None)]), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        if kind is Kind.SIGNATURE:
+            builder = builder.add_extension(x509.SubjectAlternativeName(person.other_names()), critical=False)
+        else:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        if list_address:
+            point = x509.DistributionPoint([x509.UniformResourceIdentifier(list_address)], None, None, None)
+            builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
+        der = builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+        if not SMALLEST <= len(der) <= LARGEST:
+            raise TsmError(ErrorCode.INVALID_INPUT, "the certificate would not have a four-octet header")
+        return der
+
+    def sign_list(self, number: int, now: datetime, revoked: list[tuple[str, str, str]]) -> bytes:
+        """DER of the revocation list with these (serial in hex, time, reason)."""
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now)
+            .next_update(now + LIST_LIFE)
+            .add_extension(x509.CRLNumber(number), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        for serial, at, reason in revoked:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(int(serial, 16))
+                .revocation_date(datetime.fromisoformat(at))
+                .add_extension(x509.CRLReason(x509.ReasonFlags(reason)), critical=False)
+                .build()
+            )
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+    def sign(self, data: bytes) -> bytes:
+        """PKCS#1 v1.5 with SHA-256."""
+        return self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+
+
+def issuer_name(kind: Kind) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "JP"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Simulated JPKI"),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, UNIT[kind]),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "Simulated Agency for Local Authorities"),
+        ]
+    )
+
+
+def subject_name(carrier: Carrier) -> x509.Name:
+    """A code in the place of a name: the certificate that anyone may read does not say whose it is."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "JP"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Simulated JPKI"),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, carrier),
+            x509.NameAttribute(NameOID.COMMON_NAME, secrets.token_hex(CODE_LENGTH).upper()),
+        ]
+    )
+
+
+def key_usage(*, signs_certificates: bool, commits: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=commits,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def end_of_fifth_birthday(born: date, issued: datetime) -> datetime:
+    """The last second, in Japan, of the fifth birthday after the day of issue; 29 February counts on the 28th."""
+    day = issued.astimezone(JAPAN).date()
+    birthdays = (birthday(born, day.year + years) for years in range(BIRTHDAYS + 1))
+    last = [each for each in birthdays if each > day][BIRTHDAYS - 1]
+    return datetime.combine(last, time(23, 59, 59), JAPAN).astimezone(UTC)
+
+
+def birthday(born: date, year: int) -> date:
+    try:
+        return born.replace(year=year)
+    except ValueError:
+        return date(year, 2, 28)
+
+
+def new_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(EXPONENT, 2048)
+
+
+def key_octets(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def read_key(octets: bytes) -> rsa.RSAPrivateKey:
+    key = serialization.load_der_private_key(octets, password=None)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise TsmError(ErrorCode.STORE_CORRUPT, "the authority's key is not RSA")
+    return key
+
+
+def issuer_aad(kind: Kind) -> bytes:
+    return f"authority|{kind}".encode()
+
+
+def copy_subject(kind: Kind, credential: str) -> str:
+    return f"key-copy/{credential}/{kind}"
+
+
+def copy_aad(kind: Kind, credential: str) -> bytes:
+    return f"key-copy|{credential}|{kind}".encode()
