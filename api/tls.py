@@ -43,7 +43,7 @@ class PartyProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"tls": {"client_cert_der": self.client_cert_der}}  # type: ignore[typeddict-item]
+        self.scope["extensions"] = {"tls": {"client_cert_der": self.client_cert_der}}
 
 
 def server_context(files: TlsFiles, require_client_certificate: bool = False) -> ssl.SSLContext:
