@@ -12,7 +12,6 @@ Topics are looked up in the list of facts that is passed in, never imported by n
 """
 
 import base64
-import binascii
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -99,7 +98,7 @@ class JsonMapper(Mapper[str]):
             envelope = self._envelope.decode(stored_event.state)
             _refuse_other_place(envelope, stored_event)
             fact = self._fact(envelope)
-        except (msgspec.MsgspecError, binascii.Error, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, ValueError, KeyError) as error:
             raise _corrupt(stored_event, type(error).__name__) from None  # the message could quote the data
         position, recorded_at = (
             (stored_event.id, stored_event.recorded_at) if isinstance(stored_event, RecordedEvent) else (0, None)

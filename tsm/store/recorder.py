@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS payload (
   name TEXT NOT NULL,
   sealed BLOB NOT NULL,
   PRIMARY KEY (stream, name)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 """
 
 GUARDS = {
