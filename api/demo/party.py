@@ -1,0 +1,206 @@
+"""What the parties of the demo share: a configuration, a TLS identity, an HTTPS server, a client, JSON lines.
+
+Every party is a process of its own, with its own folder, keys and certificate. It meets the others over HTTPS only, and
+trusts one root: the parties' certificate authority.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import httpx
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.tls import client_context, serve_https
+from tsm.errors import MESSAGES, ErrorCode, TsmError
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+BACKLOG = 128
+STATUS = {
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.UNKNOWN_RECEPTION: 404,
+    ErrorCode.UNKNOWN_KEY: 404,
+    ErrorCode.ALREADY_EXISTS: 409,
+    ErrorCode.CONFLICT: 409,
+    ErrorCode.MESSAGE_TOO_LARGE: 413,
+    ErrorCode.UPSTREAM_UNAVAILABLE: 502,
+    ErrorCode.INTERNAL: 500,
+}
+
+Config = TypeVar("Config")
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files of a party's TLS identity (PEM), and the one root that it trusts."""
+
+    certificate: Path
+    key: Path
+    party_ca: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate's DER, hex: what this party is enrolled by."""
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.certificate.read_text())).hexdigest()
+
+
+class Served(Protocol):
+    """The part of a configuration that a server needs."""
+
+    @property
+    def tls(self) -> Tls: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+def trusting(party_ca: Path) -> ssl.SSLContext:
+    """A client that shows no certificate and trusts the parties' root alone."""
+    context = ssl.create_default_context(cafile=str(party_ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def load_config(path: Path, kind: type[Config]) -> Config:
+    """Read a JSON configuration; relative paths are meant from its folder. INVALID_INPUT when it is another's."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind, dec_hook=lambda _, text: path.parent / text)
+    except OSError as error:
+        raise TsmError(ErrorCode.NOT_FOUND, f"{path}: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise TsmError(ErrorCode.INVALID_INPUT, f"{path}: {error}") from error
+
+
+def emit(**fields: Any) -> None:
+    """One JSON line for whoever runs this process."""
+    print(json.dumps(fields, ensure_ascii=False), flush=True)
+
+
+def command_line(description: str, *commands: str) -> argparse.ArgumentParser:
+    """`<command> --folder F --config F/config.json`, the same for every party."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("--folder", type=Path, required=True, help="the party's own data folder")
+    parser.add_argument("--config", type=Path, help="default: config.json in the folder")
+    return parser
+
+
+def config_path(arguments: argparse.Namespace) -> Path:
+    path: Path = arguments.config or arguments.folder / "config.json"
+    return path
+
+
+def main(run: Callable[[], None]) -> None:
+    """Run a command; a refusal is one JSON line on standard error and exit code 2."""
+    try:
+        run()
+    except TsmError as error:
+        print(json.dumps({"code": error.code, "detail": error.detail}), file=sys.stderr)
+        sys.exit(2)
+
+
+# --- as a server ---
+
+
+def serve(config: Served, application: Callable[[str], Starlette]) -> None:
+    """Listen (port 0: any free one), print {"url": ..} and serve what `application(url)` makes, until stopped."""
+    with socket.create_server((config.host, config.port), backlog=BACKLOG) as listener:
+        url = f"https://{config.host}:{listener.getsockname()[1]}"
+        app = application(url)
+        asyncio.run(serve_https(app, listener, config.tls, lambda: emit(url=url)))
+
+
+def caller(request: Request) -> str:
+    """Fingerprint of the certificate that the caller proved to hold; UNAUTHENTICATED without one."""
+    der = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_der")
+    if not der:
+        raise TsmError(ErrorCode.UNAUTHENTICATED, "no client certificate")
+    return hashlib.sha256(der).hexdigest()
+
+
+def demand(request: Request, fingerprint: str) -> None:
+    """FORBIDDEN for everybody but the holder of one certificate."""
+    if caller(request) != fingerprint:
+        raise TsmError(ErrorCode.FORBIDDEN, "another party's certificate")
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    """The body, of at most `limit` octets; MESSAGE_TOO_LARGE before more than that is held."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise TsmError(ErrorCode.MESSAGE_TOO_LARGE, "the body")
+    return bytes(body)
+
+
+Message = TypeVar("Message")
+
+
+async def message(request: Request, kind: type[Message], limit: int = 64 * 1024) -> Message:
+    """The JSON body as a typed message; bytes travel as Base64. MALFORMED_MESSAGE for anything else."""
+    return parsed(await body_of(request, limit), kind)
+
+
+def parsed(body: bytes, kind: type[Message]) -> Message:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise TsmError(ErrorCode.MALFORMED_MESSAGE, str(error)) from error
+
+
+def answer(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def refusal(_: Request, error: Exception) -> Response:
+    """The edge: a refusal becomes a status and a code; its detail stays here."""
+    code = error.code if isinstance(error, TsmError) else ErrorCode.INTERNAL
+    print(json.dumps({"refused": code, "detail": str(error)}), file=sys.stderr, flush=True)
+    return JSONResponse({"code": code, "message": MESSAGES[code]}, status_of(code))
+
+
+def status_of(code: ErrorCode) -> int:
+    return STATUS.get(code, 400)
+
+
+# --- as a client ---
+
+
+def client(tls: Tls) -> httpx.AsyncClient:
+    """A client that shows the party's certificate. It listens to no proxy settings of the environment."""
+    return httpx.AsyncClient(verify=client_context(tls), timeout=TIMEOUT, trust_env=False)
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Around a request: UPSTREAM_UNAVAILABLE when the other side cannot be reached."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, type(error).__name__) from error
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response, unless it is a refusal: then that, with the other side's code."""
+    if response.is_success:
+        return response
+    try:
+        refused: Mapping[str, Any] = response.json()
+        code = ErrorCode(refused["code"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, f"HTTP {response.status_code}") from error
+    raise TsmError(code, f"refused by {response.request.url.host}")

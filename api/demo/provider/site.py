@@ -1,0 +1,125 @@
+"""The provider's routes: the mobile site for browsers, and where the MAS notifies results (MC-05 interface 4)."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.demo.party import body_of, demand, refusal, status_of
+from api.demo.provider.back_end import BackEnd, Holder, Returned
+from api.demo.provider.pages import (
+    PENDING,
+    WRITTEN,
+    failure_page,
+    launch_page,
+    page,
+    ready_page,
+    refusal_page,
+)
+from api.demo.provider.state import Purpose
+from tsm.errors import ErrorCode, TsmError
+from tsm.identifiers import Iccid
+from tsm.mas.launch import LaunchParameters
+from tsm.mas.messages import MAX_MESSAGE, NotificationRequest, NotificationResponse
+
+VISIT = "visit"
+LARGEST_FORM = 4096  # octets
+FORM = ("iccid", "accessCode", "password", "authenticationPin", "signaturePin")
+
+
+class Site:
+    """The pages of one provider. A cookie knows which card a browser came for; it goes nowhere but to these pages."""
+
+    def __init__(self, back_end: BackEnd, tsm_fingerprint: str) -> None:
+        self._back_end = back_end
+        self._tsm_fingerprint = tsm_fingerprint
+
+    async def prepare(self, request: Request) -> Response:
+        """The next step for the card of `?iccid=`, or of the visit that a launch of the operator returned to."""
+        asked = request.query_params.get("iccid")
+        iccid = Iccid(asked) if asked else self._visitor(request)
+        response = self._next(iccid, await self._back_end.prepare(iccid))
+        if asked:
+            token = self._back_end.state.begin_visit(iccid)
+            response.set_cookie(VISIT, token, path="/mobile", secure=True, httponly=True, samesite="lax")
+        return response
+
+    async def personalise(self, request: Request) -> Response:
+        form = read_form(await body_of(request, LARGEST_FORM))
+        iccid = self._visitor(request)
+        if form["iccid"] != iccid:
+            raise TsmError(ErrorCode.FORBIDDEN, "a form of another visit")
+        holder = Holder(form["accessCode"], form["password"], form["authenticationPin"], form["signaturePin"])
+        return launch_page(await self._back_end.personalise(iccid, holder))
+
+    async def come_back(self, request: Request) -> Response:
+        """RE-ACCESS (MC-05 interface 5)."""
+        number, signature = (request.query_params.get(name, "") for name in ("rcptNum", "masSign"))
+        returned = await self._back_end.returned(number, signature)
+        if not returned.done:
+            return failure_page(returned.status.info)
+        if returned.reception.purpose is Purpose.PERSONALISATION:
+            return result_page(returned)
+        iccid = Iccid(returned.reception.iccid)
+        return self._next(iccid, await self._back_end.prepare(iccid))
+
+    async def notify(self, request: Request) -> Response:
+        """NOTIFY, from the TSM server alone; NOTIFY-ACK."""
+        demand(request, self._tsm_fingerprint)
+        notification = NotificationRequest.parse(await body_of(request, MAX_MESSAGE))
+        acknowledged = NotificationResponse(self._back_end.notified(notification))
+        return Response(acknowledged.encode(), media_type="application/xml")
+
+    def _visitor(self, request: Request) -> Iccid:
+        return Iccid(self._back_end.state.visitor(request.cookies.get(VISIT, "")))
+
+    def _next(self, iccid: Iccid, parameters: LaunchParameters | None) -> Response:
+        return launch_page(parameters) if parameters else ready_page(iccid)
+
+
+def result_page(returned: Returned) -> Response:
+    """Written, once every command's result has arrived."""
+    return page("written", WRITTEN) if returned.reception.acknowledged else page("pending", PENDING)
+
+
+def read_form(body: bytes) -> dict[str, str]:
+    """Exactly the fields of the form, each once; INVALID_INPUT otherwise."""
+    try:
+        fields = parse_qs(body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=len(FORM))
+    except ValueError as error:
+        raise TsmError(ErrorCode.INVALID_INPUT, "not the form") from error
+    if set(fields) != set(FORM) or any(len(values) != 1 for values in fields.values()):
+        raise TsmError(ErrorCode.INVALID_INPUT, "not the form")
+    return {name: values[0] for name, values in fields.items()}
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """A page for people, a code for programs."""
+    response = await refusal(request, error)
+    if not request.url.path.startswith("/mobile/"):
+        return response
+    code = error.code if isinstance(error, TsmError) else ErrorCode.INTERNAL
+    return refusal_page(code, status_of(code))
+
+
+def application(site: Site, back_end: BackEnd, close: Callable[[], object]) -> Starlette:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await back_end.settle()  # what an earlier run could not tell the authority
+        yield
+        close()
+
+    return Starlette(
+        routes=[
+            Route("/mobile/prepare", site.prepare, methods=["GET"]),
+            Route("/mobile/personalise", site.personalise, methods=["POST"]),
+            Route("/mobile/return", site.come_back, methods=["GET"]),
+            Route("/notify", site.notify, methods=["POST"]),
+        ],
+        exception_handlers={TsmError: refuse, Exception: refuse},
+        lifespan=lifespan,
+    )
