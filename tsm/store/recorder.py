@@ -110,11 +110,13 @@ class SQLiteRecorder(ApplicationRecorder):
         self._sealer = sealer
         self._clock = clock
         self.held = 0  # how many transactions met a clock behind the last recorded time
+        self._holding = False
         self.committed = Condition()  # notified after every commit of this process
         self._writer, self._writer_lock = open_database(path, erasing=True), Lock()
         try:
             _prepare(self._writer)
             self._reader, self._reader_lock = open_database(path), Lock()
+            self._reader.execute("PRAGMA query_only=ON")
         except BaseException:
             self._writer.close()
             raise
@@ -222,9 +224,12 @@ class SQLiteRecorder(ApplicationRecorder):
     def _not_before(self, last: str) -> str:
         now = self._clock().astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         if now >= last:
+            self._holding = False
             return now
+        if not self._holding:  # once for each jump, not for each transaction
+            log.warning("the clock says %s, but an event is recorded at %s: time is held there", now, last)
+        self._holding = True
         self.held += 1
-        log.warning("the clock says %s, but an event is recorded at %s: time is held there", now, last)
         return last
 
     def _select(self, condition: str, values: Sequence[object], order: str, limit: int | None) -> list[RecordedEvent]:
