@@ -59,9 +59,6 @@ class DelegationEnded(Fact, frozen=True, kw_only=True):
     executed: int  # commands that the card acknowledged
 
 
-DelegationFact = DelegationAccepted | ResultNotified | DelegationEnded
-
-
 class Delegation(msgspec.Struct, frozen=True, kw_only=True):
     """The delegation as its facts say."""
 
@@ -69,6 +66,12 @@ class Delegation(msgspec.Struct, frozen=True, kw_only=True):
     notified: frozenset[int] = frozenset()  # orders whose NOTIFY came to its end
     acknowledged: frozenset[int] = frozenset()  # those of them that the party acknowledged
     ended: DelegationEnded | None = None
+
+    def refuse_other_content(self, content_index: str) -> Self:
+        """RECEPTION_REUSED unless DELEGATE under this number has the content that was accepted first."""
+        if self.accepted.content_index != content_index:
+            raise TsmError(ErrorCode.RECEPTION_REUSED, self.accepted.reception)
+        return self
 
     def refuse_unless_open(self, at: datetime) -> Self:
         """RECEPTION_CLOSED when the delegation has ended or its time is over."""
@@ -82,15 +85,6 @@ class Delegation(msgspec.Struct, frozen=True, kw_only=True):
 def stream(provider: str, reception: str) -> str:
     """The delegation's stream: a reception number is unique per party only."""
     return f"delegation-{provider}-{reception}"
-
-
-def accept(state: Delegation | None, accepted: DelegationAccepted) -> list[DelegationAccepted]:
-    """Decide on DELEGATE: the same content again is no news; other content under a used number is RECEPTION_REUSED."""
-    if state is None:
-        return [accepted]
-    if state.accepted.content_index != accepted.content_index:
-        raise TsmError(ErrorCode.RECEPTION_REUSED, accepted.reception)
-    return []
 
 
 def notify(state: Delegation, order: int, acknowledged: bool, attempts: int) -> list[ResultNotified]:
