@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tsm.keys.primitives import SessionKeys
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.keys.primitives import KeySet, SessionKeys
 from tsm.keys.vault import SoftwareVault, verify_signature
 
 MASTER = bytes.fromhex("404142434445464748494A4B4C4D4E4F")  # the master and the results of vector diversify_kdf3_aes128
@@ -214,12 +214,12 @@ def test_a_key_is_used_only_for_what_it_is(with_master: SoftwareVault, reference
 
 def test_session_keys_are_those_of_the_referenced_set(with_master: SoftwareVault) -> None:
     """A card that holds the vector's keys proves them with the same cryptogram."""
-    from tsm.keys.primitives import KeySet
-
-    ours = with_master.session_keys(DERIVED, b"host-cha", b"card-cha")
-    cards = SessionKeys.derive(KeySet(*DERIVED_KEYS), b"host-cha", b"card-cha")
-    assert ours.card_cryptogram == cards.card_cryptogram
-    assert ours.host_cryptogram == cards.host_cryptogram
+    challenges = (b"host-cha", b"card-cha")
+    ours = with_master.session_keys(DERIVED, *challenges)
+    cards = SessionKeys.derive(KeySet(*DERIVED_KEYS), *challenges)
+    assert ours.card_cryptogram(*challenges) == cards.card_cryptogram(*challenges)
+    assert ours.host_cryptogram(*challenges) == cards.host_cryptogram(*challenges)
+    assert ours is not with_master.session_keys(DERIVED, *challenges)  # it has state: nobody shares one
 
 
 def test_a_key_set_is_wrapped_under_the_receiving_domains_dek(with_master: SoftwareVault) -> None:
@@ -265,9 +265,9 @@ def test_a_vault_may_hold_a_set_without_its_dek(vault: SoftwareVault, other: Sof
     wrapped = vault.export_key_set("set", other.generate_transport_key("transport"), LABEL, ("enc", "mac"))
     other.import_key_set("received", wrapped, "transport", LABEL, check_values)
     challenges = (b"host-cha", b"card-cha")
-    opened = other.session_keys("received", *challenges)
+    opened = other.session_keys("received", *challenges).card_cryptogram(*challenges)
     assert other.check_values("received") == check_values[:2]
-    assert opened.card_cryptogram == vault.session_keys("set", *challenges).card_cryptogram
+    assert opened == vault.session_keys("set", *challenges).card_cryptogram(*challenges)
     refuses(ErrorCode.KEY_REFUSED, lambda: other.encrypt_content("received", b"data"))
     refuses(ErrorCode.KEY_REFUSED, lambda: other.wrap_key_set("received", "received"))
     refuses(ErrorCode.KEY_REFUSED, lambda: other.export_key_set("received", other.public_key("transport"), LABEL))

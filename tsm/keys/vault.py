@@ -41,7 +41,7 @@ from tsm.identifiers import KeyRef
 from tsm.keys.data_keys import DataKeys, data_version
 from tsm.keys.database import erase_remains, open_database, writing
 from tsm.keys.key_encryption import KEY_SIZE, NONCE_SIZE, KeyEncryptionKey, Random, open_sealed
-from tsm.keys.primitives import KeySet, SessionKeys, kcv_aes, kdf3, wrap_dek
+from tsm.keys.primitives import KeySet, SessionKeys, kcv_aes, kdf3, pad, wrap_dek
 
 FORMAT = 1
 AES_KEY_SIZE = 16  # octets: SCP03 with AES-128
@@ -200,8 +200,7 @@ class SoftwareVault:
 
         The random octets make equal data unequal on the wire; the card drops them.
         """
-        padding = b"\x80" + bytes(-(len(data) + 1) % AES_KEY_SIZE)
-        return wrap_dek(_part(self._find_key_set(ref), "dek"), self._random(AES_KEY_SIZE) + data + padding)
+        return wrap_dek(_part(self._find_key_set(ref), "dek"), pad(self._random(AES_KEY_SIZE) + data))
 
     # Signing (ECDSA P-256, SHA-256) and transport (RSA-OAEP, SHA-256)
 
@@ -357,8 +356,7 @@ class SoftwareVault:
         stored, _, derivation = ref.partition("?")
         if not derivation:
             keys = self._read(stored, KEY_SET)
-            parts = [keys[at : at + AES_KEY_SIZE] for at in range(0, len(keys), AES_KEY_SIZE)]
-            return KeySet(parts[0], parts[1], parts[2] if len(parts) == len(PARTS) else b"")
+            return KeySet(*(keys[at : at + AES_KEY_SIZE] for at in range(0, len(keys), AES_KEY_SIZE)))
         method, _, diversification = derivation.partition("=")
         if method != "kdf3":
             raise TsmError(ErrorCode.KEY_REFUSED, f"unknown derivation {method}")
