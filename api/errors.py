@@ -1,0 +1,93 @@
+"""The edge: a refusal becomes an HTTP status and a code to act on; what was wrong inside stays in the log.
+
+    {"code": "UNKNOWN_CARD", "message": "the card is not registered", "requestId": "5f3a..."}
+
+The request id stands in the log beside the detail, and in the context of every event that the request caused.
+"""
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tsm.errors import MESSAGES, ErrorCode, TsmError
+
+BAD_REQUEST = 400
+HTTP_STATUS: dict[ErrorCode, int] = {
+    ErrorCode.MESSAGE_TOO_LARGE: 413,
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.BAD_SIGNATURE: 403,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.UNKNOWN_SERVICE_PROVIDER: 404,
+    ErrorCode.UNKNOWN_CARD: 404,
+    ErrorCode.UNKNOWN_SECURITY_DOMAIN: 404,
+    ErrorCode.UNKNOWN_RECEPTION: 404,
+    ErrorCode.UNKNOWN_SESSION: 404,
+    ErrorCode.UNKNOWN_KEY: 404,
+    ErrorCode.WRONG_ORDER: 409,
+    ErrorCode.ALREADY_EXISTS: 409,
+    ErrorCode.RECEPTION_REUSED: 409,
+    ErrorCode.RECEPTION_CLOSED: 409,
+    ErrorCode.CONFLICT: 409,
+    ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: 409,
+    ErrorCode.SESSION_EXPIRED: 410,
+    ErrorCode.UPSTREAM_UNAVAILABLE: 502,
+    ErrorCode.STORE_FORMAT: 500,
+    ErrorCode.STORE_CORRUPT: 500,
+    ErrorCode.INTERNAL: 500,
+}
+SERVER_FAULT = 500
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class RequestIds:
+    """ASGI middleware: every request gets an id."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["request_id"] = secrets.token_hex(8)
+        await self.app(scope, receive, send)
+
+
+def request_id(request: Request) -> str:
+    """The id that `RequestIds` gave."""
+    return str(request.scope.get("request_id", ""))
+
+
+def logged(request: Request, error: Exception) -> ErrorCode:
+    """The code to tell outside; the rest goes to the log, with the traceback when nobody expected it."""
+    code = error.code if isinstance(error, TsmError) else ErrorCode.INTERNAL
+    if HTTP_STATUS.get(code, BAD_REQUEST) >= SERVER_FAULT:
+        log.error("%s %s: %s", request_id(request), request.url.path, error, exc_info=error)
+    else:
+        log.info("%s %s: %s", request_id(request), request.url.path, error)
+    return code
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """The one exception handler of the application."""
+    code = logged(request, error)
+    content = {"code": code, "message": MESSAGES[code], "requestId": request_id(request)}
+    return JSONResponse(content, HTTP_STATUS.get(code, BAD_REQUEST), headers={"Cache-Control": "no-store"})
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, of at most `limit` octets; MESSAGE_TOO_LARGE before more than that is held."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise TsmError(ErrorCode.MESSAGE_TOO_LARGE, f"more than {limit} octets")
+    return bytes(body)

@@ -1,0 +1,315 @@
+"""One exchange of a session: what came back from the phone, what it means, and what goes out next.
+
+An exchange only collects: facts for the session, for the delegation and for the card, and the payloads to put and to
+drop. `tsm.flows.session` commits them together or not at all. The order of the messages is the table of
+`tsm.mas.engine`; here is what each of them does.
+
+The channel is SCP03 at security level 0x33: commands and responses are encrypted and authenticated, so the phone
+carries what it can neither read nor change. Its keys are derived anew in each exchange from what the facts say.
+"""
+
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from hashlib import sha256
+
+import msgspec
+
+from tsm.application import Loaded, Tsm
+from tsm.channels.scp03 import Scp03Channel, external_authenticate
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.content import card_facts
+from tsm.flows.notification import notification_payload
+from tsm.globalplatform.apdu import CommandApdu, ResponseApdu
+from tsm.globalplatform.commands import InitializeUpdate, Select
+from tsm.globalplatform.responses import InitializeUpdateResponse
+from tsm.keys.primitives import SessionKeys
+from tsm.keys.vault import SoftwareVault
+from tsm.mas.engine import Step, authenticate_card, expect, next_step, refusal
+from tsm.mas.launch import mas_signed
+from tsm.mas.messages import UICC, LinkRequest, LinkResponse, Process, Return
+from tsm.mas.signing import MAS_SIGNING_KEY
+from tsm.mas.status import Status
+from tsm.model import card as cards
+from tsm.model import delegation as delegations
+from tsm.model import session as sessions
+from tsm.model.card import Card
+from tsm.model.delegation import Delegation
+from tsm.model.event import Fact
+from tsm.model.session import (
+    CardConnected,
+    CommandSent,
+    Disconnected,
+    DisconnectSent,
+    ResponseReceived,
+    Session,
+    SessionEnded,
+    SessionFailed,
+)
+
+LEVEL = 0x33  # C-MAC, C-DECRYPTION, R-MAC, R-ENCRYPTION (GPC Amendment D table 7-6)
+CHALLENGE_SIZE = 8  # octets: SCP03 in S8 mode
+
+Random = Callable[[int], bytes]
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Exchange:
+    """One request to a session under way, and all that it changes."""
+
+    tsm: Tsm
+    vault: SoftwareVault
+    random: Random
+    idle: timedelta
+    request: LinkRequest
+    request_sha256: str
+    at: datetime
+    session: Session
+    delegation: Delegation
+    facts: list[Fact] = field(default_factory=list)  # the session's
+    delegation_facts: list[Fact] = field(default_factory=list)
+    card_facts: list[Fact] = field(default_factory=list)
+    put: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    drop: list[str] = field(default_factory=list)
+
+    def answer(self) -> LinkResponse:
+        """Decide; WRONG_ORDER or INVALID_INPUT before anything is collected."""
+        possible = expect(Return[self.session.answered], self.request.process)
+        response = MESSAGES[self.request.process](self)
+        assert response.process in possible  # noqa: S101  the handlers follow the table
+        return response
+
+    @cached_property
+    def card(self) -> Loaded[Card]:
+        """The card's record: loaded only by the exchanges that need it."""
+        return self.tsm.load(cards.stream(self.session.started.iccid), cards.evolve)
+
+    # The phone's messages
+
+    def connect_result(self) -> LinkResponse:
+        if self.request.status != Status.OK or self.request.card != UICC:
+            self.fail(Status.CONNECT_FAILED)
+            return self.end(Status.CONNECT_FAILED)
+        self.facts.append(CardConnected())
+        command = Select(bytes.fromhex(self.session.started.domain)).apdu()
+        return self.send(Step.SELECT, command, command)
+
+    def response(self) -> LinkResponse:
+        sent = self.sent
+        if self.request.status != Status.OK:  # the phone lost its card, or never got an answer from it
+            return self.stop(Status.CONNECT_FAILED, sent.order)
+        if not self.request.status_word:
+            raise TsmError(ErrorCode.INVALID_INPUT, "byRespSWAry")
+        wire = self.request.data + self.request.status_word
+        response = ResponseApdu.parse(wire)
+        self.facts.append(
+            ResponseReceived(
+                step=sent.step,
+                order=sent.order,
+                status_word=f"{response.sw:04x}",
+                length=len(wire),
+                wire_sha256=sha256(wire).hexdigest(),
+            )
+        )
+        return RESPONSES[Step(sent.step)](self, response)
+
+    def disconnect_result(self) -> LinkResponse:
+        """Whether or not the phone managed, the session is over."""
+        if self.request.status == Status.OK:
+            self.facts.append(Disconnected())
+        if self.session.failed is not None:
+            return self.end(Status(self.session.failed.status))
+        complete = self.delegation.acknowledged >= set(range(1, self.session.executed + 1))
+        return self.end(Status.OK if complete else Status.NOT_ALL_ACKNOWLEDGED)
+
+    # The card's answers
+
+    def selected(self, response: ResponseApdu) -> LinkResponse:
+        if not response.ok:
+            return self.refused(response)
+        challenge = self.random(CHALLENGE_SIZE)
+        command = InitializeUpdate(challenge, self.session.started.key_version).apdu()
+        return self.send(Step.INITIALIZE_UPDATE, command, command, host_challenge=challenge.hex())
+
+    def initialized(self, response: ResponseApdu) -> LinkResponse:
+        """The card proves its keys; only then do we prove ours (GPC Amendment D 6.2.2)."""
+        if not response.ok:
+            return self.refused(response)
+        started = self.session.started
+        try:
+            answer = InitializeUpdateResponse.parse(response.data)
+        except TsmError:
+            return self.unproven()
+        self.facts[-1] = msgspec.structs.replace(
+            self.facts[-1], card_challenge=answer.card_challenge.hex(), key_version=answer.key_version
+        )
+        keys = self.keys(answer.card_challenge)
+        diversification = bytes.fromhex(self.card.state.diversification)
+        try:
+            authenticate_card(answer, diversification, started.key_version, keys.card_cryptogram())
+        except TsmError as error:
+            log.warning("%s-%s: %s", started.provider, started.reception, error)
+            return self.stop(Status.WRONG_CARD) if error.code is ErrorCode.WRONG_CARD else self.unproven()
+        command, chaining = external_authenticate(keys, LEVEL)
+        return self.send(Step.EXTERNAL_AUTHENTICATE, command, command, chaining=chaining.hex())
+
+    def authenticated(self, response: ResponseApdu) -> LinkResponse:
+        started = self.session.started
+        if not response.ok:
+            return self.unproven()
+        self.card_facts += cards.authenticated(self.card.state, started.domain, started.key_version)
+        return self.next(self.channel())
+
+    def executed(self, response: ResponseApdu) -> LinkResponse:
+        """The answer to a delegated command."""
+        order, channel = self.sent.order, self.channel()
+        try:
+            plain = channel.unwrap(response)
+        except TsmError as error:
+            log.warning("%s-%s: %s", self.session.started.provider, self.session.started.reception, error)
+            self.notify(order, Status.CHANNEL_BROKEN, response.sw.to_bytes(2))
+            return self.stop(Status.CHANNEL_BROKEN, order)
+        self.notify(order, Status.OK if plain.ok else refusal(plain.sw), plain.sw.to_bytes(2), plain.data)
+        if not plain.ok:
+            return self.refused(plain)
+        self.card_facts += card_facts(
+            lambda: self.card.state,
+            self.session.started.domain,
+            self.delegated(order),
+            lambda: [self.delegated(earlier) for earlier in range(1, order)],
+        )
+        return self.next(channel)
+
+    # What they lead to
+
+    def next(self, channel: Scp03Channel) -> LinkResponse:
+        """The next delegated command through the channel, or DISCONNECT after the last."""
+        following = next_step(Step(self.sent.step), self.sent.order, len(self.delegation.accepted.commands))
+        if following is None:
+            return self.disconnect()
+        step, order = following
+        plain = self.delegated(order)
+        wrapped = channel.wrap(plain)
+        return self.send(step, plain, wrapped, order=order, counter=channel.counter, chaining=channel.chaining.hex())
+
+    def send(
+        self,
+        step: Step,
+        plain: CommandApdu,
+        wrapped: CommandApdu,
+        *,
+        order: int = 0,
+        host_challenge: str = "",
+        counter: int = 0,
+        chaining: str = "",
+    ) -> LinkResponse:
+        """COMMAND."""
+        wire = wrapped.encode()
+        self.facts.append(
+            CommandSent(
+                step=step,
+                order=order,
+                header=plain.header.hex(),
+                length=len(wire),
+                wire_sha256=sha256(wire).hexdigest(),
+                expires_at=self.at + self.idle,
+                host_challenge=host_challenge,
+                counter=counter,
+                chaining=chaining,
+            )
+        )
+        return LinkResponse(Return.COMMAND, wire)
+
+    def refused(self, response: ResponseApdu) -> LinkResponse:
+        """The card said no: nothing more is sent, and its record shows where it stopped."""
+        self.card_facts.append(
+            cards.CommandRefused(
+                domain=self.session.started.domain,
+                command=self.sent.step,
+                header=self.sent.header,
+                status_word=f"{response.sw:04x}",
+            )
+        )
+        return self.stop(refusal(response.sw), self.sent.order)
+
+    def unproven(self) -> LinkResponse:
+        """Card and record do not share keys: it counts against the card's budget, which outlasts the session."""
+        started = self.session.started
+        self.card_facts += cards.authentication_failed(self.card.state, started.domain, started.key_version)
+        return self.stop(Status.CARD_AUTH_FAILED)
+
+    def stop(self, status: Status, order: int = 0) -> LinkResponse:
+        self.fail(status, order)
+        return self.disconnect()
+
+    def fail(self, status: Status, order: int = 0) -> None:
+        """No more commands: they leave the server with this commit, and the party is told why."""
+        self.facts.append(SessionFailed(status=status, error=status.info, order=order))
+        self.drop.append(delegations.stream(self.session.started.provider, self.session.started.reception))
+        if not self.put:  # unless NOTIFY tells already what the card answered to this command
+            self.notify(order, status)
+
+    def disconnect(self) -> LinkResponse:
+        self.facts.append(DisconnectSent(expires_at=self.at + self.idle))
+        return LinkResponse(Return.DISCONNECT)
+
+    def end(self, status: Status) -> LinkResponse:
+        provider, reception = self.session.started.provider, self.session.started.reception
+        signature = self.vault.sign(MAS_SIGNING_KEY, mas_signed(provider, reception, status))
+        mas_sign = base64.b64encode(signature).decode()
+        self.facts.append(SessionEnded(status=status, mas_sign=mas_sign, request_sha256=self.request_sha256))
+        self.delegation_facts += delegations.end(self.delegation, status, self.session.executed)
+        self.drop += [delegations.stream(provider, reception), sessions.stream(provider, reception)]
+        return LinkResponse(Return.END, mas_sign=mas_sign)
+
+    def notify(self, order: int, status: Status, status_word: bytes = b"", data: bytes = b"") -> None:
+        """Lay down what NOTIFY will say; the worker that reads the log sends it."""
+        self.put |= notification_payload(self.delegation.accepted, order, status, status_word, data)
+
+    # What they need
+
+    @property
+    def sent(self) -> CommandSent:
+        """The command that lies with the card."""
+        assert self.session.sent is not None  # noqa: S101  RESPONSE follows COMMAND
+        return self.session.sent
+
+    def keys(self, card_challenge: bytes) -> SessionKeys:
+        return self.vault.session_keys(
+            self.session.started.key, bytes.fromhex(self.session.host_challenge), card_challenge
+        )
+
+    def channel(self) -> Scp03Channel:
+        """The secure channel as the last command left it."""
+        keys = self.keys(bytes.fromhex(self.session.card_challenge))
+        return Scp03Channel(keys, LEVEL, self.sent.counter, bytes.fromhex(self.sent.chaining))
+
+    def delegated(self, order: int) -> CommandApdu:
+        accepted = self.delegation.accepted
+        apdu = self.tsm.payload(delegations.stream(accepted.provider, accepted.reception), command_name(order))
+        if apdu is None:
+            raise TsmError(ErrorCode.STORE_CORRUPT, f"{accepted.reception} lacks command {order}")
+        return CommandApdu.parse(apdu)
+
+
+def command_name(order: int) -> str:
+    """The payload that holds one delegated command."""
+    return f"command-{order:03}"
+
+
+MESSAGES: Mapping[Process, Callable[[Exchange], LinkResponse]] = {
+    Process.CONNECT_RESULT: Exchange.connect_result,
+    Process.RESPONSE: Exchange.response,
+    Process.DISCONNECT_RESULT: Exchange.disconnect_result,
+}
+
+RESPONSES: Mapping[Step, Callable[[Exchange, ResponseApdu], LinkResponse]] = {
+    Step.SELECT: Exchange.selected,
+    Step.INITIALIZE_UPDATE: Exchange.initialized,
+    Step.EXTERNAL_AUTHENTICATE: Exchange.authenticated,
+    Step.COMMAND: Exchange.executed,
+}

@@ -1,0 +1,448 @@
+"""The Mobile Access Server's story: a party delegates commands, the phone carries them to the card one by one.
+
+`delegate` is interface 2 of MC-05, `link` is interface 3. Each exchange of a session is one commit: what came back,
+what it means for the card, and what goes out next (`tsm.flows.exchange`). Nothing else is remembered, so the next
+request may arrive at another process.
+
+A session is bound by a cookie, `<spId>.<rcptNum>.<step>.<token>`. The step says which of our answers the phone holds. A
+request for the step before the last is a repetition, for the phone did not hear our answer: with the same content it
+gets the same bytes, and the card gets nothing twice. Any other step is out of order.
+"""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+from hashlib import sha256
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from tsm.application import Change, Loaded, Tsm
+from tsm.channels.scp03 import max_command_data
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.exchange import LEVEL, Exchange, Random, command_name
+from tsm.flows.notification import notification_payload
+from tsm.keys.vault import SoftwareVault, verify_signature
+from tsm.mas.engine import delegable
+from tsm.mas.launch import signed_return_url
+from tsm.mas.messages import (
+    DATE_FORMAT,
+    DelegationRequest,
+    DelegationResponse,
+    LinkRequest,
+    LinkResponse,
+    Process,
+    Return,
+)
+from tsm.mas.status import Status
+from tsm.model import card as cards
+from tsm.model import delegation as delegations
+from tsm.model import operator as operators
+from tsm.model import service_provider as providers
+from tsm.model import session as sessions
+from tsm.model.card import Card
+from tsm.model.delegation import DelegatedCommand, Delegation, DelegationAccepted
+from tsm.model.event import Context
+from tsm.model.session import Session, SessionStarted
+
+ATTEMPTS = 5  # how often a request is decided anew when somebody else committed meanwhile
+POLL = 0.005  # seconds between looks for acknowledgements
+TOKEN_SIZE = 16  # octets
+ANSWER = "answer"  # the payload that holds a session's last answer
+
+Clock = Callable[[], datetime]
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How long the server waits for others."""
+
+    delegation_seconds: float = 900.0  # for START after DELEGATE
+    session_idle_seconds: float = 60.0  # for the phone's next message
+    notify_limit_seconds: float = 5.0  # for the last NOTIFY-ACK before END
+
+
+class Party(NamedTuple):
+    """Whoever may delegate: an operator or a service provider."""
+
+    id: str
+    role: str
+    public_key: bytes
+    return_urls: tuple[str, ...]
+    domain: str  # AID of a provider's security domain; empty for an operator, whose domain is the issuer's
+
+    def domain_on(self, card: Card) -> str:
+        """The party's own domain on a card; FORBIDDEN for the card of another operator."""
+        if self.role == "operator" and card.operator != self.id:
+            raise TsmError(ErrorCode.FORBIDDEN, "another operator's card")
+        return self.domain or card.isd
+
+
+class Cookie(NamedTuple):
+    """What binds the requests of one session."""
+
+    provider: str
+    reception: str
+    step: int
+    token: str
+
+    def encode(self) -> str:
+        return f"{self.provider}.{self.reception}.{self.step}.{self.token}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cookie":
+        """UNKNOWN_SESSION for anything that this server never handed out."""
+        try:
+            provider, reception, step, token = text.split(".")
+            return cls(provider, reception, int(step), token)
+        except ValueError:
+            raise TsmError(ErrorCode.UNKNOWN_SESSION, "no session cookie") from None
+
+
+class Answer(NamedTuple):
+    """What goes back to the phone."""
+
+    body: bytes
+    cookie: str  # empty with END: the session is over
+
+
+class KeptAnswer(msgspec.Struct, frozen=True):
+    """The last answer of a session, as a repeated request must get it; lies sealed beside the log."""
+
+    request_sha256: str
+    body: bytes
+    cookie: str
+
+
+class SessionService:
+    """Interfaces 2 and 3 of MC-05 over the log and the vault."""
+
+    def __init__(
+        self,
+        tsm: Tsm,
+        vault: SoftwareVault,
+        mas_url: str,
+        clock: Clock,
+        random: Random,
+        limits: Limits = Limits(),  # noqa: B008  frozen
+    ) -> None:
+        """`mas_url` is our own address of interface 3, as parties put it into LAUNCH and sign it."""
+        self.mas_url = mas_url
+        self._tsm = tsm
+        self._vault = vault
+        self._clock = clock
+        self._random = random
+        self._limits = limits
+        self._idle = timedelta(seconds=limits.session_idle_seconds)
+
+    # Interface 2
+
+    def delegate(
+        self, request: DelegationRequest, *, party: str, iccid: str, correlation: str = "", request_id: str = ""
+    ) -> DelegationResponse:
+        """DELEGATE: accept a script of `party` for a card. The same request again gets the same answer.
+
+        Errors: FORBIDDEN for another party's spId or card, RECEPTION_REUSED, UNKNOWN_SERVICE_PROVIDER, UNKNOWN_CARD,
+        UNKNOWN_SECURITY_DOMAIN, UNKNOWN_KEY when the vault lacks the domain's keys, CARD_AUTHENTICATION_EXHAUSTED, and
+        INVALID_INPUT for a command that may not be delegated.
+        """
+        if request.provider != party:
+            raise TsmError(ErrorCode.FORBIDDEN, "another party's spId")
+        return decided(lambda: self._delegate(request, iccid, correlation, request_id))
+
+    def _delegate(
+        self, request: DelegationRequest, iccid: str, correlation: str, request_id: str
+    ) -> DelegationResponse:
+        stream = delegations.stream(request.provider, request.reception)
+        loaded = self._tsm.load(stream, delegations.evolve)
+        content_index = self._content_index(request, iccid)
+        if loaded.state is not None:
+            return acceptance(loaded.state.refuse_other_content(content_index).accepted)
+        now, party, card = self._clock(), self._party(request.provider), self._card(iccid).refuse_exhausted()
+        commands = [delegable(apdu, max_command_data(LEVEL)) for apdu in request.commands]
+        domain = card.domain(party.domain_on(card))
+        if not self._vault.has(domain.key):
+            raise TsmError(ErrorCode.UNKNOWN_KEY, domain.key)
+        accepted = DelegationAccepted(
+            provider=request.provider,
+            operator=card.operator,
+            reception=request.reception,
+            iccid=iccid,
+            domain=domain.aid,
+            correlation=correlation or f"{request.provider}-{request.reception}",
+            generated_at=request.generated_at,
+            received_at=now.replace(microsecond=0),
+            commands=tuple(
+                DelegatedCommand(order=order, header=command.header.hex(), length=len(command.data))
+                for order, command in enumerate(commands, 1)
+            ),
+            content_index=content_index,
+            expires_at=now + timedelta(seconds=self._limits.delegation_seconds),
+        )
+        self._tsm.commit(
+            Change(stream, loaded.version, [accepted]),
+            context=context_of(accepted, f"{party.role}:{party.id}", party.role, request_id),
+            occurred_at=now,
+            put_payloads={(stream, command_name(order)): apdu for order, apdu in enumerate(request.commands, 1)},
+        )
+        return acceptance(accepted)
+
+    def _content_index(self, request: DelegationRequest, iccid: str) -> str:
+        parts = (iccid.encode(), request.generated_at.encode(), *request.commands)
+        content = sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).hexdigest()
+        return self._vault.blind_index("delegation", content)
+
+    # Interface 3
+
+    def link(self, request: LinkRequest, cookie: str = "", request_id: str = "") -> Answer:
+        """Answer one message of the common app.
+
+        Errors leave the session as it was. At START: UNKNOWN_SERVICE_PROVIDER, UNKNOWN_RECEPTION, BAD_SIGNATURE,
+        RECEPTION_CLOSED, CARD_AUTHENTICATION_EXHAUSTED. Later: UNKNOWN_SESSION, SESSION_EXPIRED, WRONG_ORDER,
+        INVALID_INPUT. Whatever goes wrong with the card is no error here: DISCONNECT and END follow, and the signed
+        status says what it was.
+        """
+        if request.process is Process.START:
+            return decided(lambda: self._start(request, request_id))
+        return decided(lambda: self._continue(request, cookie, request_id))
+
+    async def acknowledgements(self, cookie: str) -> None:
+        """Before END: wait until the party has acknowledged all results, `notify_limit_seconds` at most."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limits.notify_limit_seconds
+        while self._awaits_acknowledgements(Cookie.parse(cookie)) and loop.time() < deadline:
+            await asyncio.sleep(POLL)
+
+    def _awaits_acknowledgements(self, bound: Cookie) -> bool:
+        session, delegation = self._session(bound), self._delegation(bound)
+        if session.state is None or delegation.state is None or session.state.failed or session.state.over:
+            return False
+        return len(delegation.state.notified) < session.state.executed
+
+    def _start(self, request: LinkRequest, request_id: str) -> Answer:
+        """START: the party's signature opens the session (MC-05 2.3, authentication of the service provider)."""
+        party = self._party(request.provider)
+        bound = Cookie(request.provider, request.reception, 0, self._random(TOKEN_SIZE).hex())
+        delegation, loaded, now = self._delegation(bound).state, self._session(bound), self._clock()
+        if delegation is None:
+            raise TsmError(ErrorCode.UNKNOWN_RECEPTION, request.reception)
+        verify = partial(verify_signature, party.public_key)
+        signed_return_url(verify, party.id, request.reception, party.return_urls, self.mas_url, request.signature)
+        if loaded.state is not None and loaded.state.answers == 1 and not loaded.state.over:
+            return self._repeated(loaded.state, bound, request)
+        accepted = delegation.refuse_unless_open(now).accepted
+        if loaded.state is not None:
+            raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
+        domain = self._card(accepted.iccid).refuse_exhausted().domain(accepted.domain)
+        started = SessionStarted(
+            provider=request.provider,
+            reception=request.reception,
+            iccid=accepted.iccid,
+            domain=accepted.domain,
+            key=domain.key,
+            key_version=domain.key_version,
+            token_sha256=token_sha256(bound.token),
+            expires_at=now + self._idle,
+        )
+        answer = self._kept_answer(request, bound, LinkResponse(Return.CONNECT))
+        stream = sessions.stream(bound.provider, bound.reception)
+        self._tsm.commit(
+            Change(stream, loaded.version, [started]),
+            context=context_of(accepted, "phone", "phone", request_id, step=0),
+            occurred_at=now,
+            put_payloads={(stream, ANSWER): msgspec.msgpack.encode(answer)},
+        )
+        return Answer(answer.body, answer.cookie)
+
+    def _continue(self, request: LinkRequest, cookie: str, request_id: str) -> Answer:
+        bound = Cookie.parse(cookie)
+        loaded, session = self._bound_session(bound, request)
+        if bound.step == session.answers - 1:
+            return self._repeated(session, bound, request)
+        now = self._clock()
+        if session.expired or now >= session.expires_at:
+            raise TsmError(ErrorCode.SESSION_EXPIRED, "silent for too long")
+        if bound.step != session.answers:
+            raise TsmError(ErrorCode.WRONG_ORDER, f"step {bound.step} of {session.answers}")
+        delegation = self._delegation(bound)
+        assert delegation.state is not None  # noqa: S101  START found it
+        exchange = Exchange(
+            self._tsm,
+            self._vault,
+            self._random,
+            self._idle,
+            request,
+            content_sha256(request),
+            now,
+            session,
+            delegation.state,
+        )
+        response = exchange.answer()
+        answer = self._kept_answer(request, bound, response)
+        self._commit(exchange, loaded, delegation, answer, request_id)
+        return Answer(answer.body, "" if response.process is Return.END else answer.cookie)
+
+    def _commit(
+        self,
+        exchange: Exchange,
+        session: Loaded[Session],
+        delegation: Loaded[Delegation],
+        answer: KeptAnswer,
+        request_id: str,
+    ) -> None:
+        """All that one exchange changes, at once."""
+        started, accepted = exchange.session.started, exchange.delegation.accepted
+        stream = sessions.stream(started.provider, started.reception)
+        changes = [Change(stream, session.version, exchange.facts)]
+        if exchange.delegation_facts:
+            of_delegation = delegations.stream(started.provider, started.reception)
+            changes.append(Change(of_delegation, delegation.version, exchange.delegation_facts))
+        if exchange.card_facts:
+            changes.append(Change(cards.stream(started.iccid), exchange.card.version, exchange.card_facts))
+        if stream not in exchange.drop:
+            exchange.put[(stream, ANSWER)] = msgspec.msgpack.encode(answer)
+        self._tsm.commit(
+            *changes,
+            context=context_of(accepted, "phone", "phone", request_id, step=exchange.session.answers),
+            occurred_at=exchange.at,
+            put_payloads=exchange.put,
+            drop_payloads=exchange.drop,
+        )
+
+    def _bound_session(self, bound: Cookie, request: LinkRequest) -> tuple[Loaded[Session], Session]:
+        """The session that the cookie opens; the token is compared in constant time."""
+        if request.provider not in ("", bound.provider) or request.reception not in ("", bound.reception):
+            raise TsmError(ErrorCode.UNKNOWN_SESSION, "the cookie is of another session")
+        loaded = self._session(bound)
+        if loaded.state is None:
+            raise TsmError(ErrorCode.UNKNOWN_SESSION, "never started")
+        if not hmac.compare_digest(loaded.state.started.token_sha256, token_sha256(bound.token)):
+            raise TsmError(ErrorCode.UNKNOWN_SESSION, "another token")
+        return loaded, loaded.state
+
+    def _kept_answer(self, request: LinkRequest, bound: Cookie, response: LinkResponse) -> KeptAnswer:
+        following = bound._replace(step=bound.step + 1)
+        return KeptAnswer(content_sha256(request), response.encode(), following.encode())
+
+    def _repeated(self, session: Session, bound: Cookie, request: LinkRequest) -> Answer:
+        """The answer that was given before; WRONG_ORDER when the request was another."""
+        content = content_sha256(request)
+        if session.ended is not None:
+            if session.ended.request_sha256 == content:
+                return Answer(LinkResponse(Return.END, mas_sign=session.ended.mas_sign).encode(), "")
+            raise TsmError(ErrorCode.WRONG_ORDER, "the session has ended")
+        if session.expired:
+            raise TsmError(ErrorCode.SESSION_EXPIRED, "silent for too long")
+        payload = self._tsm.payload(sessions.stream(bound.provider, bound.reception), ANSWER)
+        kept = msgspec.msgpack.decode(payload, type=KeptAnswer) if payload else None
+        if kept is None or kept.request_sha256 != content:
+            raise TsmError(ErrorCode.WRONG_ORDER, "answered already, with other content")
+        return Answer(kept.body, kept.cookie)
+
+    # Expiry
+
+    def expire(self, provider: str, reception: str) -> datetime | None:
+        """End what nobody continued in time; returns when to look again, or None when it is over.
+
+        A session ends as SESSION_EXPIRED, and its party is told; a delegation that was never started just ends.
+        """
+        return decided(lambda: self._expire(Cookie(provider, reception, 0, "")))
+
+    def _expire(self, bound: Cookie) -> datetime | None:
+        session, delegation, now = self._session(bound), self._delegation(bound), self._clock()
+        if delegation.state is None or delegation.state.ended is not None:
+            return None
+        accepted = delegation.state.accepted
+        deadline = session.state.expires_at if session.state else accepted.expires_at
+        if now < deadline:
+            return deadline
+        of_session = sessions.stream(bound.provider, bound.reception)
+        of_delegation = delegations.stream(bound.provider, bound.reception)
+        executed = session.state.executed if session.state else 0
+        changes = [
+            Change(of_delegation, delegation.version, delegations.end(delegation.state, STATUS_EXPIRED, executed))
+        ]
+        put = {}
+        if session.state is not None:
+            changes.insert(0, Change(of_session, session.version, sessions.expire(session.state)))
+            put = notification_payload(accepted, delegations.FAILURE_NOTICE, STATUS_EXPIRED)
+        self._tsm.commit(
+            *changes,
+            context=context_of(accepted, "system:expiry", "system"),
+            occurred_at=now,
+            put_payloads=put,
+            drop_payloads=[of_delegation, of_session],
+        )
+        return None
+
+    # What is loaded
+
+    def _session(self, bound: Cookie) -> Loaded[Session]:
+        return self._tsm.load(sessions.stream(bound.provider, bound.reception), sessions.evolve)
+
+    def _delegation(self, bound: Cookie) -> Loaded[Delegation]:
+        return self._tsm.load(delegations.stream(bound.provider, bound.reception), delegations.evolve)
+
+    def _card(self, iccid: str) -> Card:
+        card = self._tsm.load(cards.stream(iccid), cards.evolve).state
+        if card is None:
+            raise TsmError(ErrorCode.UNKNOWN_CARD, iccid)
+        return card
+
+    def _party(self, party: str) -> Party:
+        provider = self._tsm.load(providers.stream(party), providers.evolve).state
+        if provider is not None:
+            key = bytes.fromhex(provider.public_key)
+            return Party(party, "provider", key, provider.return_urls, provider.domain)
+        operator = self._tsm.load(operators.stream(party), operators.evolve).state
+        if operator is not None:
+            return Party(party, "operator", bytes.fromhex(operator.public_key), operator.return_urls, "")
+        raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, party)
+
+
+STATUS_EXPIRED = Status.SESSION_EXPIRED
+
+
+def decided(decide: Callable[[], Result]) -> Result:
+    """Load, decide, commit; anew when somebody else committed between."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return decide()
+        except TsmError as error:
+            if error.code is not ErrorCode.CONFLICT:
+                raise
+    return decide()
+
+
+def acceptance(accepted: DelegationAccepted) -> DelegationResponse:
+    """The answer to DELEGATE: the first and every later one."""
+    return DelegationResponse(Status.OK, "", accepted.received_at.strftime(DATE_FORMAT))
+
+
+def context_of(
+    accepted: DelegationAccepted, actor: str, role: str, request_id: str = "", step: int | None = None
+) -> Context:
+    """Who acts, for whom: the party owns what happens, and it concerns the card's operator."""
+    command = f"{accepted.provider}/{accepted.reception}"
+    return Context(
+        actor=actor,
+        role=role,
+        tenant=accepted.provider,
+        tenants=() if accepted.operator == accepted.provider else (accepted.operator,),
+        correlation=accepted.correlation,
+        request=request_id,
+        command=command if step is None else f"{command}/{step}",
+    )
+
+
+def content_sha256(request: LinkRequest) -> str:
+    """What makes two requests the same: their content, however they were written."""
+    return sha256(request.encode()).hexdigest()
+
+
+def token_sha256(token: str) -> str:
+    return sha256(token.encode()).hexdigest()
