@@ -238,6 +238,24 @@ def test_several_processes_write_one_log(path: Path) -> None:
     assert [e.recorded_at for e in log] == sorted(e.recorded_at for e in log)
 
 
+def append_next(path: Path, version: int) -> None:
+    recorder = SQLiteRecorder(path, PlainSealer())
+    recorder.insert_events([stored("card-1", version)])
+    recorder.close()
+
+
+def test_a_process_that_comes_and_goes_takes_nothing_with_it(recorder: SQLiteRecorder, path: Path) -> None:
+    """The last to close a log tidies up its write-ahead log: it must see that we still use it."""
+    spawn = multiprocessing.get_context("spawn")
+    for version in (1, 3, 5):
+        recorder.insert_events([stored("card-1", version)])
+        visitor = spawn.Process(target=append_next, args=(path, version + 1))
+        visitor.start()
+        visitor.join(60)
+        assert visitor.exitcode == 0
+    assert [e.id for e in recorder.select_events("card-1")] == [1, 2, 3, 4, 5, 6]
+
+
 def test_several_threads_share_one_recorder(recorder: SQLiteRecorder) -> None:
     def append(name: str) -> None:
         for version in range(1, 31):

@@ -2,19 +2,23 @@
 
 Every file has mode 0600 (SQLite gives its write-ahead log and index the same), journal mode WAL and synchronous FULL:
 what was committed survives a power cut. Transactions begin IMMEDIATE, so a writer waits for its turn before it reads.
+
+Do not open such a file by other means in a process that uses it: closing any descriptor of a file gives up all locks
+that the process holds on it (POSIX), and the next process to leave then takes the write-ahead log with it.
 """
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from tsm.errors import ErrorCode, TsmError
 
 BUSY_TIMEOUT = 10.0  # seconds that a writer waits for the writers of other processes
 WAL_RETRY = 0.01  # seconds
+_opening = Lock()
 
 
 def open_database(path: Path, *, erasing: bool = False) -> sqlite3.Connection:
@@ -24,7 +28,8 @@ def open_database(path: Path, *, erasing: bool = False) -> sqlite3.Connection:
     when it cannot be opened.
     """
     try:
-        _make_private(path)
+        with _opening:  # nobody of ours may hold a lock while the file is being made
+            _make_private(path)
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.OperationalError) as error:
         raise TsmError(ErrorCode.NOT_FOUND, f"{path}: {error}") from error
@@ -64,11 +69,8 @@ def erase_remains(connection: sqlite3.Connection) -> None:
 
 
 def _make_private(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    path.touch(mode=0o600)  # opens nothing when the file is there
+    path.chmod(0o600)
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
