@@ -1,0 +1,326 @@
+"""A card (UICC) and its content: security domains with their key versions, load files, applications.
+
+What a card acknowledged is what its stream says, so its content has no commands here: `tsm.flows` turns each
+acknowledged command into one of these facts. What is decided here is whether a card may be registered, and how many
+failed authentications it may suffer before it is left alone.
+
+Stream: `card-<iccid>`.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import ClassVar, Self
+
+import msgspec
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.identifiers import Aid, Iccid, KeyRef, SpId
+from tsm.model.checks import check_hex, check_name
+from tsm.model.event import Fact
+
+ISSUER_DOMAIN = "A000000151000000"  # GPCS v2.3.1 annex H: the issuer security domain's default AID
+DIVERSIFICATION_OCTETS = 10  # key diversification data in the answer to INITIALIZE UPDATE (GPC Amendment D 7.1.1.6)
+MAX_FAILURES = 5  # a card may block its keys after some ten failures: stop well before
+
+
+class LifeCycle(StrEnum):
+    """Names of GPCS v2.3.1 chapter 5. Of an application, PERSONALIZED is one of its own states (5.3.2.2)."""
+
+    INSTALLED = "INSTALLED"
+    SELECTABLE = "SELECTABLE"
+    PERSONALIZED = "PERSONALIZED"
+    LOCKED = "LOCKED"
+    SECURED = "SECURED"  # of the issuer's domain, which shares the card's life cycle (5.1.1.4)
+
+
+class CardRegistered(Fact, frozen=True, kw_only=True):
+    """The card stood in an operator's production file."""
+
+    topic: ClassVar[str] = "card.registered"
+    iccid: str
+    iin: str  # issuer identification number, hex as GET DATA 42 has it
+    cin: str  # card image number, hex as GET DATA 45 has it
+    operator: str
+    profile: str  # the card's kind, as its maker names it
+    diversification: str  # key diversification data, 10 octets in hex
+    isd: str  # AID of the issuer's security domain
+    key_set: str  # the operator's key set that its keys come from
+    key_version: int
+    key: str  # KeyRef of the derived keys
+
+
+class SecurityDomainCreated(Fact, frozen=True, kw_only=True):
+    """INSTALL [for install] of a security domain was acknowledged."""
+
+    topic: ClassVar[str] = "card.security_domain_created"
+    domain: str  # AID
+    parent: str  # AID of the domain that it is associated with
+    privileges: str  # hex (GPCS v2.3.1 table 11-7)
+    life_cycle: str
+
+
+class KeysPut(Fact, frozen=True, kw_only=True):
+    """A domain got keys: PUT KEY (GPCS v2.3.1 section 11.8), or STORE DATA with key DGIs, was acknowledged."""
+
+    topic: ClassVar[str] = "card.keys_put"
+    domain: str
+    key_version: int
+    check_values: tuple[str, ...]  # ENC, MAC, DEK in hex: which keys they are, never the keys
+    provisional: bool  # somebody else than the domain's owner knows them
+    key: str  # KeyRef
+
+
+class LoadFileLoaded(Fact, frozen=True, kw_only=True):
+    """The last LOAD was acknowledged: the card has checked the load file against the announced hash."""
+
+    topic: ClassVar[str] = "card.load_file_loaded"
+    load_file: str  # AID
+    domain: str
+    sha256: str  # of the load file data block, hex
+    size: int  # octets
+
+
+class ApplicationInstalled(Fact, frozen=True, kw_only=True):
+    """INSTALL [for install] of an application was acknowledged."""
+
+    topic: ClassVar[str] = "card.application_installed"
+    application: str  # AID
+    module: str
+    load_file: str
+    domain: str
+    privileges: str
+    life_cycle: str
+
+
+class ApplicationPersonalized(Fact, frozen=True, kw_only=True):
+    """The last STORE DATA for an application was acknowledged."""
+
+    topic: ClassVar[str] = "card.application_personalized"
+    application: str
+    domain: str
+
+
+class CommandRefused(Fact, frozen=True, kw_only=True):
+    """The card answered a command with something other than 9000."""
+
+    topic: ClassVar[str] = "card.command_refused"
+    domain: str
+    command: str  # SELECT, INITIALIZE UPDATE, EXTERNAL AUTHENTICATE, COMMAND
+    header: str  # CLA INS P1 P2, hex
+    status_word: str  # hex
+
+
+class CardAuthenticationFailed(Fact, frozen=True, kw_only=True):
+    """The card could not prove its keys, or refused ours."""
+
+    topic: ClassVar[str] = "card.authentication_failed"
+    domain: str
+    key_version: int
+    failures: int  # of this domain, one after the other
+
+
+class CardAuthenticated(Fact, frozen=True, kw_only=True):
+    """Card and server proved their keys to each other after earlier failures; without those it is no news."""
+
+    topic: ClassVar[str] = "card.authenticated"
+    domain: str
+    key_version: int
+
+
+class SecurityDomain(msgspec.Struct, frozen=True, kw_only=True):
+    """A security domain on a card."""
+
+    aid: str
+    parent: str
+    privileges: str = ""
+    life_cycle: str = LifeCycle.SELECTABLE
+    key_version: int = 0  # 0: it has no keys yet
+    key: str = ""  # KeyRef
+    check_values: tuple[str, ...] = ()
+    provisional: bool = False
+
+
+class LoadedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A load file on a card."""
+
+    aid: str
+    domain: str
+    sha256: str
+    size: int
+
+
+class Application(msgspec.Struct, frozen=True, kw_only=True):
+    """An application on a card."""
+
+    aid: str
+    domain: str
+    life_cycle: str
+    module: str = ""  # empty, as the next: it was on the card before we knew it
+    load_file: str = ""
+    privileges: str = ""
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """The card as its facts say."""
+
+    registered: CardRegistered
+    domains: Mapping[str, SecurityDomain]
+    load_files: Mapping[str, LoadedFile] = msgspec.field(default_factory=dict)
+    applications: Mapping[str, Application] = msgspec.field(default_factory=dict)
+    failures: Mapping[str, int] = msgspec.field(default_factory=dict)  # by domain, since it last authenticated
+
+    @property
+    def iccid(self) -> str:
+        return self.registered.iccid
+
+    @property
+    def operator(self) -> str:
+        return self.registered.operator
+
+    @property
+    def isd(self) -> str:
+        return self.registered.isd
+
+    @property
+    def diversification(self) -> str:
+        return self.registered.diversification
+
+    def domain(self, aid: str) -> SecurityDomain:
+        """UNKNOWN_SECURITY_DOMAIN when the card has none of this AID."""
+        if aid not in self.domains:
+            raise TsmError(ErrorCode.UNKNOWN_SECURITY_DOMAIN, f"{self.iccid} has no {aid}")
+        return self.domains[aid]
+
+    def refuse_exhausted(self) -> Self:
+        """CARD_AUTHENTICATION_EXHAUSTED when one of its domains has failed `MAX_FAILURES` times in a row."""
+        if max(self.failures.values(), default=0) >= MAX_FAILURES:
+            raise TsmError(ErrorCode.CARD_AUTHENTICATION_EXHAUSTED, self.iccid)
+        return self
+
+
+def stream(iccid: str) -> str:
+    """The card's stream."""
+    return f"card-{iccid}"
+
+
+def register(state: Card | None, registered: CardRegistered) -> list[CardRegistered]:
+    """Decide to register a card; the same again is no news. INVALID_INPUT, ALREADY_EXISTS."""
+    Iccid(registered.iccid)
+    SpId(registered.operator)
+    Aid(registered.isd)
+    KeyRef(registered.key)
+    check_hex(registered.iin, "iin")
+    check_hex(registered.cin, "cin")
+    check_hex(registered.diversification, "diversification", DIVERSIFICATION_OCTETS)
+    check_name(registered.profile, "profile")
+    if state is None:
+        return [registered]
+    if state.registered != registered:
+        raise TsmError(ErrorCode.ALREADY_EXISTS, f"card {registered.iccid}")
+    return []
+
+
+def authentication_failed(state: Card, domain: str, key_version: int) -> list[CardAuthenticationFailed]:
+    """Decide that an authentication failed. It counts even when the budget is used up already."""
+    failures = state.failures.get(domain, 0) + 1
+    return [CardAuthenticationFailed(domain=domain, key_version=key_version, failures=failures)]
+
+
+def authenticated(state: Card, domain: str, key_version: int) -> list[CardAuthenticated]:
+    """Decide that an authentication succeeded: news only after failures."""
+    if not state.failures.get(domain, 0):
+        return []
+    return [CardAuthenticated(domain=domain, key_version=key_version)]
+
+
+def evolve(state: Card | None, fact: Fact) -> Card:
+    """Fold one fact."""
+    if isinstance(fact, CardRegistered):
+        return _as_made(fact)
+    if state is None:
+        raise TsmError(ErrorCode.STORE_CORRUPT, "a card begins with its registration")
+    match fact:
+        case SecurityDomainCreated():
+            return _with_domain(state, _created(fact))
+        case KeysPut():
+            return _with_domain(state, _with_keys(state.domain(fact.domain), fact))
+        case LoadFileLoaded():
+            loaded = LoadedFile(aid=fact.load_file, domain=fact.domain, sha256=fact.sha256, size=fact.size)
+            return msgspec.structs.replace(state, load_files={**state.load_files, loaded.aid: loaded})
+        case ApplicationInstalled():
+            return _with_application(state, _installed(fact))
+        case ApplicationPersonalized():
+            return _with_application(state, _personalized(state.applications.get(fact.application), fact))
+        case CardAuthenticationFailed():
+            return msgspec.structs.replace(state, failures={**state.failures, fact.domain: fact.failures})
+        case CardAuthenticated():
+            return msgspec.structs.replace(state, failures={**state.failures, fact.domain: 0})
+        case _:
+            return state
+
+
+def _as_made(fact: CardRegistered) -> Card:
+    issuer = SecurityDomain(
+        aid=fact.isd,
+        parent=fact.isd,
+        life_cycle=LifeCycle.SECURED,
+        key_version=fact.key_version,
+        key=fact.key,
+    )
+    return Card(registered=fact, domains={fact.isd: issuer})
+
+
+def _created(fact: SecurityDomainCreated) -> SecurityDomain:
+    return SecurityDomain(aid=fact.domain, parent=fact.parent, privileges=fact.privileges, life_cycle=fact.life_cycle)
+
+
+def _with_keys(domain: SecurityDomain, fact: KeysPut) -> SecurityDomain:
+    """A selectable domain becomes personalized with its first keys (GPCS v2.3.1 section 5.3.2.3)."""
+    selectable = domain.life_cycle == LifeCycle.SELECTABLE
+    return msgspec.structs.replace(
+        domain,
+        key_version=fact.key_version,
+        key=fact.key,
+        check_values=fact.check_values,
+        provisional=fact.provisional,
+        life_cycle=LifeCycle.PERSONALIZED if selectable else domain.life_cycle,
+    )
+
+
+def _installed(fact: ApplicationInstalled) -> Application:
+    return Application(
+        aid=fact.application,
+        domain=fact.domain,
+        life_cycle=fact.life_cycle,
+        module=fact.module,
+        load_file=fact.load_file,
+        privileges=fact.privileges,
+    )
+
+
+def _personalized(application: Application | None, fact: ApplicationPersonalized) -> Application:
+    """An application that was never installed through us came with the card."""
+    if application is None:
+        return Application(aid=fact.application, domain=fact.domain, life_cycle=LifeCycle.PERSONALIZED)
+    return msgspec.structs.replace(application, life_cycle=LifeCycle.PERSONALIZED)
+
+
+def _with_domain(state: Card, domain: SecurityDomain) -> Card:
+    return msgspec.structs.replace(state, domains={**state.domains, domain.aid: domain})
+
+
+def _with_application(state: Card, application: Application) -> Card:
+    return msgspec.structs.replace(state, applications={**state.applications, application.aid: application})
+
+
+FACTS: tuple[type[Fact], ...] = (
+    CardRegistered,
+    SecurityDomainCreated,
+    KeysPut,
+    LoadFileLoaded,
+    ApplicationInstalled,
+    ApplicationPersonalized,
+    CommandRefused,
+    CardAuthenticationFailed,
+    CardAuthenticated,
+)

@@ -1,0 +1,277 @@
+"""A credential: two certificates with their keys, from the application at the counter to their use in the phone.
+
+    APPLIED -> MAIN_CERTIFICATE_VERIFIED -> ISSUED -> HANDED_OUT
+            -> HOLDER_AUTHENTICATED -> DELEGATED -> WRITTEN -> ACTIVE
+
+It is active once it is written and the authority's copies of both private keys are destroyed; which of the two comes
+last does not matter.
+
+Personal data is sealed under the data key of `subject`, one person's tenure of this credential: the applicant's name,
+the serial numbers, and the ICCID where it would tie a card to a person. Destroying that key leaves every fact in place.
+
+Stream: `credential-<uuid>`.
+"""
+
+from datetime import datetime
+from enum import IntEnum
+from typing import ClassVar
+
+import msgspec
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.model.event import Fact
+
+AUTHENTICATION, SIGNATURE = "authentication", "signature"  # the kinds of key
+KINDS = frozenset({AUTHENTICATION, SIGNATURE})
+
+
+class CredentialApplied(Fact, frozen=True, kw_only=True):
+    """An application with its signature was filed at a counter."""
+
+    topic: ClassVar[str] = "credential.applied"
+    sealed: ClassVar[tuple[str, ...]] = ("iccid", "applicant")
+    subject: str
+    provider: str
+    terminal: str
+    municipality: str
+    iccid: str
+    iccid_index: str  # blind index
+    applicant: str
+    document_sha256: str  # of the signed document
+
+
+class MainCertificateVerified(Fact, frozen=True, kw_only=True):
+    """The My Number card's certificate held: possession, chain, validity, revocation."""
+
+    topic: ClassVar[str] = "credential.main_certificate_verified"
+    sealed: ClassVar[tuple[str, ...]] = ("serial",)
+    subject: str
+    serial: str
+    serial_index: str  # blind index
+    revocation_as_of: datetime  # when the revocation list that was asked was made
+
+
+class CredentialIssued(Fact, frozen=True, kw_only=True):
+    """The authority made both key pairs and certificates."""
+
+    topic: ClassVar[str] = "credential.issued"
+    sealed: ClassVar[tuple[str, ...]] = ("authentication_serial", "signature_serial")
+    subject: str
+    authority: str
+    authentication_serial: str
+    signature_serial: str
+    authentication_certificate_sha256: str
+    signature_certificate_sha256: str
+    not_after: datetime  # the earlier end of the two
+
+
+class SlipHandedOut(Fact, frozen=True, kw_only=True):
+    """The applicant got access code and password."""
+
+    topic: ClassVar[str] = "credential.slip_handed_out"
+
+
+class HolderAuthenticated(Fact, frozen=True, kw_only=True):
+    """Access code and password were presented on the phone."""
+
+    topic: ClassVar[str] = "credential.holder_authenticated"
+
+
+class PersonalizationDelegated(Fact, frozen=True, kw_only=True):
+    """The provider delegated the commands that write the credential."""
+
+    topic: ClassVar[str] = "credential.personalization_delegated"
+    reception: str
+
+
+class CredentialWritten(Fact, frozen=True, kw_only=True):
+    """The card acknowledged the last of those commands."""
+
+    topic: ClassVar[str] = "credential.written"
+    reception: str
+
+
+class KeyCopyDestroyed(Fact, frozen=True, kw_only=True):
+    """The authority destroyed its copy of a private key, and signed a receipt for it."""
+
+    topic: ClassVar[str] = "credential.key_copy_destroyed"
+    kind: str  # "authentication" or "signature"
+    receipt_sha256: str
+
+
+class CredentialActivated(Fact, frozen=True, kw_only=True):
+    """The keys exist in the card only."""
+
+    topic: ClassVar[str] = "credential.activated"
+
+
+class Stage(IntEnum):
+    """How far the credential has come."""
+
+    APPLIED = 1
+    MAIN_CERTIFICATE_VERIFIED = 2
+    ISSUED = 3
+    HANDED_OUT = 4
+    HOLDER_AUTHENTICATED = 5
+    DELEGATED = 6
+    WRITTEN = 7
+    ACTIVE = 8
+
+
+class Credential(msgspec.Struct, frozen=True, kw_only=True):
+    """The credential as its facts say."""
+
+    applied: CredentialApplied
+    stage: Stage = Stage.APPLIED
+    main_certificate: MainCertificateVerified | None = None
+    issued: CredentialIssued | None = None
+    receptions: tuple[str, ...] = ()  # of the delegations that were to write it
+    destroyed: frozenset[str] = frozenset()  # kinds of key whose copy is gone
+
+
+def stream(credential: str) -> str:
+    """The credential's stream."""
+    return f"credential-{credential}"
+
+
+def apply(state: Credential | None, applied: CredentialApplied) -> list[CredentialApplied]:
+    """Decide to take an application; the same again is no news. ALREADY_EXISTS for another under this id."""
+    if state is None:
+        return [applied]
+    if state.applied != applied:
+        raise TsmError(ErrorCode.ALREADY_EXISTS, "another application")
+    return []
+
+
+def verify_main_certificate(
+    state: Credential | None, verified: MainCertificateVerified
+) -> list[MainCertificateVerified]:
+    """Decide that the applicant is who the My Number card says."""
+    known = _known(state)
+    return [verified] if known.stage is Stage.APPLIED else []
+
+
+def issue(state: Credential | None, issued: CredentialIssued) -> list[CredentialIssued]:
+    """Decide to accept the authority's certificates. ALREADY_EXISTS when others were issued before; WRONG_ORDER."""
+    known = _from(state, Stage.MAIN_CERTIFICATE_VERIFIED)
+    if known.issued is None:
+        return [issued]
+    if known.issued != issued:
+        raise TsmError(ErrorCode.ALREADY_EXISTS, "other certificates were issued")
+    return []
+
+
+def hand_out_slip(state: Credential | None) -> list[SlipHandedOut]:
+    """Decide that the slip was handed out: once. ALREADY_EXISTS for a second slip; WRONG_ORDER."""
+    known = _from(state, Stage.ISSUED)
+    if known.stage > Stage.ISSUED:
+        raise TsmError(ErrorCode.ALREADY_EXISTS, "the slip was handed out")
+    return [SlipHandedOut()]
+
+
+def authenticate_holder(state: Credential | None) -> list[HolderAuthenticated]:
+    """Decide that the holder is at the phone; again is no news. WRONG_ORDER before the slip or after the write."""
+    known = _from(state, Stage.HANDED_OUT)
+    if known.stage >= Stage.WRITTEN:
+        raise TsmError(ErrorCode.WRONG_ORDER, "the credential is written")
+    return [HolderAuthenticated()] if known.stage is Stage.HANDED_OUT else []
+
+
+def delegate_personalization(state: Credential | None, reception: str) -> list[PersonalizationDelegated]:
+    """Decide that the write is on its way; a failed one may be followed by another. WRONG_ORDER after the write."""
+    known = _from(state, Stage.HOLDER_AUTHENTICATED)
+    if reception in known.receptions:
+        return []
+    if known.stage >= Stage.WRITTEN:
+        raise TsmError(ErrorCode.WRONG_ORDER, "the credential is written")
+    return [PersonalizationDelegated(reception=reception)]
+
+
+def write(state: Credential | None, reception: str) -> list[CredentialWritten | CredentialActivated]:
+    """Decide that the card has the credential, and so perhaps that it is active; again is no news.
+
+    UNKNOWN_RECEPTION when the write was not delegated under this reception number.
+    """
+    known = _from(state, Stage.DELEGATED)
+    if reception not in known.receptions:
+        raise TsmError(ErrorCode.UNKNOWN_RECEPTION, reception)
+    if known.stage >= Stage.WRITTEN:
+        return []
+    complete = known.destroyed == KINDS
+    return [CredentialWritten(reception=reception), *([CredentialActivated()] if complete else [])]
+
+
+def destroy_key_copy(
+    state: Credential | None, kind: str, receipt_sha256: str
+) -> list[KeyCopyDestroyed | CredentialActivated]:
+    """Decide that a copy is gone, and so perhaps that the credential is active; only the first receipt counts.
+
+    A copy may go before we have heard of the write, or without one: it is gone all the same. INVALID_INPUT for a kind
+    that there is not; WRONG_ORDER before the keys exist.
+    """
+    known = _from(state, Stage.ISSUED)
+    if kind not in KINDS:
+        raise TsmError(ErrorCode.INVALID_INPUT, "kind: neither authentication nor signature")
+    if kind in known.destroyed:
+        return []
+    complete = known.destroyed | {kind} == KINDS and known.stage is Stage.WRITTEN
+    destroyed = KeyCopyDestroyed(kind=kind, receipt_sha256=receipt_sha256)
+    return [destroyed, *([CredentialActivated()] if complete else [])]
+
+
+def _known(state: Credential | None) -> Credential:
+    if state is None:
+        raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
+    return state
+
+
+def _from(state: Credential | None, stage: Stage) -> Credential:
+    """The credential, if it has come as far as `stage`; NOT_FOUND, WRONG_ORDER."""
+    known = _known(state)
+    if known.stage < stage:
+        raise TsmError(ErrorCode.WRONG_ORDER, f"{known.stage.name} comes before {stage.name}")
+    return known
+
+
+REACHED: dict[type[Fact], Stage] = {
+    MainCertificateVerified: Stage.MAIN_CERTIFICATE_VERIFIED,
+    CredentialIssued: Stage.ISSUED,
+    SlipHandedOut: Stage.HANDED_OUT,
+    HolderAuthenticated: Stage.HOLDER_AUTHENTICATED,
+    PersonalizationDelegated: Stage.DELEGATED,
+    CredentialWritten: Stage.WRITTEN,
+    CredentialActivated: Stage.ACTIVE,
+}
+
+
+def evolve(state: Credential | None, fact: Fact) -> Credential:
+    """Fold one fact."""
+    if isinstance(fact, CredentialApplied):
+        return Credential(applied=fact)
+    if state is None:
+        raise TsmError(ErrorCode.STORE_CORRUPT, "a credential begins with its application")
+    state = msgspec.structs.replace(state, stage=REACHED.get(type(fact), state.stage))
+    match fact:
+        case MainCertificateVerified():
+            return msgspec.structs.replace(state, main_certificate=fact)
+        case CredentialIssued():
+            return msgspec.structs.replace(state, issued=fact)
+        case PersonalizationDelegated():
+            return msgspec.structs.replace(state, receptions=(*state.receptions, fact.reception))
+        case KeyCopyDestroyed():
+            return msgspec.structs.replace(state, destroyed=state.destroyed | {fact.kind})
+        case _:
+            return state
+
+
+FACTS: tuple[type[Fact], ...] = (
+    CredentialApplied,
+    MainCertificateVerified,
+    CredentialIssued,
+    SlipHandedOut,
+    HolderAuthenticated,
+    PersonalizationDelegated,
+    CredentialWritten,
+    KeyCopyDestroyed,
+    CredentialActivated,
+)

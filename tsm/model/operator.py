@@ -1,0 +1,125 @@
+"""An operator (MNO): owns cards, holds the keys of their issuer domains, and delegates as a party of its own.
+
+Its master keys lie in the vault. The log knows their names, how a card's keys are derived from them, and their check
+values, which prove which keys they are without telling them.
+
+Stream: `operator-<spId>`.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import msgspec
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.identifiers import KeyRef, SpId
+from tsm.model.checks import CHECK_VALUE_OCTETS, SHA256_OCTETS, check_hex, check_https, check_name, check_text
+from tsm.model.event import Fact
+
+KDF3 = "kdf3"  # SP 800-108 in counter mode over the card's key diversification data
+DERIVATIONS = frozenset({KDF3})
+LAST_KEY_VERSION = 0x7F  # GPCS v2.3.1 section 11.8.2.3: key versions are 01 to 7F
+
+
+class OperatorEnrolled(Fact, frozen=True, kw_only=True):
+    """The operator was admitted, with the certificate that it shows and the key that signs its launch parameters."""
+
+    topic: ClassVar[str] = "operator.enrolled"
+    operator: str  # its spId
+    name: str
+    certificate_fingerprint: str  # SHA-256 of the client certificate's DER, hex
+    public_key: str  # of `signing_key`, SPKI DER in hex
+    signing_key: str  # KeyRef
+    return_urls: tuple[str, ...]
+
+
+class MasterKeyImported(Fact, frozen=True, kw_only=True):
+    """A master key entered the vault."""
+
+    topic: ClassVar[str] = "operator.master_key_imported"
+    operator: str
+    key_set: str  # the name by which production files refer to it
+    key: str  # KeyRef
+    derivation: str  # how a card's keys come from it
+    key_version: int  # of the derived keys on the cards
+    check_value: str  # hex
+
+
+class Operator(msgspec.Struct, frozen=True, kw_only=True):
+    """The operator as its facts say."""
+
+    operator: str
+    name: str
+    certificate_fingerprint: str
+    public_key: str
+    signing_key: str
+    return_urls: tuple[str, ...]
+    key_sets: Mapping[str, MasterKeyImported]
+
+    def key_set(self, name: str) -> MasterKeyImported:
+        """UNKNOWN_KEY when no master key of that name was imported."""
+        if name not in self.key_sets:
+            raise TsmError(ErrorCode.UNKNOWN_KEY, f"{self.operator} has no key set {name}")
+        return self.key_sets[name]
+
+
+def stream(operator: str) -> str:
+    """The operator's stream."""
+    return f"operator-{operator}"
+
+
+def master_key(operator: str, key_set: str) -> KeyRef:
+    """Where the vault keeps a master key."""
+    return KeyRef(f"operator/{operator}/{key_set}")
+
+
+def enrol(state: Operator | None, enrolled: OperatorEnrolled) -> list[OperatorEnrolled]:
+    """Decide to admit an operator; the same again is no news. INVALID_INPUT, ALREADY_EXISTS."""
+    SpId(enrolled.operator)
+    KeyRef(enrolled.signing_key)
+    check_text(enrolled.name, "name")
+    check_hex(enrolled.certificate_fingerprint, "certificate_fingerprint", SHA256_OCTETS)
+    check_hex(enrolled.public_key, "public_key")
+    for url in enrolled.return_urls:
+        check_https(url, "return_urls")
+    if state is None:
+        return [enrolled]
+    if state != msgspec.structs.replace(evolve(None, enrolled), key_sets=state.key_sets):
+        raise TsmError(ErrorCode.ALREADY_EXISTS, f"operator {enrolled.operator}")
+    return []
+
+
+def import_master_key(state: Operator | None, imported: MasterKeyImported) -> list[MasterKeyImported]:
+    """Decide to take a master key into use; the same again is no news.
+
+    NOT_FOUND for an operator that is not enrolled, ALREADY_EXISTS when the name is taken by another key, INVALID_INPUT.
+    """
+    if state is None:
+        raise TsmError(ErrorCode.NOT_FOUND, f"operator {imported.operator}")
+    check_name(imported.key_set, "key_set")
+    KeyRef(imported.key)
+    check_hex(imported.check_value, "check_value", CHECK_VALUE_OCTETS)
+    if imported.derivation not in DERIVATIONS:
+        raise TsmError(ErrorCode.INVALID_INPUT, "derivation: not one that we know")
+    if not 1 <= imported.key_version <= LAST_KEY_VERSION:
+        raise TsmError(ErrorCode.INVALID_INPUT, "key_version: not 01 to 7F")
+    known = state.key_sets.get(imported.key_set)
+    if known is None:
+        return [imported]
+    if known != imported:
+        raise TsmError(ErrorCode.ALREADY_EXISTS, f"key set {imported.key_set} of {imported.operator}")
+    return []
+
+
+def evolve(state: Operator | None, fact: Fact) -> Operator:
+    """Fold one fact."""
+    if isinstance(fact, OperatorEnrolled):
+        return Operator(**msgspec.structs.asdict(fact), key_sets={})
+    if state is None:
+        raise TsmError(ErrorCode.STORE_CORRUPT, "an operator begins with its enrolment")
+    if isinstance(fact, MasterKeyImported):
+        return msgspec.structs.replace(state, key_sets={**state.key_sets, fact.key_set: fact})
+    return state
+
+
+FACTS: tuple[type[Fact], ...] = (OperatorEnrolled, MasterKeyImported)

@@ -1,0 +1,30 @@
+"""Every fact that there is: the only topics that the store writes and reads."""
+
+from tsm.model import (
+    access_code,
+    authority,
+    card,
+    catalogue,
+    credential,
+    delegation,
+    deployment,
+    operator,
+    service_provider,
+    session,
+    terminal,
+)
+from tsm.model.event import Fact
+
+FACTS: tuple[type[Fact], ...] = (
+    *operator.FACTS,
+    *service_provider.FACTS,
+    *terminal.FACTS,
+    *authority.FACTS,
+    *catalogue.FACTS,
+    *card.FACTS,
+    *delegation.FACTS,
+    *session.FACTS,
+    *deployment.FACTS,
+    *access_code.FACTS,
+    *credential.FACTS,
+)
