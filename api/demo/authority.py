@@ -39,8 +39,8 @@ from api.demo.party import (
     main,
     message,
     reaching,
-    refusal,
     serve,
+    starlette,
 )
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.authority import Authority
@@ -169,16 +169,15 @@ class Desk:
             self._authority.close()
             vault.close()
 
-        return Starlette(
-            routes=[
+        return starlette(
+            [
                 Route("/ca/{kind}.der", self.certificate, methods=["GET"]),
                 Route("/crl/{kind}.crl", self.revocation_list, methods=["GET"]),
                 Route("/credentials", self.issue, methods=["POST"]),
                 Route("/credentials/{credential}/keys", self.keys, methods=["GET"]),
                 Route("/credentials/{credential}/written", self.written, methods=["POST"]),
             ],
-            exception_handlers={TsmError: refusal, Exception: refusal},
-            lifespan=lifespan,
+            lifespan,
         )
 
 

@@ -8,38 +8,29 @@ import argparse
 import asyncio
 import hashlib
 import json
+import logging
 import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import httpx
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
+from starlette.routing import Route
 
+from api.errors import RequestIds, read_body, refuse
 from api.tls import client_context, serve_https
-from tsm.errors import MESSAGES, ErrorCode, TsmError
+from tsm.errors import ErrorCode, TsmError
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 BACKLOG = 128
-STATUS = {
-    ErrorCode.UNAUTHENTICATED: 401,
-    ErrorCode.FORBIDDEN: 403,
-    ErrorCode.NOT_FOUND: 404,
-    ErrorCode.UNKNOWN_RECEPTION: 404,
-    ErrorCode.UNKNOWN_KEY: 404,
-    ErrorCode.ALREADY_EXISTS: 409,
-    ErrorCode.CONFLICT: 409,
-    ErrorCode.MESSAGE_TOO_LARGE: 413,
-    ErrorCode.UPSTREAM_UNAVAILABLE: 502,
-    ErrorCode.INTERNAL: 500,
-}
-
 Config = TypeVar("Config")
 
 
@@ -117,6 +108,8 @@ def main(run: Callable[[], None]) -> None:
 
 def serve(config: Served, application: Callable[[str], Starlette]) -> None:
     """Listen (port 0: any free one), print {"url": ..} and serve what `application(url)` makes, until stopped."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s")
+    logging.getLogger("api").setLevel(logging.INFO)  # ours alone: a client library's log would show URLs
     with socket.create_server((config.host, config.port), backlog=BACKLOG) as listener:
         url = f"https://{config.host}:{listener.getsockname()[1]}"
         app = application(url)
@@ -137,22 +130,12 @@ def demand(request: Request, fingerprint: str) -> None:
         raise TsmError(ErrorCode.FORBIDDEN, "another party's certificate")
 
 
-async def body_of(request: Request, limit: int) -> bytes:
-    """The body, of at most `limit` octets; MESSAGE_TOO_LARGE before more than that is held."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise TsmError(ErrorCode.MESSAGE_TOO_LARGE, "the body")
-    return bytes(body)
-
-
 Message = TypeVar("Message")
 
 
 async def message(request: Request, kind: type[Message], limit: int = 64 * 1024) -> Message:
     """The JSON body as a typed message; bytes travel as Base64. MALFORMED_MESSAGE for anything else."""
-    return parsed(await body_of(request, limit), kind)
+    return parsed(await read_body(request, limit), kind)
 
 
 def parsed(body: bytes, kind: type[Message]) -> Message:
@@ -166,15 +149,14 @@ def answer(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-async def refusal(_: Request, error: Exception) -> Response:
-    """The edge: a refusal becomes a status and a code; its detail stays here."""
-    code = error.code if isinstance(error, TsmError) else ErrorCode.INTERNAL
-    print(json.dumps({"refused": code, "detail": str(error)}), file=sys.stderr, flush=True)
-    return JSONResponse({"code": code, "message": MESSAGES[code]}, status_of(code))
-
-
-def status_of(code: ErrorCode) -> int:
-    return STATUS.get(code, 400)
+def starlette(routes: list[Route], lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]]) -> Starlette:
+    """An application that refuses as every server of the system does (`api.errors`)."""
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(RequestIds)],
+        exception_handlers={TsmError: refuse, Exception: refuse},
+        lifespan=lifespan,
+    )
 
 
 # --- as a client ---

@@ -33,8 +33,8 @@ from api.demo.party import (
     main,
     message,
     reaching,
-    refusal,
     serve,
+    starlette,
 )
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.certificates import (
@@ -133,13 +133,12 @@ class Doorkeeper:
             yield
             await self._http.aclose()
 
-        return Starlette(
-            routes=[
+        return starlette(
+            [
                 Route("/challenge", self.challenge, methods=["GET"]),
                 Route("/login", self.login, methods=["POST"]),
             ],
-            exception_handlers={TsmError: refusal, Exception: refusal},
-            lifespan=lifespan,
+            lifespan,
         )
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 import httpx
-from tsm.globalplatform.apdu import ResponseApdu
 
 from api.demo.party import checked, reaching
 from tsm.errors import TsmError
+from tsm.globalplatform.apdu import ResponseApdu
 from tsm.mas.launch import LaunchParameters, re_access_url
 from tsm.mas.messages import MAX_MESSAGE, UICC, LinkRequest, LinkResponse, Process, Return
 from tsm.mas.status import Status

@@ -181,6 +181,15 @@ class BackEnd:
     def _verify(self, data: bytes, signature: bytes) -> bool:
         return verify_signature(self._mas_public_key, data, signature)
 
+    async def settle_late(self, number: str) -> None:
+        """After NOTIFY: when the browser is back already, nobody else would finish it today."""
+        try:
+            reception = self.state.reception(number)
+        except TsmError:
+            return
+        if reception.outcome:
+            await self.settle(Iccid(reception.iccid))
+
     async def settle(self, iccid: Iccid | None = None) -> None:
         """Tell the authority of every credential that stands on its card. What cannot be told now is told later."""
         for reception in self.state.unsettled(iccid):

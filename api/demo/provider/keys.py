@@ -20,7 +20,6 @@ SIGNING = KeyRef("provider/signing")
 TRANSPORT = KeyRef("provider/transport")
 MASTER = KeyRef("provider/domain")
 OWN_VERSION = 0x02
-AES = 0x88  # key type (GPCS v2.3.1 table 11-16)
 MASTER_OCTETS = 16
 
 
@@ -92,7 +91,7 @@ class ProviderKeys:
     def put_key(self, iccid: Iccid, own: KeyRef, replaced_version: int) -> bytes:
         """PUT KEY (GPCS v2.3.1 section 11.8): our keys in the place of the provisional ones, under their DEK."""
         values = self._vault.wrap_key_set(own, self._provisional(iccid, replaced_version))
-        keys = tuple(EncryptedKey(AES, value.encrypted, value.check_value) for value in values)
+        keys = tuple(EncryptedKey(value.encrypted, value.check_value) for value in values)
         return PutKey(replaced_version, OWN_VERSION, keys).apdu().encode()
 
     def forget_provisional(self, iccid: Iccid, key_version: int) -> None:

@@ -1,15 +1,16 @@
 """The provider's routes: the mobile site for browsers, and where the MAS notifies results (MC-05 interface 4)."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.demo.party import body_of, demand, refusal, status_of
+from api.demo.party import demand, starlette
 from api.demo.provider.back_end import BackEnd, Holder, Returned
 from api.demo.provider.pages import (
     PENDING,
@@ -21,6 +22,7 @@ from api.demo.provider.pages import (
     refusal_page,
 )
 from api.demo.provider.state import Purpose
+from api.errors import BAD_REQUEST, HTTP_STATUS, logged, read_body
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Iccid
 from tsm.mas.launch import LaunchParameters
@@ -49,7 +51,7 @@ class Site:
         return response
 
     async def personalise(self, request: Request) -> Response:
-        form = read_form(await body_of(request, LARGEST_FORM))
+        form = read_form(await read_body(request, LARGEST_FORM))
         iccid = self._visitor(request)
         if form["iccid"] != iccid:
             raise TsmError(ErrorCode.FORBIDDEN, "a form of another visit")
@@ -70,9 +72,10 @@ class Site:
     async def notify(self, request: Request) -> Response:
         """NOTIFY, from the TSM server alone; NOTIFY-ACK."""
         demand(request, self._tsm_fingerprint)
-        notification = NotificationRequest.parse(await body_of(request, MAX_MESSAGE))
+        notification = NotificationRequest.parse(await read_body(request, MAX_MESSAGE))
         acknowledged = NotificationResponse(self._back_end.notified(notification))
-        return Response(acknowledged.encode(), media_type="application/xml")
+        afterwards = BackgroundTask(self._back_end.settle_late, notification.reception)
+        return Response(acknowledged.encode(), media_type="application/xml", background=afterwards)
 
     def _visitor(self, request: Request) -> Iccid:
         return Iccid(self._back_end.state.visitor(request.cookies.get(VISIT, "")))
@@ -97,13 +100,20 @@ def read_form(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-async def refuse(request: Request, error: Exception) -> Response:
-    """A page for people, a code for programs."""
-    response = await refusal(request, error)
-    if not request.url.path.startswith("/mobile/"):
-        return response
-    code = error.code if isinstance(error, TsmError) else ErrorCode.INTERNAL
-    return refusal_page(code, status_of(code))
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def for_people(handler: Handler) -> Handler:
+    """A refusal becomes a page."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except TsmError as error:
+            code = logged(request, error)
+            return refusal_page(code, HTTP_STATUS.get(code, BAD_REQUEST))
+
+    return handle
 
 
 def application(site: Site, back_end: BackEnd, close: Callable[[], object]) -> Starlette:
@@ -113,13 +123,12 @@ def application(site: Site, back_end: BackEnd, close: Callable[[], object]) -> S
         yield
         close()
 
-    return Starlette(
-        routes=[
-            Route("/mobile/prepare", site.prepare, methods=["GET"]),
-            Route("/mobile/personalise", site.personalise, methods=["POST"]),
-            Route("/mobile/return", site.come_back, methods=["GET"]),
+    return starlette(
+        [
+            Route("/mobile/prepare", for_people(site.prepare), methods=["GET"]),
+            Route("/mobile/personalise", for_people(site.personalise), methods=["POST"]),
+            Route("/mobile/return", for_people(site.come_back), methods=["GET"]),
             Route("/notify", site.notify, methods=["POST"]),
         ],
-        exception_handlers={TsmError: refuse, Exception: refuse},
-        lifespan=lifespan,
+        lifespan,
     )
