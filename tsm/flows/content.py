@@ -5,12 +5,16 @@ the secure channel, and together they say what is now true. LOAD and STORE DATA 
 facts need the commands before.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from tsm.errors import TsmError
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.globalplatform.commands import (
+    LOAD_FILE_DATA_BLOCK,
+    PROPRIETARY,
+    Command,
     InstallForInstall,
     InstallForLoad,
     InstallForPersonalization,
@@ -20,95 +24,110 @@ from tsm.globalplatform.commands import (
     parse_command,
 )
 from tsm.globalplatform.dgi import KEY_DGI, parse_dgis, parse_key_dgis
-from tsm.globalplatform.tlv import parse_tlvs
+from tsm.globalplatform.tlv import find, parse_tlvs
 from tsm.model.card import (
     ApplicationInstalled,
     ApplicationPersonalized,
     Card,
     KeysPut,
+    LifeCycle,
     LoadFileLoaded,
     SecurityDomainCreated,
 )
 from tsm.model.event import Fact
 
-LOAD_FILE_DATA_BLOCK = 0xC4  # GPCS 11.6.2.3
 SECURITY_DOMAIN = 0x80  # first privilege octet, bit 8 (GPCS table 11-7)
-SELECTABLE = 0x08  # INSTALL P1: for make selectable
 
-Earlier = Callable[[], Sequence[CommandApdu]]
+log = logging.getLogger(__name__)
 
 
-def card_facts(card: Card, domain: str, command: CommandApdu, earlier: Earlier) -> list[Fact]:
+def card_facts(
+    card: Callable[[], Card],
+    domain: str,
+    command: CommandApdu,
+    earlier: Callable[[], Sequence[CommandApdu]],
+) -> list[Fact]:
     """The facts about `card` once `command` was acknowledged inside the secure channel of `domain` (AID in hex).
 
-    `earlier` gives the commands acknowledged before it in the same session. Commands that change nothing that is kept
-    in the record, or nothing yet, have no facts.
+    `earlier` gives the commands acknowledged before it in the same session; both functions are called only when needed.
+    A command that changes nothing of what is recorded, or nothing yet, has no facts.
     """
     try:
-        parsed = parse_command(command)
+        return facts_of(card, domain, parsed(command), lambda: [parsed(before) for before in earlier()])
+    except TsmError as error:
+        # The card has executed it and the session goes on: a command that only the card understands is no failure.
+        log.warning("%s: acknowledged, but its meaning is unknown: %s", command.header.hex(), error)
+        return []
+
+
+def parsed(command: CommandApdu) -> Command | None:
+    """The command as its class; None for an application's own."""
+    try:
+        return parse_command(command) if command.cla == PROPRIETARY else None
     except TsmError:
-        return []  # an application's own command: what it means is not ours to say
-    match parsed:
+        return None
+
+
+def facts_of(
+    card: Callable[[], Card], domain: str, command: Command | None, earlier: Callable[[], list[Command | None]]
+) -> list[Fact]:
+    match command:
         case InstallForInstall():
-            return [installed(domain, parsed, command)]
+            return [installed(domain, command)]
         case PutKey():
-            check_values = tuple(key.check_value.hex() for key in parsed.keys)
-            return [keys_put(card, domain, parsed.new_key_version, check_values, provisional=False)]
+            check_values = tuple(key.check_value.hex() for key in command.keys)
+            return [keys_put(card(), domain, command.new_key_version, check_values, provisional=False)]
         case Load(last=True):
-            return loaded(domain, [*parsed_before(earlier), parsed])
+            return loaded(domain, [*earlier(), command])
         case StoreData(last=True):
-            return stored(card, domain, [*parsed_before(earlier), parsed])
+            return stored(card(), domain, [*earlier(), command])
         case _:
             return []
 
 
-def installed(domain: str, install: InstallForInstall, command: CommandApdu) -> Fact:
+def installed(domain: str, install: InstallForInstall) -> Fact:
     """INSTALL [for install]: a security domain, or an application that belongs to this one."""
-    aid = install.application_aid.hex().upper()
-    privileges = install.privileges.hex()
-    life_cycle = "SELECTABLE" if command.p1 & SELECTABLE else "INSTALLED"
+    aid, privileges = hex_aid(install.application_aid), install.privileges.hex()
+    life_cycle = LifeCycle.SELECTABLE if install.make_selectable else LifeCycle.INSTALLED
     if install.privileges[0] & SECURITY_DOMAIN:
         return SecurityDomainCreated(domain=aid, parent=domain, privileges=privileges, life_cycle=life_cycle)
     return ApplicationInstalled(
         application=aid,
-        module=install.module_aid.hex().upper(),
-        load_file=install.load_file_aid.hex().upper(),
+        module=hex_aid(install.module_aid),
+        load_file=hex_aid(install.load_file_aid),
         domain=domain,
         privileges=privileges,
         life_cycle=life_cycle,
     )
 
 
-def loaded(domain: str, commands: Sequence[object]) -> list[Fact]:
+def loaded(domain: str, commands: Sequence[Command | None]) -> list[Fact]:
     """The last LOAD: the load file is on the card, in the domain that INSTALL [for load] named."""
-    at = latest(commands, InstallForLoad)
-    if at is None:
+    install, since = latest(commands, InstallForLoad)
+    if not isinstance(install, InstallForLoad):
         return []
-    install = commands[at]
-    assert isinstance(install, InstallForLoad)  # noqa: S101  as `latest` found it
-    file = b"".join(command.block for command in commands[at:] if isinstance(command, Load))
-    block = next((tlv.value for tlv in parse_tlvs(file) if tlv.tag == LOAD_FILE_DATA_BLOCK), b"")
+    file = b"".join(command.block for command in since if isinstance(command, Load))
+    block = find(parse_tlvs(file), LOAD_FILE_DATA_BLOCK) or b""
     return [
         LoadFileLoaded(
-            load_file=install.load_file_aid.hex().upper(),
-            domain=install.security_domain_aid.hex().upper() or domain,
+            load_file=hex_aid(install.load_file_aid),
+            domain=hex_aid(install.security_domain_aid) or domain,
             sha256=sha256(block).hexdigest(),
             size=len(block),
         )
     ]
 
 
-def stored(card: Card, domain: str, commands: Sequence[object]) -> list[Fact]:
+def stored(card: Card, domain: str, commands: Sequence[Command | None]) -> list[Fact]:
     """The last STORE DATA: keys for a security domain, or the personalisation of an application.
 
     Without INSTALL [for personalization] the data is the domain's own.
     """
-    at = latest(commands, InstallForPersonalization) or 0
-    first = commands[at]
-    target = first.application_aid.hex().upper() if isinstance(first, InstallForPersonalization) else domain
+    install, since = latest(commands, InstallForPersonalization)
+    target = hex_aid(install.application_aid) if isinstance(install, InstallForPersonalization) else domain
     if target not in card.domains:
         return [ApplicationPersonalized(application=target, domain=domain)]
-    data = b"".join(command.block for command in commands[at:] if isinstance(command, StoreData))
+    data = b"".join(command.block for command in since if isinstance(command, StoreData))
     if not any(dgi.tag == KEY_DGI for dgi in parse_dgis(data)):
         return []
     keys = parse_key_dgis(data)
@@ -131,16 +150,14 @@ def key_reference(iccid: str, domain: str, version: int) -> str:
     return f"card/{iccid}/{domain}/{version:02x}"
 
 
-def parsed_before(earlier: Earlier) -> list[object]:
-    found = []
-    for command in earlier():
-        try:
-            found.append(parse_command(command))
-        except TsmError:
-            continue
-    return found
+def latest(commands: Sequence[Command | None], kind: type[Command]) -> tuple[Command | None, Sequence[Command | None]]:
+    """The last command of a kind and what followed it; None and all of them when there is none."""
+    for at in reversed(range(len(commands))):
+        if isinstance(commands[at], kind):
+            return commands[at], commands[at + 1 :]
+    return None, commands
 
 
-def latest(commands: Sequence[object], kind: type) -> int | None:
-    places = (at for at in reversed(range(len(commands))) if isinstance(commands[at], kind))
-    return next(places, None)
+def hex_aid(aid: bytes) -> str:
+    """AIDs are written in capitals."""
+    return aid.hex().upper()

@@ -19,7 +19,7 @@ from hashlib import sha256
 import msgspec
 
 from tsm.application import Loaded, Tsm
-from tsm.channels.scp03 import Scp03Channel, external_authenticate
+from tsm.channels.scp03 import FULL, Scp03Channel, external_authenticate
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.content import card_facts
 from tsm.flows.notification import notification_payload
@@ -50,7 +50,6 @@ from tsm.model.session import (
     SessionFailed,
 )
 
-LEVEL = 0x33  # C-MAC, C-DECRYPTION, R-MAC, R-ENCRYPTION (GPC Amendment D table 7-6)
 CHALLENGE_SIZE = 8  # octets: SCP03 in S8 mode
 
 Random = Callable[[int], bytes]
@@ -154,7 +153,7 @@ class Exchange:
         except TsmError as error:
             log.warning("%s-%s: %s", started.provider, started.reception, error)
             return self.stop(Status.WRONG_CARD) if error.code is ErrorCode.WRONG_CARD else self.unproven()
-        command, chaining = external_authenticate(keys, LEVEL)
+        command, chaining = external_authenticate(keys, FULL)
         return self.send(Step.EXTERNAL_AUTHENTICATE, command, command, chaining=chaining.hex())
 
     def authenticated(self, response: ResponseApdu) -> LinkResponse:
@@ -286,7 +285,7 @@ class Exchange:
     def channel(self) -> Scp03Channel:
         """The secure channel as the last command left it."""
         keys = self.keys(bytes.fromhex(self.session.card_challenge))
-        return Scp03Channel(keys, LEVEL, self.sent.counter, bytes.fromhex(self.sent.chaining))
+        return Scp03Channel(keys, FULL, self.sent.counter, bytes.fromhex(self.sent.chaining))
 
     def delegated(self, order: int) -> CommandApdu:
         accepted = self.delegation.accepted

@@ -23,7 +23,7 @@ import msgspec
 from tsm.application import Change, Loaded, Tsm
 from tsm.channels.scp03 import max_command_data
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.exchange import LEVEL, Exchange, Random, command_name
+from tsm.flows.exchange import Exchange, Random, command_name
 from tsm.flows.notification import notification_payload
 from tsm.keys.vault import SoftwareVault, verify_signature
 from tsm.mas.engine import delegable
@@ -163,7 +163,7 @@ class SessionService:
         if loaded.state is not None:
             return acceptance(loaded.state.refuse_other_content(content_index).accepted)
         now, party, card = self._clock(), self._party(request.provider), self._card(iccid).refuse_exhausted()
-        commands = [delegable(apdu, max_command_data(LEVEL)) for apdu in request.commands]
+        commands = [delegable(apdu, max_command_data()) for apdu in request.commands]
         domain = card.domain(party.domain_on(card))
         if not self._vault.has(domain.key):
             raise TsmError(ErrorCode.UNKNOWN_KEY, domain.key)

@@ -10,7 +10,7 @@ import hmac
 from enum import StrEnum
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.globalplatform.apdu import CommandApdu
+from tsm.globalplatform.apdu import SHORT_LE, CommandApdu, StatusWord
 from tsm.globalplatform.responses import InitializeUpdateResponse
 from tsm.mas.messages import Process, Return
 from tsm.mas.status import Status
@@ -70,7 +70,7 @@ def delegable(apdu: bytes, most_data: int) -> CommandApdu:
         raise TsmError(ErrorCode.INVALID_INPUT, f"CLA {command.cla:02X}: plain commands on the basic channel only")
     if command.ins in RESERVED:
         raise TsmError(ErrorCode.INVALID_INPUT, f"{RESERVED[command.ins]} is the server's")
-    if len(command.data) > most_data:
+    if len(command.data) > most_data or (command.le or 0) > SHORT_LE:
         raise TsmError(ErrorCode.INVALID_INPUT, f"{len(command.data)} octets of data, at most {most_data}")
     return command
 
@@ -91,9 +91,6 @@ def authenticate_card(
         raise TsmError(ErrorCode.CARD_AUTHENTICATION_FAILED, "card cryptogram")
 
 
-NOT_ENOUGH_MEMORY = 0x6A84
-
-
 def refusal(status_word: int) -> Status:
     """The status for a command that the card did not acknowledge with 9000."""
-    return Status.CARD_OUT_OF_MEMORY if status_word == NOT_ENOUGH_MEMORY else Status.CARD_REFUSED
+    return Status.CARD_OUT_OF_MEMORY if status_word == StatusWord.NOT_ENOUGH_MEMORY else Status.CARD_REFUSED

@@ -1,0 +1,111 @@
+"""HTTPS servers: who connects is known by its certificate or by none; another authority's does not get in."""
+
+import asyncio
+import ssl
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from socket import create_server
+from threading import Event, Thread
+
+import httpx
+import pytest
+from cryptography.x509 import load_der_x509_certificate
+from cryptography.x509.oid import NameOID
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from api.certificates import certify, create_authority, request
+from api.tls import client_context, serve_https
+
+
+@dataclass
+class Files:
+    certificate: Path
+    key: Path
+    party_ca: Path
+
+
+def party(authority, folder, name, role):
+    (folder / "cert.pem").write_bytes(certify(authority, request(folder, name).read_bytes(), name, role, ["127.0.0.1"]))
+    return Files(folder / "cert.pem", folder / "key.pem", authority / "ca.pem")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ca")
+    create_authority(folder)
+    return folder
+
+
+async def who(request):
+    der = request.scope["extensions"]["tls"]["client_cert_der"]
+    if not der:
+        return PlainTextResponse("nobody")
+    (name,) = load_der_x509_certificate(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return PlainTextResponse(str(name.value))
+
+
+@contextmanager
+def serving(files, **options):
+    listener, ready, loops = create_server(("127.0.0.1", 0)), Event(), []
+
+    async def serve():
+        loops.append((asyncio.get_running_loop(), asyncio.current_task()))
+        await serve_https(Starlette(routes=[Route("/", who)]), listener, files, ready.set, **options)
+
+    def run():
+        with suppress(asyncio.CancelledError):
+            asyncio.run(serve())
+
+    thread = Thread(target=run)
+    thread.start()
+    assert ready.wait(5)
+    try:
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        loop, task = loops[0]
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def server(authority, tmp_path_factory):
+    return party(authority, tmp_path_factory.mktemp("server"), "tsm-server", "server")
+
+
+def test_a_party_is_known_by_its_certificate_on_every_request_of_a_connection(authority, server, tmp_path):
+    client = client_context(party(authority, tmp_path, "JPKI0001", "provider"))
+    with serving(server) as url, httpx.Client(verify=client, trust_env=False) as http:
+        assert [http.get(url).text for _ in range(3)] == ["JPKI0001"] * 3
+
+
+def test_a_client_without_certificate_is_nobody(server):
+    anonymous = ssl.create_default_context(cafile=str(server.party_ca))
+    with serving(server) as url, httpx.Client(verify=anonymous, trust_env=False) as http:
+        assert http.get(url).text == "nobody"
+
+
+def test_a_certificate_of_another_authority_does_not_get_in(server, tmp_path):
+    create_authority(tmp_path / "other")
+    (tmp_path / "party").mkdir()
+    foreign = party(tmp_path / "other", tmp_path / "party", "JPKI0001", "provider")
+    foreign.party_ca = server.party_ca  # it trusts us; we do not trust it
+    with (
+        serving(server) as url,
+        httpx.Client(verify=client_context(foreign), trust_env=False) as http,
+        pytest.raises(httpx.TransportError),
+    ):
+        http.get(url)
+
+
+def test_a_server_may_demand_a_certificate(server):
+    anonymous = ssl.create_default_context(cafile=str(server.party_ca))
+    with (
+        serving(server, require_client_certificate=True) as url,
+        httpx.Client(verify=anonymous, trust_env=False) as http,
+        pytest.raises(httpx.TransportError),
+    ):
+        http.get(url)
