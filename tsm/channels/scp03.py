@@ -38,9 +38,7 @@ def protected(keys: SessionKeys, command: CommandApdu, data: bytes, chaining: by
     cla = command.cla | 0x04
     header = bytes((cla, command.ins, command.p1, command.p2, len(data) + MAC_SIZE))
     chaining = keys.cmac_command(chaining + header + data)
-    return CommandApdu(
-        cla, command.ins, command.p1, command.p2, data + chaining[:MAC_SIZE], command.le
-    ), chaining
+    return CommandApdu(cla, command.ins, command.p1, command.p2, data + chaining[:MAC_SIZE], command.le), chaining
 
 
 def carries_protection(sw: int) -> bool:
@@ -51,9 +49,7 @@ def carries_protection(sw: int) -> bool:
 class Scp03Channel:
     """The host's end, after EXTERNAL AUTHENTICATE."""
 
-    def __init__(
-        self, keys: SessionKeys, level: int = FULL, counter: int = 0, chaining: bytes = ZEROS
-    ) -> None:
+    def __init__(self, keys: SessionKeys, level: int = FULL, counter: int = 0, chaining: bytes = ZEROS) -> None:
         """`counter` is that of the last command, 0 before the first; `chaining` is what that command left."""
         self._keys = keys
         self._level = level

@@ -42,16 +42,14 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class InitializeUpdate:
-    """INITIALIZE UPDATE (Amendment D section 7.1.1): the host's challenge, 8 octets. Key version 0: the card chooses."""
+    """INITIALIZE UPDATE (Amendment D section 7.1.1): 8 octets of challenge. Key version 0: the card chooses."""
 
     host_challenge: bytes
     key_version: int = 0
     key_identifier: int = 0
 
     def apdu(self) -> CommandApdu:
-        return CommandApdu(
-            PROPRIETARY, 0x50, self.key_version, self.key_identifier, self.host_challenge, ALL_THAT_FITS
-        )
+        return CommandApdu(PROPRIETARY, 0x50, self.key_version, self.key_identifier, self.host_challenge, ALL_THAT_FITS)
 
     @classmethod
     def parse(cls, apdu: CommandApdu) -> Self:
@@ -61,7 +59,7 @@ class InitializeUpdate:
 
 @dataclass(frozen=True, slots=True)
 class ExternalAuthenticate:
-    """EXTERNAL AUTHENTICATE (Amendment D section 7.1.2), before its C-MAC is appended: the host's cryptogram, 8 octets."""
+    """EXTERNAL AUTHENTICATE (Amendment D section 7.1.2), without its C-MAC: the host's cryptogram, 8 octets."""
 
     host_cryptogram: bytes
     level: int
@@ -114,8 +112,10 @@ class InstallForInstall:
 
     @classmethod
     def parse(cls, apdu: CommandApdu) -> Self:
-        fields = install_fields(apdu, "INSTALL [for install]", "vvvPbb")
-        return cls(*fields, make_selectable=apdu.p1 == 0x0C)
+        load_file, module, application, privileges, parameters, token = install_fields(
+            apdu, "INSTALL [for install]", "vvvPbb"
+        )
+        return cls(load_file, module, application, privileges, parameters, token, apdu.p1 == 0x0C)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +164,7 @@ class Load:
     last: bool
 
     def apdu(self) -> CommandApdu:
-        return CommandApdu(
-            PROPRIETARY, 0xE8, 0x80 if self.last else 0x00, self.block_number, self.block, ALL_THAT_FITS
-        )
+        return CommandApdu(PROPRIETARY, 0xE8, 0x80 if self.last else 0x00, self.block_number, self.block, ALL_THAT_FITS)
 
     @classmethod
     def parse(cls, apdu: CommandApdu) -> Self:
@@ -243,7 +241,10 @@ class StoreData:
 
 @dataclass(frozen=True, slots=True)
 class GetStatus:
-    """GET STATUS (section 11.4), answer in TLV form. Scope: 80 issuer domain, 40 applications, 20 files, 10 with modules."""
+    """GET STATUS (section 11.4), answered in TLV form.
+
+    Scope: 80 the issuer's domain, 40 applications and domains, 20 load files, 10 load files with modules.
+    """
 
     scope: int
     aid: bytes = b""  # as much of it as must fit
