@@ -1,7 +1,7 @@
 """CAP files (Java Card VM specification chapter 6): read, cut into LOAD commands, and write a minimal one.
 
 A CAP file is a ZIP with one file per component. On its way to a card the components stand one after the other in
-a fixed order, which is the load file data block; its hash is what INSTALL [for load] announces. Debug is never part of it;
+a fixed order: the load file data block, whose hash INSTALL [for load] announces. Debug is never part of it;
 whether Descriptor is changes the hash, so the caller says.
 """
 
