@@ -50,6 +50,7 @@ from tsm.model.session import (
     SessionFailed,
 )
 
+LEVEL = FULL  # C-MAC, C-DECRYPTION, R-MAC, R-ENCRYPTION: the phone can neither read nor change
 CHALLENGE_SIZE = 8  # octets: SCP03 in S8 mode
 
 Random = Callable[[int], bytes]
@@ -83,9 +84,14 @@ class Exchange:
         return response
 
     @cached_property
-    def card(self) -> Loaded[Card]:
-        """The card's record: loaded only by the exchanges that need it."""
+    def card_record(self) -> Loaded[Card]:
+        """Loaded only by the exchanges that need it."""
         return self.tsm.load(cards.stream(self.session.started.iccid), cards.evolve)
+
+    @property
+    def card(self) -> Card:
+        assert self.card_record.state is not None  # noqa: S101  DELEGATE found it
+        return self.card_record.state
 
     # The phone's messages
 
@@ -147,20 +153,20 @@ class Exchange:
             self.facts[-1], card_challenge=answer.card_challenge.hex(), key_version=answer.key_version
         )
         keys = self.keys(answer.card_challenge)
-        diversification = bytes.fromhex(self.card.state.diversification)
+        diversification = bytes.fromhex(self.card.diversification)
         try:
             authenticate_card(answer, diversification, started.key_version, keys.card_cryptogram())
         except TsmError as error:
             log.warning("%s-%s: %s", started.provider, started.reception, error)
             return self.stop(Status.WRONG_CARD) if error.code is ErrorCode.WRONG_CARD else self.unproven()
-        command, chaining = external_authenticate(keys, FULL)
+        command, chaining = external_authenticate(keys, LEVEL)
         return self.send(Step.EXTERNAL_AUTHENTICATE, command, command, chaining=chaining.hex())
 
     def authenticated(self, response: ResponseApdu) -> LinkResponse:
         started = self.session.started
         if not response.ok:
             return self.unproven()
-        self.card_facts += cards.authenticated(self.card.state, started.domain, started.key_version)
+        self.card_facts += cards.authenticated(self.card, started.domain, started.key_version)
         return self.next(self.channel())
 
     def executed(self, response: ResponseApdu) -> LinkResponse:
@@ -176,7 +182,7 @@ class Exchange:
         if not plain.ok:
             return self.refused(plain)
         self.card_facts += card_facts(
-            lambda: self.card.state,
+            lambda: self.card,
             self.session.started.domain,
             self.delegated(order),
             lambda: [self.delegated(earlier) for earlier in range(1, order)],
@@ -238,7 +244,7 @@ class Exchange:
     def unproven(self) -> LinkResponse:
         """Card and record do not share keys: it counts against the card's budget, which outlasts the session."""
         started = self.session.started
-        self.card_facts += cards.authentication_failed(self.card.state, started.domain, started.key_version)
+        self.card_facts += cards.authentication_failed(self.card, started.domain, started.key_version)
         return self.stop(Status.CARD_AUTH_FAILED)
 
     def stop(self, status: Status, order: int = 0) -> LinkResponse:
@@ -285,7 +291,7 @@ class Exchange:
     def channel(self) -> Scp03Channel:
         """The secure channel as the last command left it."""
         keys = self.keys(bytes.fromhex(self.session.card_challenge))
-        return Scp03Channel(keys, FULL, self.sent.counter, bytes.fromhex(self.sent.chaining))
+        return Scp03Channel(keys, LEVEL, self.sent.counter, bytes.fromhex(self.sent.chaining))
 
     def delegated(self, order: int) -> CommandApdu:
         accepted = self.delegation.accepted

@@ -23,7 +23,7 @@ import msgspec
 from tsm.application import Change, Loaded, Tsm
 from tsm.channels.scp03 import max_command_data
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.exchange import Exchange, Random, command_name
+from tsm.flows.exchange import LEVEL, Exchange, Random, command_name
 from tsm.flows.notification import notification_payload
 from tsm.keys.vault import SoftwareVault, verify_signature
 from tsm.mas.engine import delegable
@@ -163,7 +163,7 @@ class SessionService:
         if loaded.state is not None:
             return acceptance(loaded.state.refuse_other_content(content_index).accepted)
         now, party, card = self._clock(), self._party(request.provider), self._card(iccid).refuse_exhausted()
-        commands = [delegable(apdu, max_command_data()) for apdu in request.commands]
+        commands = [delegable(apdu, max_command_data(LEVEL)) for apdu in request.commands]
         domain = card.domain(party.domain_on(card))
         if not self._vault.has(domain.key):
             raise TsmError(ErrorCode.UNKNOWN_KEY, domain.key)
@@ -302,7 +302,7 @@ class SessionService:
             of_delegation = delegations.stream(started.provider, started.reception)
             changes.append(Change(of_delegation, delegation.version, exchange.delegation_facts))
         if exchange.card_facts:
-            changes.append(Change(cards.stream(started.iccid), exchange.card.version, exchange.card_facts))
+            changes.append(Change(cards.stream(started.iccid), exchange.card_record.version, exchange.card_facts))
         if stream not in exchange.drop:
             exchange.put[(stream, ANSWER)] = msgspec.msgpack.encode(answer)
         self._tsm.commit(
