@@ -7,6 +7,7 @@ Stream: `catalogue-<load file AID>`.
 """
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import ClassVar
 
 import msgspec
@@ -42,6 +43,12 @@ class LoadFile(msgspec.Struct, frozen=True, kw_only=True):
 def stream(load_file: str) -> str:
     """The load file's stream."""
     return f"catalogue-{load_file}"
+
+
+def refuse_other_content(registered: LoadFileRegistered, data_block: bytes) -> None:
+    """INVALID_INPUT unless size and hash are those of the load file data block."""
+    if (registered.size, registered.sha256) != (len(data_block), sha256(data_block).hexdigest()):
+        raise TsmError(ErrorCode.INVALID_INPUT, "sha256 or size: of another load file data block")
 
 
 def register(state: LoadFile | None, registered: LoadFileRegistered) -> list[LoadFileRegistered]:

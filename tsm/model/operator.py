@@ -17,7 +17,6 @@ from tsm.model.checks import CHECK_VALUE_OCTETS, SHA256_OCTETS, check_hex, check
 from tsm.model.event import Fact
 
 KDF3 = "kdf3"  # SP 800-108 in counter mode over the card's key diversification data
-DERIVATIONS = frozenset({KDF3})
 LAST_KEY_VERSION = 0x7F  # GPCS v2.3.1 section 11.8.2.3: key versions are 01 to 7F
 
 
@@ -68,11 +67,6 @@ def stream(operator: str) -> str:
     return f"operator-{operator}"
 
 
-def master_key(operator: str, key_set: str) -> KeyRef:
-    """Where the vault keeps a master key."""
-    return KeyRef(f"operator/{operator}/{key_set}")
-
-
 def enrol(state: Operator | None, enrolled: OperatorEnrolled) -> list[OperatorEnrolled]:
     """Decide to admit an operator; the same again is no news. INVALID_INPUT, ALREADY_EXISTS."""
     SpId(enrolled.operator)
@@ -89,25 +83,41 @@ def enrol(state: Operator | None, enrolled: OperatorEnrolled) -> list[OperatorEn
     return []
 
 
-def import_master_key(state: Operator | None, imported: MasterKeyImported) -> list[MasterKeyImported]:
-    """Decide to take a master key into use; the same again is no news.
+def place_master_key(state: Operator | None, operator: str, key_set: str, key_version: int) -> KeyRef:
+    """Where the vault keeps a master key that may be imported.
 
-    NOT_FOUND for an operator that is not enrolled, ALREADY_EXISTS when the name is taken by another key, INVALID_INPUT.
+    NOT_FOUND for an operator that is not enrolled; INVALID_INPUT.
     """
     if state is None:
-        raise TsmError(ErrorCode.NOT_FOUND, f"operator {imported.operator}")
-    check_name(imported.key_set, "key_set")
-    KeyRef(imported.key)
-    check_hex(imported.check_value, "check_value", CHECK_VALUE_OCTETS)
-    if imported.derivation not in DERIVATIONS:
-        raise TsmError(ErrorCode.INVALID_INPUT, "derivation: not one that we know")
-    if not 1 <= imported.key_version <= LAST_KEY_VERSION:
+        raise TsmError(ErrorCode.NOT_FOUND, f"operator {operator}")
+    check_name(key_set, "key_set")
+    if not 1 <= key_version <= LAST_KEY_VERSION:
         raise TsmError(ErrorCode.INVALID_INPUT, "key_version: not 01 to 7F")
-    known = state.key_sets.get(imported.key_set)
+    return KeyRef(f"operator/{operator}/{key_set}")
+
+
+def import_master_key(
+    state: Operator | None, operator: str, key_set: str, key_version: int, check_value: str
+) -> list[MasterKeyImported]:
+    """Decide to take a master key into use; the same again is no news.
+
+    NOT_FOUND, INVALID_INPUT; ALREADY_EXISTS when the name is taken by another key.
+    """
+    key = place_master_key(state, operator, key_set, key_version)
+    check_hex(check_value, "check_value", CHECK_VALUE_OCTETS)
+    imported = MasterKeyImported(
+        operator=operator,
+        key_set=key_set,
+        key=key,
+        derivation=KDF3,
+        key_version=key_version,
+        check_value=check_value,
+    )
+    known = state.key_sets.get(key_set) if state is not None else None
     if known is None:
         return [imported]
     if known != imported:
-        raise TsmError(ErrorCode.ALREADY_EXISTS, f"key set {imported.key_set} of {imported.operator}")
+        raise TsmError(ErrorCode.ALREADY_EXISTS, f"key set {key_set} of {operator}")
     return []
 
 

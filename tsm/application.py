@@ -1,0 +1,250 @@
+"""The application: load a stream, decide, commit; the position of the last event comes back.
+
+Loading folds a stream's facts into a state. Committing appends the facts of one or more streams in one transaction,
+each stream only if nobody has appended to it since it was loaded; whoever loses that race gets CONFLICT, loads again
+and decides again. Stories that span several parties are in `tsm.flows`; here are the commands that need no story.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from threading import Lock
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from eventsourcing.application import Application
+from eventsourcing.persistence import IntegrityError
+from eventsourcing.utils import Environment
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.keys.vault import SoftwareVault
+from tsm.model import authority, card, catalogue, operator, production, service_provider, terminal
+from tsm.model.authority import AuthorityEnrolled
+from tsm.model.catalogue import LoadFileRegistered
+from tsm.model.event import Context, Event, Fact
+from tsm.model.operator import OperatorEnrolled
+from tsm.model.production import ProductionRow
+from tsm.model.service_provider import ProviderEnrolled
+from tsm.model.terminal import TerminalEnrolled
+from tsm.store import log
+from tsm.store.factory import StoreFactory
+from tsm.store.mapper import JsonMapper
+from tsm.store.recorder import SQLiteRecorder
+
+KEPT_STATES = 4096  # folded streams in memory: they only save replay, the log decides
+
+S = TypeVar("S")
+Clock = Callable[[], datetime]
+Evolve = Callable[[S | None, Fact], S]
+
+
+class Loaded(NamedTuple, Generic[S]):
+    """A stream's state, and the version to which it was folded: 0 for a stream that does not exist."""
+
+    state: S | None
+    version: int
+
+
+class Change(NamedTuple):
+    """Facts for one stream, decided on its state at `version`."""
+
+    stream: str
+    version: int
+    facts: Sequence[Fact]
+
+
+class Tsm(Application[str]):
+    """One log and one vault. Safe to share between threads; other processes may write to the same log."""
+
+    def __init__(
+        self, vault: SoftwareVault, recorder: SQLiteRecorder, facts: Sequence[type[Fact]], clock: Clock
+    ) -> None:
+        """`facts` are the topics that the log may hold (`tsm.model.topics.FACTS`). `close` closes the recorder."""
+        self._vault = vault
+        self._clock = clock
+        self._recorder = recorder
+        self._mapper = JsonMapper(facts, vault)
+        self._kept: OrderedDict[tuple[str, Evolve[Any]], Loaded[Any]] = OrderedDict()
+        self._kept_lock = Lock()
+        super().__init__()
+
+    def construct_factory(self, env: Environment) -> StoreFactory:
+        return StoreFactory(self._recorder, self._mapper)
+
+    # Load and commit
+
+    def load(self, stream: str, evolve: Evolve[S], initial: Loaded[S] | None = None) -> Loaded[S]:
+        """Fold the stream, going on from `initial` or from what is kept; newer events are always read."""
+        known = initial or self._recall(stream, evolve)
+        state, version, personal = known.state, known.version, False
+        for recorded in self._recorder.select_events(stream, gt=version):
+            event = self._mapper.to_domain_event(recorded)
+            state, version = evolve(state, event.fact), event.originator_version
+            personal = personal or bool(event.fact.sealed)
+        loaded = Loaded(state, version)
+        if initial is None and not personal and version > known.version:
+            self._keep(stream, evolve, loaded)
+        return loaded
+
+    def commit(
+        self,
+        *changes: Change,
+        context: Context,
+        occurred_at: datetime,
+        put_payloads: Mapping[tuple[str, str], bytes] | None = None,
+        drop_payloads: Sequence[str] = (),
+    ) -> int:
+        """Append all facts, then drop and put payloads, in one transaction; returns the position of the last event.
+
+        Without facts and payloads nothing is written, and the log's present end is returned. CONFLICT when a stream
+        has gone on since it was loaded.
+        """
+        events = [event for change in changes for event in _events(change, context, occurred_at)]
+        if not events and not put_payloads and not drop_payloads:
+            return self.position
+        try:
+            recordings = self.events.put(events, put_payloads=put_payloads, drop_payloads=drop_payloads)
+        except IntegrityError as error:
+            streams = ", ".join(change.stream for change in changes)
+            raise TsmError(ErrorCode.CONFLICT, streams) from error
+        return recordings[-1].notification.id if recordings else self.position
+
+    @property
+    def position(self) -> int:
+        """Of the last event in the log; 0 in an empty one."""
+        return self._recorder.max_notification_id() or 0
+
+    def payload(self, stream: str, name: str) -> bytes | None:
+        """What was put beside the log, until it is dropped."""
+        return self._recorder.payload(stream, name)
+
+    def read(self, after: int, limit: int) -> list[Event]:
+        """At most `limit` events after position `after`, in order."""
+        return log.read(self._recorder, self._mapper, after, limit)
+
+    def wait(self, after: int, timeout: float) -> bool:
+        """Wait for an event after position `after`, `timeout` seconds at most; whether there is one."""
+        return log.wait(self._recorder, after, timeout)
+
+    # Commands. Each returns a position to wait for, and is safe to repeat.
+
+    def enrol_operator(self, enrolled: OperatorEnrolled, context: Context) -> int:
+        """Admit an operator. INVALID_INPUT; ALREADY_EXISTS with other values, or when a provider has this spId."""
+        self._refuse_taken(service_provider.stream(enrolled.operator))
+        return self._decide(
+            operator.stream(enrolled.operator), operator.evolve, lambda o: operator.enrol(o, enrolled), context
+        )
+
+    def enrol_provider(self, enrolled: ProviderEnrolled, context: Context) -> int:
+        """Admit a service provider. INVALID_INPUT; NOT_FOUND when its authority is not enrolled; ALREADY_EXISTS."""
+        self._refuse_taken(operator.stream(enrolled.provider))
+        if self.load(authority.stream(enrolled.authority), authority.evolve).state is None:
+            raise TsmError(ErrorCode.NOT_FOUND, f"authority {enrolled.authority}")
+        return self._decide(
+            service_provider.stream(enrolled.provider),
+            service_provider.evolve,
+            lambda p: service_provider.enrol(p, enrolled),
+            context,
+        )
+
+    def enrol_terminal(self, enrolled: TerminalEnrolled, context: Context) -> int:
+        """Admit a counter terminal. INVALID_INPUT, ALREADY_EXISTS."""
+        return self._decide(
+            terminal.stream(enrolled.terminal), terminal.evolve, lambda t: terminal.enrol(t, enrolled), context
+        )
+
+    def enrol_authority(self, enrolled: AuthorityEnrolled, context: Context) -> int:
+        """Admit a certificate authority. INVALID_INPUT, ALREADY_EXISTS."""
+        return self._decide(
+            authority.stream(enrolled.authority), authority.evolve, lambda a: authority.enrol(a, enrolled), context
+        )
+
+    def import_master_key(self, operator_id: str, key_set: str, key: bytes, key_version: int, context: Context) -> int:
+        """Take an operator's AES-128 master key into the vault. `key_version` is that of the keys on its cards.
+
+        NOT_FOUND for an unknown operator, KEY_REFUSED, INVALID_INPUT, ALREADY_EXISTS for another key under this name.
+        """
+        stream = operator.stream(operator_id)
+        loaded = self.load(stream, operator.evolve)
+        place = operator.place_master_key(loaded.state, operator_id, key_set, key_version)
+        # The vault before the log: a key without its event can be imported again, an event without its key would lie.
+        check_value = self._vault.import_master_key(place, key)
+        facts = operator.import_master_key(loaded.state, operator_id, key_set, key_version, check_value)
+        return self.commit(Change(stream, loaded.version, facts), context=context, occurred_at=self._clock())
+
+    def register_cards(self, operator_id: str, rows: Sequence[ProductionRow], context: Context) -> int:
+        """Register all cards of a production file, or none.
+
+        NOT_FOUND for an unknown operator, UNKNOWN_KEY for a key set that was not imported, ALREADY_EXISTS for a card
+        that is registered with other values.
+        """
+        owner = self.load(operator.stream(operator_id), operator.evolve).state
+        if owner is None:
+            raise TsmError(ErrorCode.NOT_FOUND, f"operator {operator_id}")
+        changes = []
+        for registered in [production.registered(row, owner) for row in rows]:
+            stream = card.stream(registered.iccid)
+            loaded = self.load(stream, card.evolve)
+            changes.append(Change(stream, loaded.version, card.register(loaded.state, registered)))
+        return self.commit(*changes, context=context, occurred_at=self._clock())
+
+    def register_load_file(self, registered: LoadFileRegistered, data_block: bytes, context: Context) -> int:
+        """Put a version of a provider's load file into the catalogue, and its load file data block beside the log.
+
+        INVALID_INPUT when size or hash are not the block's; UNKNOWN_SERVICE_PROVIDER, FORBIDDEN, ALREADY_EXISTS.
+        """
+        catalogue.refuse_other_content(registered, data_block)
+        provider = service_provider.stream(registered.provider)
+        if self.load(provider, service_provider.evolve).state is None:
+            raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, registered.provider)
+        stream = catalogue.stream(registered.load_file)
+        loaded = self.load(stream, catalogue.evolve)
+        return self.commit(
+            Change(stream, loaded.version, catalogue.register(loaded.state, registered)),
+            context=context,
+            occurred_at=self._clock(),
+            put_payloads={(stream, catalogue.DATA_BLOCK): data_block},
+        )
+
+    # Inside
+
+    def _decide(
+        self, stream: str, evolve: Evolve[S], decide: Callable[[S | None], Sequence[Fact]], context: Context
+    ) -> int:
+        loaded = self.load(stream, evolve)
+        change = Change(stream, loaded.version, decide(loaded.state))
+        return self.commit(change, context=context, occurred_at=self._clock())
+
+    def _refuse_taken(self, stream: str) -> None:
+        """Operators and providers delegate under one name space: an spId is either's, not both's."""
+        if self._recorder.select_events(stream, limit=1):
+            raise TsmError(ErrorCode.ALREADY_EXISTS, f"{stream} has this spId")
+
+    def _recall(self, stream: str, evolve: Evolve[S]) -> Loaded[S]:
+        with self._kept_lock:
+            kept = self._kept.get((stream, evolve))
+            if kept is None:
+                return Loaded(None, 0)
+            self._kept.move_to_end((stream, evolve))
+            return kept
+
+    def _keep(self, stream: str, evolve: Evolve[S], loaded: Loaded[S]) -> None:
+        """States are frozen, so whoever holds one cannot spoil it. Never a state that holds personal data: it would
+        outlive the erasure of its subject."""
+        with self._kept_lock:
+            self._kept[(stream, evolve)] = loaded
+            self._kept.move_to_end((stream, evolve))
+            if len(self._kept) > KEPT_STATES:
+                self._kept.popitem(last=False)
+
+
+def _events(change: Change, context: Context, occurred_at: datetime) -> list[Event]:
+    return [
+        Event(
+            originator_id=change.stream,
+            originator_version=number,
+            occurred_at=occurred_at,
+            context=context,
+            fact=fact,
+        )
+        for number, fact in enumerate(change.facts, change.version + 1)
+    ]
