@@ -20,6 +20,7 @@ import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.identifiers import Identifier
 from tsm.model.event import Context, Event, Fact
 from tsm.store.recorder import RecordedEvent
 
@@ -66,7 +67,7 @@ class JsonMapper(Mapper[str]):
                 raise TsmError(ErrorCode.INTERNAL, f"{fact.topic} lacks its subject or a sealed field")
         self._decoders = {topic: msgspec.json.Decoder(fact) for topic, fact in self._facts.items()}
         self._envelope = msgspec.json.Decoder(Envelope)
-        self._encoder = msgspec.json.Encoder()
+        self._encoder = msgspec.json.Encoder(enc_hook=_plain)
 
     def to_stored_event(self, domain_event: Event) -> StoredEvent:  # type: ignore[override]  # events of one class
         """`TsmError(INVALID_INPUT)` for an unlisted fact or a time that is not UTC."""
@@ -114,7 +115,7 @@ class JsonMapper(Mapper[str]):
         )
 
     def _sealed(self, fact: Fact, stream: str, number: int) -> dict[str, object]:
-        data: dict[str, Any] = msgspec.to_builtins(fact)
+        data: dict[str, Any] = msgspec.to_builtins(fact, enc_hook=_plain)
         for field in fact.sealed:
             place = _place(stream, number, fact.topic, field)
             key_id, sealed = self._sealer.seal(data["subject"], data[field].encode(), place)
@@ -146,6 +147,13 @@ class JsonMapper(Mapper[str]):
             if refusal.code is ErrorCode.UNKNOWN_KEY:
                 return ERASED
             raise TsmError(ErrorCode.STORE_CORRUPT, f"{envelope.topic}.{field} was sealed elsewhere") from None
+
+
+def _plain(value: object) -> str:
+    """An identifier is stored as the text that it is."""
+    if isinstance(value, Identifier):
+        return str(value)
+    raise NotImplementedError(type(value).__name__)
 
 
 def _place(stream: str, number: int, topic: str, field: str) -> bytes:
