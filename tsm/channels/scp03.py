@@ -1,20 +1,23 @@
 """SCP03 with AES-128, S8 mode, i=70 (GPC Amendment D v1.1.2): the host's and the card's end of a secure channel.
 
 A channel is session keys, a security level and two values that move: the command counter and the MAC chaining value.
-Both can be read and given back, so a channel may be taken up by another worker between any two messages.
+Both can be read and given back, so a channel may be taken up by another worker between any two messages. Responses
+move neither.
 """
 
 from hmac import compare_digest
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.globalplatform.apdu import CommandApdu, ResponseApdu, StatusWord
+from tsm.globalplatform.apdu import SHORT_LE, CommandApdu, ResponseApdu, StatusWord
 from tsm.globalplatform.commands import ExternalAuthenticate
-from tsm.keys.primitives import BLOCK, MAC_SIZE, ZEROS, SessionKeys, pad, unpad
+from tsm.keys.primitives import BLOCK, MAC_SIZE, RESPONSE, ZEROS, SessionKeys
 
 C_MAC, C_DECRYPTION, R_MAC, R_ENCRYPTION = 0x01, 0x02, 0x10, 0x20
 FULL = C_MAC | C_DECRYPTION | R_MAC | R_ENCRYPTION  # 33
-LEVELS = (0x01, 0x03, 0x11, 0x13, 0x33)  # the combinations of table 4-6 that protect anything
+LEVELS = (0x01, 0x03, 0x11, 0x13, 0x33)  # the combinations of table 7-6 that protect anything
 LONGEST_COMMAND = 255  # octets of command data on the wire
+SECURE_MESSAGING = 0x04  # in CLA (GPCS v2.3.1 section 11.1.4)
+LAST_COUNTER = (1 << 120) - 1
 
 
 class CardSecurityError(Exception):
@@ -29,16 +32,22 @@ def max_command_data(level: int = FULL) -> int:
 
 def external_authenticate(keys: SessionKeys, level: int = FULL) -> tuple[CommandApdu, bytes]:
     """EXTERNAL AUTHENTICATE with its C-MAC, and the MAC chaining value with which the channel begins."""
-    plain = ExternalAuthenticate(keys.host_cryptogram(), level).apdu()
+    plain = ExternalAuthenticate(keys.host_cryptogram(), checked_level(level)).apdu()
     return protected(keys, plain, plain.data, ZEROS)
+
+
+def checked_level(level: int) -> int:
+    """The security level; INVALID_INPUT when SCP03 has no such one."""
+    if level not in LEVELS:
+        raise TsmError(ErrorCode.INVALID_INPUT, f"security level {level}")
+    return level
 
 
 def protected(keys: SessionKeys, command: CommandApdu, data: bytes, chaining: bytes) -> tuple[CommandApdu, bytes]:
     """The command with `data` and its C-MAC, and the new MAC chaining value (section 6.2.4)."""
-    cla = command.cla | 0x04
-    header = bytes((cla, command.ins, command.p1, command.p2, len(data) + MAC_SIZE))
-    chaining = keys.cmac_command(chaining + header + data)
-    return CommandApdu(cla, command.ins, command.p1, command.p2, data + chaining[:MAC_SIZE], command.le), chaining
+    cla, ins, p1, p2 = command.cla | SECURE_MESSAGING, command.ins, command.p1, command.p2
+    chaining = keys.cmac_command(chaining + bytes((cla, ins, p1, p2, len(data) + MAC_SIZE)) + data)
+    return CommandApdu(cla, ins, p1, p2, data + chaining[:MAC_SIZE], command.le), chaining
 
 
 def carries_protection(sw: int) -> bool:
@@ -49,41 +58,55 @@ def carries_protection(sw: int) -> bool:
 class Scp03Channel:
     """The host's end, after EXTERNAL AUTHENTICATE."""
 
+    __slots__ = ("_keys", "_level", "_room", "chaining", "counter")
+
     def __init__(self, keys: SessionKeys, level: int = FULL, counter: int = 0, chaining: bytes = ZEROS) -> None:
         """`counter` is that of the last command, 0 before the first; `chaining` is what that command left."""
+        if len(chaining) != BLOCK or not 0 <= counter < LAST_COUNTER:
+            raise TsmError(ErrorCode.INVALID_INPUT, "not the state of a secure channel")
         self._keys = keys
-        self._level = level
+        self._level = checked_level(level)
+        self._room = max_command_data(level)
         self.counter = counter
         self.chaining = chaining
 
     def wrap(self, command: CommandApdu) -> CommandApdu:
-        """The command as it goes over the wire. INVALID_INPUT when its data do not fit."""
-        if len(command.data) > max_command_data(self._level):
-            raise TsmError(ErrorCode.INVALID_INPUT, f"{len(command.data)} octets do not fit a secured command")
-        self.counter += 1
+        """The command as it goes over the wire.
+
+        INVALID_INPUT when it does not fit a short APDU, is protected already, or is for another than the basic channel.
+        """
         data = command.data
+        if len(data) > self._room or command.cla & 0x7F or (command.le or 0) > SHORT_LE:
+            raise TsmError(ErrorCode.INVALID_INPUT, f"{command.header.hex()}, {len(data)} octets: cannot be protected")
+        self.counter += 1
         if data and self._level & C_DECRYPTION:
-            data = self._keys.encrypt(self._keys.icv(self.counter, response=False), pad(data))
+            data = self._keys.encrypt(self.counter, data)
         wrapped, self.chaining = protected(self._keys, command, data, self.chaining)
         return wrapped
 
     def unwrap(self, response: ResponseApdu) -> ResponseApdu:
-        """The card's answer in plain. SECURE_CHANNEL_BROKEN when it does not verify."""
-        data = response.data
-        if self._level & R_MAC and carries_protection(response.sw):
-            data, mac = data[:-MAC_SIZE], data[-MAC_SIZE:]
-            expected = self._keys.cmac_response(self.chaining + data + response.sw.to_bytes(2, "big"))
-            if not compare_digest(mac, expected[:MAC_SIZE]):
-                raise TsmError(ErrorCode.SECURE_CHANNEL_BROKEN, "R-MAC")
-            if data and self._level & R_ENCRYPTION:
-                data = self._decrypted(data)
-        elif data and self._level & R_MAC:
-            raise TsmError(ErrorCode.SECURE_CHANNEL_BROKEN, "an error with data, which nothing protects")
-        return ResponseApdu(data, response.sw)
+        """The card's answer in plain. SECURE_CHANNEL_BROKEN when it does not verify.
+
+        An error status word comes alone and unprotected: that the command failed is all that may be believed then.
+        """
+        data, sw = response.data, response.sw
+        if not self._level & R_MAC:
+            return response
+        if not carries_protection(sw):
+            if data:
+                raise TsmError(ErrorCode.SECURE_CHANNEL_BROKEN, "an error with data, which nothing protects")
+            return response
+        data, mac = data[:-MAC_SIZE], data[-MAC_SIZE:]
+        expected = self._keys.cmac_response(self.chaining + data + sw.to_bytes(2, "big"))
+        if not compare_digest(mac, expected[:MAC_SIZE]):
+            raise TsmError(ErrorCode.SECURE_CHANNEL_BROKEN, "R-MAC")
+        if data and self._level & R_ENCRYPTION:
+            data = self._decrypted(data)
+        return ResponseApdu(data, sw)
 
     def _decrypted(self, data: bytes) -> bytes:
         try:
-            return unpad(self._keys.decrypt(self._keys.icv(self.counter, response=True), data))
+            return self._keys.decrypt(self.counter | RESPONSE, data)
         except TsmError as error:
             raise TsmError(ErrorCode.SECURE_CHANNEL_BROKEN, "R-ENCRYPTION") from error
 
@@ -91,46 +114,52 @@ class Scp03Channel:
 class Scp03CardChannel:
     """The card's end, from INITIALIZE UPDATE on."""
 
+    __slots__ = ("_chaining", "_counter", "_keys", "_level")
+
     def __init__(self, keys: SessionKeys) -> None:
         self._keys = keys
-        self._level = 0
+        self._level = 0  # until EXTERNAL AUTHENTICATE tells it
         self._counter = 0
         self._chaining = ZEROS
 
     def external_authenticate(self, command: CommandApdu) -> bool:
         """Whether host cryptogram and C-MAC verify; then the level of P1 holds."""
-        if command.cla != 0x84 or command.p1 not in LEVELS or len(command.data) != 2 * MAC_SIZE:
+        if command.p1 not in LEVELS:
             return False
-        plain = ExternalAuthenticate(self._keys.host_cryptogram(), command.p1).apdu()
-        expected, self._chaining = protected(self._keys, plain, plain.data, ZEROS)
-        self._level = command.p1
-        return compare_digest(expected.data, command.data) and command.p2 == 0
+        expected, chaining = external_authenticate(self._keys, command.p1)
+        if command.header != expected.header or not compare_digest(command.data, expected.data):
+            return False
+        self._level, self._counter, self._chaining = command.p1, 0, chaining
+        return True
 
     def unwrap(self, command: CommandApdu) -> CommandApdu:
         """The plain command; `CardSecurityError` when its protection does not verify."""
         data, mac = command.data[:-MAC_SIZE], command.data[-MAC_SIZE:]
-        if not command.cla & 0x04 or len(command.data) < MAC_SIZE:
+        is_protected = self._level and command.cla & 0x7F == SECURE_MESSAGING and len(mac) == MAC_SIZE
+        if not is_protected or len(command.data) > LONGEST_COMMAND:
             raise CardSecurityError("not protected")
-        self._counter += 1
-        expected, self._chaining = protected(self._keys, command, data, self._chaining)
-        if not compare_digest(expected.data[-MAC_SIZE:], mac):
+        expected, chaining = protected(self._keys, command, data, self._chaining)
+        if not compare_digest(expected.data, command.data):
             raise CardSecurityError("C-MAC")
+        self._counter, self._chaining = self._counter + 1, chaining
         if data and self._level & C_DECRYPTION:
             data = self._decrypted(data)
-        return CommandApdu(command.cla & ~0x04, command.ins, command.p1, command.p2, data, command.le)
+        return CommandApdu(command.cla ^ SECURE_MESSAGING, command.ins, command.p1, command.p2, data, command.le)
 
     def _decrypted(self, data: bytes) -> bytes:
         try:
-            return unpad(self._keys.decrypt(self._keys.icv(self._counter, response=False), data))
+            return self._keys.decrypt(self._counter, data)
         except TsmError as error:
             raise CardSecurityError("C-DECRYPTION") from error
 
     def wrap(self, response: ResponseApdu) -> ResponseApdu:
-        """The answer as it goes over the wire."""
-        if not self._level & R_MAC or not carries_protection(response.sw):
+        """The answer as it goes over the wire; an error without data, for nothing would protect them."""
+        if not self._level & R_MAC:
             return response
+        if not carries_protection(response.sw):
+            return ResponseApdu(b"", response.sw)
         data = response.data
         if data and self._level & R_ENCRYPTION:
-            data = self._keys.encrypt(self._keys.icv(self._counter, response=True), pad(data))
+            data = self._keys.encrypt(self._counter | RESPONSE, data)
         mac = self._keys.cmac_response(self._chaining + data + response.sw.to_bytes(2, "big"))
         return ResponseApdu(data + mac[:MAC_SIZE], response.sw)

@@ -15,6 +15,8 @@ from tsm.errors import ErrorCode, TsmError
 BLOCK = 16  # octets
 MAC_SIZE = 8  # octets of a C-MAC, R-MAC, cryptogram or challenge in S8 mode
 ZEROS = bytes(BLOCK)
+PADDING = tuple(b"\x80" + bytes(-(length + 1) % BLOCK) for length in range(BLOCK))  # by length modulo 16
+RESPONSE = 0x80 << 120  # added to a command's counter, gives that of its response (GPC Amendment D section 6.2.7)
 
 # Data derivation constants (GPC Amendment D v1.2 table 4-1)
 CARD_CRYPTOGRAM, HOST_CRYPTOGRAM, CARD_CHALLENGE, S_ENC, S_MAC, S_RMAC = 0x00, 0x01, 0x02, 0x04, 0x06, 0x07
@@ -23,20 +25,23 @@ KDF3_ENC, KDF3_MAC, KDF3_DEK = 0x01, 0x02, 0x03
 
 
 def aes_cmac(key: bytes, message: bytes) -> bytes:
-    """AES-CMAC, 16 octets (NIST SP 800-38B)."""
-    mac = CMAC(AES(key))
+    """AES-CMAC, 16 octets (NIST SP 800-38B). KEY_REFUSED for a key of another size than AES has."""
+    mac = CMAC(_aes(key))
     mac.update(message)
     return mac.finalize()
 
 
 def kcv_aes(key: bytes) -> bytes:
     """Key check value, 3 octets: AES over sixteen octets 01 (GPC Amendment D section 4.1.3)."""
-    return Cipher(AES(key), ECB()).encryptor().update(b"\x01" * BLOCK)[:3]  # noqa: S305  one block
+    return Cipher(_aes(key), ECB()).encryptor().update(b"\x01" * BLOCK)[:3]  # noqa: S305  one block
 
 
 def kdf(key: bytes, constant: int, context: bytes, bits: int = 128) -> bytes:
-    """Data derivation in counter mode with CMAC, `bits` long, at most 128 (GPC Amendment D section 4.1.5)."""
-    return aes_cmac(key, bytes(11) + bytes([constant, 0]) + bits.to_bytes(2, "big") + b"\x01" + context)[: bits // 8]
+    """Data derivation in counter mode with CMAC, 64 or 128 `bits` long (GPC Amendment D section 4.1.5)."""
+    if not 0 <= constant <= 0xFF or bits not in (64, 128):
+        raise TsmError(ErrorCode.INVALID_INPUT, "one octet of constant, 64 or 128 bits")
+    fixed = bytes(11) + bytes((constant, 0)) + bits.to_bytes(2, "big") + b"\x01"  # one block: the counter is 1
+    return aes_cmac(key, fixed + context)[: bits // 8]
 
 
 class KeySet:
@@ -64,12 +69,12 @@ def kdf3(master: bytes, diversification: bytes) -> KeySet:
 
 def wrap_dek(dek: bytes, data: bytes) -> bytes:
     """Sensitive data under a DEK: AES-CBC, zero ICV, whole blocks (GPC Amendment D section 6.2.8)."""
-    return Cipher(AES(dek), CBC(ZEROS)).encryptor().update(_whole_blocks(data))
+    return Cipher(_aes(dek), CBC(ZEROS)).encryptor().update(_whole_blocks(data))
 
 
 def unwrap_dek(dek: bytes, data: bytes) -> bytes:
     """The reverse of `wrap_dek`."""
-    return Cipher(AES(dek), CBC(ZEROS)).decryptor().update(_whole_blocks(data))
+    return Cipher(_aes(dek), CBC(ZEROS)).decryptor().update(_whole_blocks(data))
 
 
 def card_challenge(enc_key: bytes, sequence_counter: bytes, aid: bytes) -> bytes:
@@ -78,28 +83,33 @@ def card_challenge(enc_key: bytes, sequence_counter: bytes, aid: bytes) -> bytes
 
 
 class SessionKeys:
-    """S-ENC, S-MAC and S-RMAC of one session, with their cipher contexts kept for speed.
+    """S-ENC, S-MAC and S-RMAC of one session, with their contexts kept. One thread at a time.
 
-    Making a context costs several times what using it does, so CBC runs as one stream per direction, and the ICV of
-    each message is folded into its first block.
+    Making a context costs several times what using it does, so a session has one CBC stream in each direction. Each
+    message begins with its own ICV, which is its counter encrypted: put through the stream in front of the message,
+    the counter becomes the ICV and chains into the first block. What the stream held before is taken out by XOR.
     """
+
+    __slots__ = ("_challenges", "_decryptor", "_encryptor", "_icvs", "_last", "_mac", "_rmac", "_s_mac")
 
     def __init__(self, s_enc: bytes, s_mac: bytes, s_rmac: bytes, challenges: bytes) -> None:
         """`challenges`: the host's and the card's, 8 octets each."""
-        enc = AES(s_enc)
+        enc = _aes(s_enc)
         self._s_mac, self._challenges = s_mac, challenges
-        self._ecb = Cipher(enc, ECB()).encryptor()  # noqa: S305  single blocks: ICVs
+        self._icvs = Cipher(enc, ECB()).encryptor()  # noqa: S305  single blocks: ICVs
         self._encryptor = Cipher(enc, CBC(ZEROS)).encryptor()
         self._decryptor = Cipher(enc, CBC(ZEROS)).decryptor()
-        self._last_encrypted = self._last_decrypted = ZEROS
-        self._mac, self._rmac = CMAC(AES(s_mac)), CMAC(AES(s_rmac))
+        self._last = 0  # the last block that came out of the encryptor
+        self._mac, self._rmac = CMAC(_aes(s_mac)), CMAC(_aes(s_rmac))
 
     def __repr__(self) -> str:
         return "SessionKeys(hidden)"
 
     @classmethod
     def derive(cls, keys: KeySet, host_challenge: bytes, card_challenge: bytes) -> Self:
-        """The session keys of SCP03 (GPC Amendment D section 6.2.1); challenges have 8 octets."""
+        """The session keys of SCP03 (GPC Amendment D section 6.2.1); INVALID_INPUT unless challenges have 8 octets."""
+        if len(host_challenge) != MAC_SIZE or len(card_challenge) != MAC_SIZE:
+            raise TsmError(ErrorCode.INVALID_INPUT, f"a challenge has {MAC_SIZE} octets")
         context = host_challenge + card_challenge
         s_enc, s_mac, s_rmac = (
             kdf(keys.enc, S_ENC, context),
@@ -128,33 +138,25 @@ class SessionKeys:
         mac.update(message)
         return mac.finalize()
 
-    def icv(self, counter: int, response: bool) -> bytes:
-        """ICV of the command, or of the response to it (sections 6.2.6 and 6.2.7)."""
-        return self._ecb.update((b"\x80" if response else b"\x00") + counter.to_bytes(BLOCK - 1, "big"))
+    def encrypt(self, counter: int, data: bytes) -> bytes:
+        """`data` padded, AES-CBC under S-ENC (sections 6.2.6 and 6.2.7).
 
-    def encrypt(self, icv: bytes, data: bytes) -> bytes:
-        """AES-CBC under S-ENC; whole blocks."""
-        fold = xor(icv, self._last_encrypted)
-        encrypted = self._encryptor.update(xor(_whole_blocks(data)[:BLOCK], fold) + data[BLOCK:])
-        self._last_encrypted = encrypted[-BLOCK:]
+        `counter` is the command's, plus RESPONSE for its response.
+        """
+        counter_block = (counter ^ self._last).to_bytes(BLOCK, "big")
+        encrypted = self._encryptor.update(counter_block + data + PADDING[len(data) % BLOCK])[BLOCK:]
+        self._last = int.from_bytes(encrypted[-BLOCK:], "big")
         return encrypted
 
-    def decrypt(self, icv: bytes, data: bytes) -> bytes:
-        """The reverse of `encrypt`."""
-        fold = xor(icv, self._last_decrypted)
-        plain = self._decryptor.update(_whole_blocks(data))
-        self._last_decrypted = data[-BLOCK:]
-        return xor(plain[:BLOCK], fold) + plain[BLOCK:]
-
-
-def xor(left: bytes, right: bytes) -> bytes:
-    """Two blocks, octet by octet."""
-    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(BLOCK, "big")
+    def decrypt(self, counter: int, data: bytes) -> bytes:
+        """The reverse of `encrypt`; KEY_REFUSED when nothing padded comes out."""
+        icv = self._icvs.update(counter.to_bytes(BLOCK, "big"))
+        return unpad(self._decryptor.update(icv + _whole_blocks(data))[BLOCK:])
 
 
 def pad(data: bytes) -> bytes:
     """80 00 .. 00 up to whole blocks, at least one octet (ISO/IEC 7816-4, GPC Amendment D section 4.1.4)."""
-    return data + b"\x80" + bytes(-(len(data) + 1) % BLOCK)
+    return data + PADDING[len(data) % BLOCK]
 
 
 def unpad(data: bytes) -> bytes:
@@ -163,6 +165,12 @@ def unpad(data: bytes) -> bytes:
     if stripped[-1:] != b"\x80" or len(data) - len(stripped) >= BLOCK:
         raise TsmError(ErrorCode.KEY_REFUSED, "no padding where there must be")
     return stripped[:-1]
+
+
+def _aes(key: bytes) -> AES:
+    if len(key) not in (16, 24, 32):
+        raise TsmError(ErrorCode.KEY_REFUSED, "an AES key has 16, 24 or 32 octets")
+    return AES(key)
 
 
 def _whole_blocks(data: bytes) -> bytes:
