@@ -18,7 +18,7 @@ from tsm.mas.messages import LinkRequest, LinkResponse, Process, Return
 from tsm.mas.status import Status
 
 SITE, MAS = "https://site", "https://mas/mas/link"
-ICCID = "8981100000000000012"
+ICCID = "8981100000000000010"
 MAS_SIGN = base64.b64encode(bytes(64)).decode()
 LAUNCH = launch(
     SpId("JPKI0001"), ReceptionNumber("2026112100000001"), f"{SITE}/mobile/return", MAS, lambda _: bytes(64)

@@ -9,7 +9,7 @@ import pytest
 from api.demo.provider.state import VISIT_LIFE, Purpose, State
 from tsm.errors import ErrorCode, TsmError
 
-ICCID = "8981100000000000012"
+ICCID = "8981100000000000010"
 LATE = datetime(2026, 11, 20, 14, 59, tzinfo=UTC)  # one minute to midnight in Japan
 
 

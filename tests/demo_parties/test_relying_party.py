@@ -133,6 +133,7 @@ def test_a_revoked_certificate_is_refused_at_once(
     world: World, authority: Authority, main_credential: MainCredential, vault: SoftwareVault
 ) -> None:
     lost = issued(authority, main_credential, vault, "lost-phone")
+    world.at = now()
     assert login(world, lost.sign(challenge(world))) == "welcome"
     serial = read_certificate(lost.certificate).serial_number
     authority.revoke(Kind.AUTHENTICATION, serial, x509.ReasonFlags.key_compromise)

@@ -20,7 +20,7 @@ from api.demo.provider.keys import OWN_VERSION, ProviderKeys, joined
 from api.demo.provider.outside import AuthorityClient, TsmClient
 from api.demo.provider.state import Purpose, Reception, State
 from tsm.channels.scp03 import max_command_data
-from tsm.errors import TsmError
+from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Iccid, ReceptionNumber, SpId
 from tsm.jpki.certificates import Kind
 from tsm.jpki.personalisation import (
@@ -94,7 +94,11 @@ class BackEnd:
                 self.state.meet_card(iccid, provisional.diversification)
                 return await self._rotate(iccid, provisional.key_version)
         deployment = await self._tsm.deploy(iccid, f"{self._url}/mobile/prepare")
-        return None if deployment.done or deployment.launch is None else LaunchParameters.parse(deployment.launch)
+        if deployment.done:
+            return None
+        if deployment.launch is None:  # the operator waits for keys that we believe to be there
+            raise TsmError(ErrorCode.CONFLICT, f"next step {deployment.step}")
+        return LaunchParameters.parse(deployment.launch)
 
     async def _rotate(self, iccid: Iccid, provisional_version: int) -> LaunchParameters:
         """Our keys for the operator's provisional ones. The MAS gets ENC and MAC beforehand, to open channels later."""

@@ -43,7 +43,7 @@ FORM = Template("""\
 <input name="authenticationPin" type="password" inputmode="numeric" pattern="[0-9]{4}" required></label>
 <label>署名用パスワード（6～16文字 A-Z 0-9）
 <span lang="en">Password for signatures (6 to 16 characters A-Z 0-9)</span>
-<input name="signaturePin" type="password" pattern="[A-Z0-9]{6,16}" required></label>
+<input name="signaturePin" type="password" pattern="[A-Za-z0-9]{6,16}" required></label>
 <button>書き込む / Write to the card</button>
 </form>""")
 
