@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sample_events import APPLIED, CONTEXT, FACTS, KEYS_PUT, NOON, Applied, KeysPut, Renamed, event
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.identifiers import Aid, Iccid, SpId
 from tsm.keys.vault import SoftwareVault
 from tsm.model.event import Context, Event, Fact
 from tsm.store.mapper import ERASED, JsonMapper
@@ -67,6 +68,13 @@ def test_what_goes_in_comes_out(
 ) -> None:
     one = Event(originator_id=stream, originator_version=number, occurred_at=occurred_at, context=context, fact=fact)
     assert mapper.to_domain_event(mapper.to_stored_event(one)) == one
+
+
+def test_an_identifier_is_stored_as_the_text_that_it_is(mapper: JsonMapper) -> None:
+    plain = msgspec.structs.replace(KEYS_PUT, domain=Aid("A0000001510000"))
+    sealed = msgspec.structs.replace(APPLIED, iccid=Iccid("8981100000000000012"), provider=SpId("JPKI0001"))
+    for fact in (plain, sealed):
+        assert mapper.to_domain_event(mapper.to_stored_event(event(fact))).fact == fact
 
 
 def test_an_event_from_the_log_knows_its_position_and_the_time_of_its_record(
