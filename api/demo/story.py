@@ -1,0 +1,423 @@
+"""The main job as a story: one command issues a JPKI credential into a UICC, uses it, and lets an auditor see it all.
+
+The storyteller is the administrator at the console, the card factory and the director of six processes: server,
+provider, certificate authority, phone, counter terminal, relying party. These speak to each other over HTTPS only.
+"""
+
+import json
+import secrets
+import socket
+import string
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.text import Text
+from rich.tree import Tree
+
+from api import administration
+from api.certificates import fingerprint, request
+from api.demo import factory
+from api.demo.auditor import Auditor
+from api.demo.party import Tls
+from api.demo.stage import Stage, Step, run
+from tsm.errors import ErrorCode, TsmError
+from tsm.uicc import jpki_cap
+
+HOST = "127.0.0.1"
+OPERATOR, PROVIDER, AUTHORITY, TERMINAL, RELYING_PARTY, AUDITOR = (
+    "MNO00001", "JPKI0001", "jpki-ca", "T-13101-01", "rp-town-portal", "auditor-01",
+)  # fmt: skip
+DOMAIN = "A0000001514A504B49"  # AID of the provider's security domain: GlobalPlatform's prefix and "JPKI"
+APPLICATION = "D392F000260100000001"  # AID of the JPKI applet
+EXPECTED = (  # what the auditor must find, in this order
+    "card.registered",
+    "card.security_domain_created",
+    "card.keys_put",
+    "card.load_file_loaded",
+    "card.application_installed",
+    "credential.applied",
+    "credential.main_certificate_verified",
+    "credential.issued",
+    "delegation.accepted",
+    "session.started",
+    "card.application_personalized",
+    "session.ended",
+    "credential.written",
+    "credential.key_copy_destroyed",
+    "credential.activated",
+)
+
+
+class Citizen(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The person of the story. Nobody of that name exists; the PINs are drawn anew unless a file gives them."""
+
+    name: str = "Simulated Hanako"
+    sex: str = "2"
+    born: str = "1990-04-01"
+    address: str = "Simulated City 1-2-3"
+    authentication_pin: str = ""  # the new credential's, which she types on the phone
+    signature_pin: str = ""
+    my_number_authentication_pin: str = ""  # her My Number card's
+    my_number_signature_pin: str = ""
+
+    def with_pins(self) -> "Citizen":
+        return msgspec.structs.replace(
+            self,
+            authentication_pin=self.authentication_pin or drawn(string.digits, 4),
+            signature_pin=self.signature_pin or drawn(string.ascii_uppercase + string.digits, 8),
+            my_number_authentication_pin=self.my_number_authentication_pin or drawn(string.digits, 4),
+            my_number_signature_pin=self.my_number_signature_pin or drawn(string.ascii_uppercase + string.digits, 8),
+        )
+
+
+def drawn(alphabet: str, length: int) -> str:
+    return "".join(secrets.choice(alphabet) for _ in range(length))
+
+
+def tell(folder: Path | None, citizen_file: Path | None, as_json: bool, keep: bool) -> int:
+    """The whole story; the exit code. 0 only if all of it was verified."""
+    place = (folder or Path("data") / f"demo-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}").resolve()
+    citizen = msgspec.json.decode(citizen_file.read_bytes(), type=Citizen) if citizen_file else Citizen()
+    stage = Stage(place, as_json)
+    try:
+        story = Story(stage, place, citizen.with_pins())
+        story.tell()
+        code = stage.finish()
+        if keep:
+            stage.wait()
+        return code
+    finally:
+        stage.close()
+
+
+class Story:
+    """The scenes, in their order."""
+
+    def __init__(self, stage: Stage, folder: Path, citizen: Citizen) -> None:
+        self._stage = stage
+        self._folder = folder
+        self._citizen = citizen
+        self._data = folder / "tsm"
+        self._ports = dict(zip(("tsm", "authority", "provider", "relying-party"), free_ports(4), strict=True))
+        self._position = 0
+
+    def tell(self) -> None:
+        if self._folder.exists() and any(self._folder.iterdir()):
+            raise TsmError(ErrorCode.ALREADY_EXISTS, f"{self._folder} is not empty")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_server()
+        self._enrol()
+        self._register()
+        self._open_doors()
+        self._prepare_card()
+        slip = self._apply()
+        self._personalise(slip)
+        self._use()
+        self._audit()
+
+    # The scenes
+
+    def _make_server(self) -> None:
+        with self._stage.step("The server, its keys, and certificates for all parties"):
+            administration.initialise(self._data, self._folder / "tsm.kek", HOST, self._ports["tsm"])
+            self._server = administration.describe(self._data)
+            self._stage.say("administrator", "tsm", f"init: vault, store and parties' authority in {self._data}")
+            for party, role, name in (
+                (OPERATOR, "operator", "operator"),
+                (AUTHORITY, "authority", "authority"),
+                (PROVIDER, "provider", "provider"),
+                (TERMINAL, "terminal", "terminal"),
+                (RELYING_PARTY, "relying-party", "relying-party"),
+                (AUDITOR, "auditor", "auditor"),
+            ):
+                self._certify(party, role, name)
+                self._stage.say(name, "administrator", f"certificate request, key kept in {self._folder / name}")
+
+    def _enrol(self) -> None:
+        with self._stage.step("Operator, certificate authority, provider and terminal are enrolled"):
+            operator = {
+                "operator": OPERATOR,
+                "name": "Simulated Mobile",
+                "certificate_fingerprint": fingerprint((self._folder / "operator" / "cert.pem").read_bytes()),
+            }
+            self._admit("operator", operator)
+            kek = {"kek_file": str(self._folder / "authority.kek")}
+            self._authority = {
+                "authority": AUTHORITY,
+                "name": "Simulated JPKI",
+                **kek,
+                "port": self._ports["authority"],
+            }
+            self._authority_said = self._make_party("authority", self._authority)
+            self._admit("authority", self._authority_said)
+            self._provider = {
+                "provider": PROVIDER,
+                "name": "Simulated JPKI Issuer",
+                "domain": DOMAIN,
+                "kek_file": str(self._folder / "provider.kek"),
+                "port": self._ports["provider"],
+                "authority": AUTHORITY,
+            }
+            self._provider_said = self._make_party("provider", self._provider)
+            self._admit("provider", self._provider_said)
+            terminal = {"terminal": TERMINAL, "municipality": "13101", "tsm_url": self._server["url"]}
+            self._admit("terminal", self._make_party("terminal", terminal))
+
+    def _register(self) -> None:
+        with self._stage.step("Cards and the load file are registered, the master key enters the vault"):
+            phone = self._folder / "phone"
+            phone.mkdir()
+            self._card_file = phone / "card.json"
+            delivery = factory.manufacture(self._folder / "factory", self._card_file)
+            self._iccid = delivery.iccid
+            self._stage.say("factory", "operator", f"a UICC, ICCID {self._iccid}, and its production file")
+            master_key = delivery.master_key_file.read_text()
+            check = administration.import_master_key(self._data, OPERATOR, factory.KEY_SET, 1, master_key)
+            delivery.master_key_file.unlink()
+            self._stage.say(
+                "operator", "tsm", f"master key {factory.KEY_SET}, check value {check}; its file is deleted"
+            )
+            administration.register_cards(self._data, OPERATOR, delivery.production_file.read_bytes())
+            self._stage.say("operator", "tsm", "the production file: 1 card registered")
+            hashed = administration.register_load_file(self._data, PROVIDER, "1.0", APPLICATION, jpki_cap.build())
+            self._stage.say("provider", "tsm", f"the JPKI CAP file, hash {hashed[:16]}…")
+            self._my_number_card = self._folder / "terminal" / "my-number-card.json"
+            mine = {
+                "name": self._citizen.name,
+                "sex": self._citizen.sex,
+                "born": self._citizen.born,
+                "address": self._citizen.address,
+                "authenticationPin": self._citizen.my_number_authentication_pin,
+                "signaturePin": self._citizen.my_number_signature_pin,
+            }
+            options = ["--out", str(self._my_number_card)]
+            self._run("authority", "my-number-card", options, stdin=json.dumps(mine))
+            self._stage.say("authority", "citizen", f"{self._citizen.name}'s My Number card, in the factory")
+
+    def _open_doors(self) -> None:
+        with self._stage.step("Everybody opens") as step:
+            self._stage.serve("tsm", ["api.cli", "serve", "--data", str(self._data)])
+            provider = {
+                "certificate_fingerprint": self._provider_said["certificate_fingerprint"],
+                "transport_key": self._provider_said["transport_key"],
+            }
+            server = {
+                "tsm_url": self._server["url"],
+                "tsm_certificate_fingerprint": self._server["certificate_fingerprint"],
+            }
+            self._configure("authority", self._authority | server | {"providers": {PROVIDER: provider}})
+            self._serve("authority")
+            more = {"authority_url": self._authority_said["url"], "mas_public_key": self._server["mas_public_key"]}
+            self._configure("provider", self._provider | server | more)
+            self._serve("provider")
+            relying_party = {
+                "relying_party": RELYING_PARTY,
+                "authentication_ca": self._authority_said["authentication_ca"],
+                "authentication_crl_url": self._authority_said["authentication_crl_url"],
+                "port": self._ports["relying-party"],
+            }
+            self._make_party("relying-party", relying_party)
+            self._serve("relying-party")
+            self._configure("phone", {"party_ca": self._server["party_ca"]}, with_tls=False)
+            self._auditor = Auditor(self._server["url"], self._tls("auditor"))
+            self._count(step)
+
+    def _prepare_card(self) -> None:
+        with self._stage.step("Through the phone: security domain, the provider's own keys, the JPKI applet") as step:
+            options = ["--card", str(self._card_file), "--site", self._stage.report.urls["provider"]]
+            last = self._follow(step, self._run_live("phone", "prepare", options))
+            self._stage.check("the mobile site finds the card ready", last == "ready")
+            self._count(step)
+
+    def _apply(self) -> dict[str, Any]:
+        with self._stage.step(
+            "At the counter: the My Number card signs the application, the slip is handed out"
+        ) as step:
+            options = ["--card", str(self._my_number_card), "--iccid", self._iccid, "--provider", PROVIDER]
+            began = time.perf_counter()
+            pin = self._citizen.my_number_signature_pin + "\n"
+            (said,) = self._run("terminal", "apply", options, stdin=pin)
+            self._stage.say("terminal", "tsm", "application, signed by the My Number card", since(began))
+            self._stage.say("tsm", "authority", "key pairs and certificates for user authentication and signature")
+            slip: dict[str, Any] = said["slip"]
+            (self._folder / "terminal" / "slip.txt").write_text(slip["text"])
+            self._stage.show(slip["text"])
+            self._credential = said["credential_id"]
+            self._count(step)
+            return slip
+
+    def _personalise(self, slip: dict[str, Any]) -> None:
+        with self._stage.step("On the phone: access code, password and new PINs; the credential is written") as step:
+            typed = {
+                "accessCode": slip["access_code"],
+                "password": slip["password"],
+                "authenticationPin": self._citizen.authentication_pin,
+                "signaturePin": self._citizen.signature_pin,
+            }
+            options = ["--card", str(self._card_file), "--site", self._stage.report.urls["provider"]]
+            lines = self._run_live("phone", "personalise", options, stdin=json.dumps(typed))
+            last = self._follow(step, lines)
+            self._stage.check("the mobile site verified masSign and says: written", last == "written")
+            self._count(step)
+
+    def _use(self) -> None:
+        with self._stage.step("The credential is used: PIN, challenge, signature; the relying party verifies") as step:
+            options = ["--card", str(self._card_file), "--relying-party", self._stage.report.urls["relying-party"]]
+            typed = {"authenticationPin": self._citizen.authentication_pin}
+            lines = list(self._run("phone", "use", options, stdin=json.dumps(typed)))
+            for line in lines:
+                self._stage.say("phone", "relying party", f"signature of the card, {line['subject']}", line["ms"])
+                step.card_ms += line["card_ms"]
+                step.wire_ms += line["ms"]
+                step.exchanges += 1
+            self._stage.check("the relying party verified chain, validity and revocation", len(lines) == 1)
+            self._count(step)
+
+    def _audit(self) -> None:
+        with self._stage.step("The auditor asks who did what, when, and why") as step:
+            began = time.perf_counter()
+            card, history = self._auditor.card(self._iccid)
+            self._stage.say("auditor", "tsm", f"domain tree, and {len(history)} events of this card", since(began))
+            self._stage.show_tree(domain_tree(card))
+            for entry in history:
+                if entry["topic"] in EXPECTED and not entry["topic"].startswith(("session", "delegation")):
+                    self._stage.show_event(entry)
+            self._verify(card, history)
+            self._count(step)
+            self._auditor.close()
+        places = self._stage.report.places
+        places["event log (SQLite)"] = str(self._data / "log.sqlite")
+        places["read models (SQLite)"] = str(self._data / "views.sqlite")
+        places["the phone's card"] = str(self._card_file)
+        places["slip"] = str(self._folder / "terminal" / "slip.txt")
+        places["logs of the processes"] = str(self._folder / "*.log")
+
+    def _verify(self, card: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        check = self._stage.check
+        topics = [entry["topic"] for entry in history]
+        check("every expected event is there, in its order", in_order(EXPECTED, topics))
+        complete = all(e["actor"] and e["occurredAt"] and e["recordedAt"] and e["correlation"] for e in history)
+        check("every event has actor, both times, position and correlation", complete)
+        positions = [entry["position"] for entry in history]
+        check("positions increase", positions == sorted(set(positions)))
+        story = [e["topic"] for e in history if e["correlation"] == self._credential]
+        check("one correlation runs from application to activation", {EXPECTED[5], EXPECTED[-1]} <= set(story))
+        ended = [e for e in history if e["topic"] == "session.ended"]
+        check("four sessions came to their end", len(ended) == 4)
+        (domain,) = card["domainTree"]["domains"]
+        own = [key for key in domain["keys"] if key["current"]]
+        check("the provider's domain has the provider's own keys", [key["provisional"] for key in own] == [False])
+        (application,) = domain["applications"]
+        personalized = (application["aid"], application["lifeCycle"]) == (APPLICATION, "PERSONALIZED")
+        check("the JPKI applet is personalized", personalized)
+        check("no event is parked", self._auditor.parked() == [])
+
+    # How the storyteller works
+
+    def _certify(self, party: str, role: str, name: str) -> None:
+        folder = self._folder / name
+        wanted = request(folder, party).read_bytes()
+        (folder / "cert.pem").write_bytes(administration.certify_party(self._data, wanted, party, role, [HOST]))
+
+    def _tls(self, name: str) -> Tls:
+        folder = self._folder / name
+        return Tls(folder / "cert.pem", folder / "key.pem", Path(self._server["party_ca"]))
+
+    def _configure(self, name: str, config: dict[str, Any], with_tls: bool = True) -> None:
+        tls = {"tls": {"certificate": "cert.pem", "key": "key.pem", "party_ca": self._server["party_ca"]}}
+        path = self._folder / name / "config.json"
+        path.write_text(json.dumps(config | (tls if with_tls else {}), indent=2))
+
+    def _make_party(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
+        self._configure(name, config)
+        (said,) = self._run(name, "init")
+        return said
+
+    def _admit(self, role: str, description: dict[str, Any]) -> None:
+        position = administration.enrol(self._data, role, json.dumps(description).encode())
+        self._stage.say(role, "administrator", f"enrolled at position {position}")
+
+    def _serve(self, name: str) -> None:
+        self._stage.serve(name, [*command(name, "serve"), "--folder", str(self._folder / name)])
+
+    def _run_live(self, name: str, what: str, options: Iterable[str] = (), stdin: str = "") -> Iterable[dict[str, Any]]:
+        arguments = [*command(name, what), "--folder", str(self._folder / name), *options]
+        return run(arguments, self._folder / f"{name}.log", stdin)
+
+    def _run(self, name: str, what: str, options: Iterable[str] = (), stdin: str = "") -> list[dict[str, Any]]:
+        return list(self._run_live(name, what, options, stdin))
+
+    def _follow(self, step: Step, lines: Iterable[dict[str, Any]]) -> str:
+        """Tell what the phone does, line by line; the state of the page on which it ended."""
+        state = ""
+        for line in lines:
+            match line["step"]:
+                case "PAGE":
+                    state = line["state"]
+                    self._stage.say("mobile site", "browser", f"page: {state}")
+                case "LAUNCH":
+                    launched = f"LAUNCH, signed by {line['provider']}, reception {line['reception']}"
+                    self._stage.say("browser", "common app", launched)
+                case "RE-ACCESS":
+                    self._stage.say("common app", "browser", f"RE-ACCESS {line['url']}")
+                case "REPEAT":
+                    self._stage.say("common app", "tsm", f"repeats its request after {line['after']}")
+                case exchange:
+                    self._stage.say("common app", "tsm", f"{exchange} → {line['answer']}", line["ms"])
+                    server_ms = line["server_ms"] or 0.0
+                    step.exchanges += 1
+                    step.server_ms += server_ms
+                    step.wire_ms += line["ms"] - server_ms
+                    step.card_ms += line["card_ms"]
+        return state
+
+    def _count(self, step: Step) -> None:
+        """How many events the step has added, once no more come."""
+        position = self._auditor.position()
+        step.events, self._position = position - self._position, position
+
+
+def command(name: str, what: str) -> list[str]:
+    return [f"api.demo.{name.replace('-', '_')}", what]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now; all are held until the last is found, so that they differ."""
+    held = [socket.create_server((HOST, 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in held]
+    for listener in held:
+        listener.close()
+    return ports
+
+
+def since(began: float) -> float:
+    return (time.perf_counter() - began) * 1000
+
+
+def in_order(expected: Iterable[str], topics: list[str]) -> bool:
+    """Whether `expected` is a subsequence of `topics`."""
+    rest = iter(topics)
+    return all(topic in rest for topic in expected)
+
+
+def domain_tree(card: dict[str, Any]) -> Tree:
+    """The card's domains, keys and applications, for people."""
+    top = Tree(f"UICC {card['iccid']} of {card['operator']}")
+    add_domain(top, card["domainTree"])
+    return top
+
+
+def add_domain(tree: Tree, domain: dict[str, Any]) -> None:
+    branch = tree.add(Text(f"security domain {domain['aid']}  {domain['lifeCycle']}"))
+    for keys in domain["keys"]:
+        kind = "provisional" if keys["provisional"] else "own"
+        state = "" if keys["current"] else ", replaced"
+        branch.add(Text(f"keys {keys['version']:02X} ({kind}{state})  check values {' '.join(keys['checkValues'])}"))
+    for application in domain["applications"]:
+        branch.add(Text(f"application {application['aid']}  {application['lifeCycle']}"))
+    for below in domain.get("domains", []):
+        add_domain(branch, below)
