@@ -19,7 +19,7 @@ from hashlib import sha256
 import msgspec
 
 from tsm.application import Loaded, Tsm
-from tsm.channels.scp03 import FULL, Scp03Channel, external_authenticate
+from tsm.channels.scp03 import FULL, Scp03Channel, carries_protection, external_authenticate
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.content import card_facts
 from tsm.flows.notification import notification_payload
@@ -178,6 +178,8 @@ class Exchange:
             log.warning("%s-%s: %s", self.session.started.provider, self.session.started.reception, error)
             self.notify(order, Status.CHANNEL_BROKEN, response.sw.to_bytes(2))
             return self.stop(Status.CHANNEL_BROKEN, order)
+        # Errors carry no R-MAC (GPC Amendment D 6.2.5): they stop the script, but prove nothing.
+        self.facts[-1] = msgspec.structs.replace(self.facts[-1], verified=carries_protection(plain.sw))
         self.notify(order, Status.OK if plain.ok else refusal(plain.sw), plain.sw.to_bytes(2), plain.data)
         if not plain.ok:
             return self.refused(plain)

@@ -61,6 +61,7 @@ class ResponseReceived(Fact, frozen=True, kw_only=True):
     wire_sha256: str
     card_challenge: str = ""  # INITIALIZE UPDATE only, hex
     key_version: int = 0  # INITIALIZE UPDATE only
+    verified: bool = False  # it came through the secure channel: its R-MAC verified
 
 
 class DisconnectSent(Fact, frozen=True, kw_only=True):
@@ -147,7 +148,7 @@ def evolve(state: Session | None, fact: Fact) -> Session:
                 host_challenge=fact.host_challenge or state.host_challenge,
             )
         case ResponseReceived():
-            acknowledged = fact.order > 0 and fact.status_word == "9000"
+            acknowledged = fact.order > 0 and fact.verified and fact.status_word == "9000"
             return msgspec.structs.replace(
                 state,
                 card_challenge=fact.card_challenge or state.card_challenge,
