@@ -1,1 +1,1 @@
-"""JSON over TLS with client certificates: the provider's back end, the counter, the authority, the operator's way back."""
+"""JSON over TLS with client certificates: provider, counter, authority, and the operator's way back."""

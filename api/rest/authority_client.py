@@ -4,8 +4,8 @@
                                 -> {"authentication": base64 DER, "signature": base64 DER}
     GET  <revocation list>      -> DER
 
-An authority that is silent, slow or unintelligible is UPSTREAM_UNAVAILABLE: the caller keeps its application and repeats.
-What the authority refuses about a certificate is handed on with its code.
+An authority that is silent, slow or unintelligible is UPSTREAM_UNAVAILABLE: the caller keeps its application and
+repeats. What the authority refuses about a certificate is handed on with its code.
 """
 
 import base64

@@ -7,7 +7,7 @@ Possession of the key is not checked here: a certificate is public, and a copy o
 """
 
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
@@ -52,6 +52,7 @@ CRITICAL = {  # extensions that these checks understand; RFC 5280 4.2: any other
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
 }
 KEY_BITS = 2048
+CLOCK_SKEW = timedelta(minutes=5)
 SMALLEST, LARGEST = 256, 65535  # octets of DER that start 30 82: card readers take the file's size from there
 
 
@@ -191,7 +192,10 @@ class RevocationList:
 
     @classmethod
     def read(cls, der: bytes, authority: x509.Certificate, at: datetime) -> Self:
-        """REVOCATION_UNKNOWN unless the list is the authority's, complete, and its next update lies ahead."""
+        """REVOCATION_UNKNOWN unless the list is the authority's, complete, and its next update lies ahead.
+
+        A list may seem to be made a little later than now: the authority's clock need not be ours.
+        """
         try:
             crl = x509.load_der_x509_crl(der)
             genuine = crl.issuer == authority.subject and crl.is_signature_valid(public_key(authority))
@@ -200,7 +204,7 @@ class RevocationList:
             raise TsmError(ErrorCode.REVOCATION_UNKNOWN, "not a revocation list in DER") from error
         if not genuine or partial:
             raise TsmError(ErrorCode.REVOCATION_UNKNOWN, "not a complete list of this authority")
-        if crl.next_update_utc is None or not crl.last_update_utc <= at <= crl.next_update_utc:
+        if crl.next_update_utc is None or not crl.last_update_utc - CLOCK_SKEW <= at <= crl.next_update_utc:
             raise TsmError(ErrorCode.REVOCATION_UNKNOWN, "the revocation list is out of date")
         return cls(crl)
 

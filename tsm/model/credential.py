@@ -3,6 +3,8 @@
     APPLIED -> MAIN_CERTIFICATE_VERIFIED -> ISSUED -> HANDED_OUT
             -> HOLDER_AUTHENTICATED -> DELEGATED -> WRITTEN -> ACTIVE
 
+An application whose signature or main certificate does not hold is refused, and stays so.
+
 It is active once it is written and the authority's copies of both private keys are destroyed; which of the two comes
 last does not matter.
 
@@ -49,6 +51,13 @@ class MainCertificateVerified(Fact, frozen=True, kw_only=True):
     serial: str
     serial_index: str  # blind index
     revocation_as_of: datetime  # when the revocation list that was asked was made
+
+
+class ApplicationRefused(Fact, frozen=True, kw_only=True):
+    """The application came to nothing: the signature or the main certificate did not hold. It stays so."""
+
+    topic: ClassVar[str] = "credential.application_refused"
+    code: str  # an ErrorCode
 
 
 class CredentialIssued(Fact, frozen=True, kw_only=True):
@@ -123,6 +132,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
 
     applied: CredentialApplied
     stage: Stage = Stage.APPLIED
+    refused: str = ""  # why the application came to nothing: an ErrorCode
     main_certificate: MainCertificateVerified | None = None
     issued: CredentialIssued | None = None
     receptions: tuple[str, ...] = ()  # of the delegations that were to write it
@@ -149,6 +159,13 @@ def verify_main_certificate(
     """Decide that the applicant is who the My Number card says."""
     known = _known(state)
     return [verified] if known.stage is Stage.APPLIED else []
+
+
+def refuse_application(state: Credential | None, code: ErrorCode) -> list[ApplicationRefused]:
+    """Decide that the application came to nothing; a credential that is issued has other ends (WRONG_ORDER)."""
+    if _known(state).stage >= Stage.ISSUED:
+        raise TsmError(ErrorCode.WRONG_ORDER, "the credential is issued")
+    return [ApplicationRefused(code=code)]
 
 
 def issue(state: Credential | None, issued: CredentialIssued) -> list[CredentialIssued]:
@@ -222,6 +239,8 @@ def destroy_key_copy(
 def _known(state: Credential | None) -> Credential:
     if state is None:
         raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
+    if state.refused:
+        raise TsmError(ErrorCode.WRONG_ORDER, f"the application was refused: {state.refused}")
     return state
 
 
@@ -254,6 +273,8 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
     match fact:
         case MainCertificateVerified():
             return msgspec.structs.replace(state, main_certificate=fact)
+        case ApplicationRefused():
+            return msgspec.structs.replace(state, refused=fact.code)
         case CredentialIssued():
             return msgspec.structs.replace(state, issued=fact)
         case PersonalizationDelegated():
@@ -267,6 +288,7 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
 FACTS: tuple[type[Fact], ...] = (
     CredentialApplied,
     MainCertificateVerified,
+    ApplicationRefused,
     CredentialIssued,
     SlipHandedOut,
     HolderAuthenticated,

@@ -1,0 +1,104 @@
+"""How the keys of a provider's security domain change hands.
+
+The operator made provisional keys and put them on the card; we hand them to the provider, under its transport key. The
+provider makes its own and puts them in their place (PUT KEY), under the provisional DEK. Before that it shares ENC and
+MAC with us, so that we can open the secure channel; its DEK never comes here, so what it encrypts we cannot read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tsm.application import Tsm
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.content import key_reference
+from tsm.identifiers import KeyRef
+from tsm.keys.vault import SoftwareVault
+from tsm.mas.signing import MAS_TRANSPORT_KEY
+from tsm.model import card as cards
+from tsm.model import service_provider as providers
+from tsm.model.card import Card, SecurityDomain
+from tsm.model.service_provider import ServiceProvider
+
+LAST_KEY_VERSION = 0x7F  # GPCS v2.3.1 section 11.8.2.3
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionalKeys:
+    """A domain's provisional keys, for its owner alone."""
+
+    key_version: int
+    diversification: str  # of the card: the owner may derive its own keys from it
+    check_values: tuple[str, ...]
+    wrapped: dict[str, bytes] = field(repr=False)
+    label: bytes
+
+
+class DomainKeys:
+    """Hands out provisional keys and takes the owner's."""
+
+    def __init__(self, tsm: Tsm, vault: SoftwareVault) -> None:
+        self._tsm = tsm
+        self._vault = vault
+
+    def transport_key(self) -> bytes:
+        """SPKI DER of the RSA key under which key sets are shared with us."""
+        return self._vault.public_key(MAS_TRANSPORT_KEY)
+
+    def provisional(self, provider: str, iccid: str) -> ProvisionalKeys:
+        """UNKNOWN_SECURITY_DOMAIN before the domain has keys, UNKNOWN_KEY once they are not provisional any more."""
+        owner, card = self._provider(provider), self._card(iccid)
+        domain = domain_with_keys(card, owner.domain)
+        if not domain.provisional:
+            raise TsmError(ErrorCode.UNKNOWN_KEY, "the provisional keys are replaced")
+        label = transport_label(owner, card, domain.key_version)
+        return ProvisionalKeys(
+            domain.key_version,
+            card.diversification,
+            domain.check_values,
+            self._vault.export_key_set(domain.key, bytes.fromhex(owner.transport_key), label),
+            label,
+        )
+
+    def take(
+        self,
+        provider: str,
+        iccid: str,
+        key_version: int,
+        check_values: Sequence[str],
+        wrapped: Mapping[str, bytes],
+    ) -> None:
+        """Keep ENC and MAC of the keys that the owner is about to put; the same again is no news.
+
+        INVALID_INPUT for a version that the domain has now or cannot have, KEY_REFUSED, ALREADY_EXISTS.
+        """
+        owner, card = self._provider(provider), self._card(iccid)
+        domain = domain_with_keys(card, owner.domain)
+        if not 0 < key_version <= LAST_KEY_VERSION or (domain.provisional and key_version == domain.key_version):
+            raise TsmError(ErrorCode.INVALID_INPUT, f"key version {key_version}")
+        ref = KeyRef(key_reference(card.iccid, domain.aid, key_version))
+        label = transport_label(owner, card, key_version)
+        self._vault.import_key_set(ref, wrapped, MAS_TRANSPORT_KEY, label, check_values)
+
+    def _provider(self, provider: str) -> ServiceProvider:
+        state = self._tsm.load(providers.stream(provider), providers.evolve).state
+        if state is None:
+            raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, provider)
+        return state
+
+    def _card(self, iccid: str) -> Card:
+        state = self._tsm.load(cards.stream(iccid), cards.evolve).state
+        if state is None:
+            raise TsmError(ErrorCode.UNKNOWN_CARD, iccid)
+        return state
+
+
+def domain_with_keys(card: Card, aid: str) -> SecurityDomain:
+    domain = card.domain(aid)
+    if not domain.key_version:
+        raise TsmError(ErrorCode.UNKNOWN_SECURITY_DOMAIN, f"{aid} on {card.iccid} has no keys yet")
+    return domain
+
+
+def transport_label(owner: ServiceProvider, card: Card, key_version: int) -> bytes:
+    """Binds wrapped keys to provider, card, domain and version: they open for nothing else."""
+    return f"{owner.provider}|{card.iccid}|{owner.domain}|{key_version:02x}".encode()

@@ -1,0 +1,403 @@
+"""From the application at the counter to the credential in the phone.
+
+    POST a challenge                       nothing is recorded: the challenge proves itself
+    POST the signed application            credential.applied, or refused at once if the signature does not hold
+      ask for the revocation list          credential.main_certificate_verified, or refused
+      ask the authority for certificates   credential.issued, credential.slip_handed_out, access_code.handed_out
+    present code and password              credential.holder_authenticated
+    (the provider writes the card)         `tsm.flows.issuance_follower` sees it: credential.written
+    POST receipts                          credential.key_copy_destroyed, and at last credential.activated
+
+Whatever needs the outside comes after what is recorded, so a silent authority leaves a credential that everybody can
+see has not gone on, and the same application may be sent again. Once the slip is handed out it may not. The
+credential's id comes from the challenge: that is what makes a challenge good for one application only.
+"""
+
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from hashlib import sha256
+from uuid import UUID
+
+from cryptography import x509
+
+from tsm.application import Change, Loaded, Tsm
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.session import decided
+from tsm.identifiers import Iccid, KeyRef
+from tsm.jpki.access_code import LIFE, TRIES, AccessCode, Random
+from tsm.jpki.application import ApplicationDocument, SignedApplication, verify_application
+from tsm.jpki.certificate_authority import (
+    CertificateAuthority,
+    CertificateRequest,
+    DestructionReceipt,
+    IssuedCertificates,
+)
+from tsm.jpki.certificates import (
+    LARGEST,
+    SMALLEST,
+    Carrier,
+    Kind,
+    RevocationList,
+    read_certificate,
+    serial_text,
+    verify_certificate,
+)
+from tsm.keys.vault import SoftwareVault
+from tsm.model import access_code as access_codes
+from tsm.model import authority as authorities
+from tsm.model import card as cards
+from tsm.model import credential as credentials
+from tsm.model import service_provider as providers
+from tsm.model.authority import Authority
+from tsm.model.card import Card
+from tsm.model.credential import Credential, CredentialApplied, CredentialIssued, MainCertificateVerified, Stage
+from tsm.model.event import Context, Fact
+from tsm.model.service_provider import ServiceProvider
+
+Clock = Callable[[], datetime]
+
+CHALLENGE_LIFE = timedelta(minutes=10)
+NONCE_SIZE = 16  # octets
+REFUSALS = (  # about the application itself; anything else may be repeated
+    ErrorCode.BAD_SIGNATURE,
+    ErrorCode.CERTIFICATE_INVALID,
+    ErrorCode.CERTIFICATE_EXPIRED,
+    ErrorCode.CERTIFICATE_REVOKED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Who files an application: the terminal that called."""
+
+    terminal: str
+    municipality: str
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slip:
+    """What is handed to the applicant, once."""
+
+    credential: str
+    code: AccessCode = field(repr=False)
+    expires_at: datetime
+
+    @property
+    def text(self) -> str:
+        """Japanese and English."""
+        return self.code.slip(self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One application with all that is needed to decide on it."""
+
+    credential: str
+    counter: Counter
+    document: ApplicationDocument
+    signed: SignedApplication
+    provider: ServiceProvider
+    authority: Authority
+    card: Card
+
+    @property
+    def stream(self) -> str:
+        return credentials.stream(self.credential)
+
+    @property
+    def context(self) -> Context:
+        return Context(
+            actor=f"terminal:{self.counter.terminal}",
+            role="clerk",
+            tenant=self.counter.municipality,
+            tenants=(self.provider.provider, self.card.operator),
+            correlation=self.credential,
+            request=self.counter.request_id,
+        )
+
+
+class Issuance:
+    """Credentials: application, issue, access code, and what became of them."""
+
+    def __init__(
+        self, tsm: Tsm, vault: SoftwareVault, authority: CertificateAuthority, clock: Clock, random: Random
+    ) -> None:
+        self._tsm = tsm
+        self._vault = vault
+        self._authority = authority
+        self._clock = clock
+        self._random = random
+
+    # The counter
+
+    def challenge(self, counter: Counter) -> str:
+        """What an application must contain: `<end of life>.<nonce>.<our proof>`, good for this terminal and one use."""
+        until = int((self._clock() + CHALLENGE_LIFE).timestamp())
+        nonce = self._random(NONCE_SIZE).hex()
+        return f"{until}.{nonce}.{self._proof(counter.terminal, f'{until}.{nonce}')}"
+
+    def apply(self, signed: SignedApplication, counter: Counter) -> Slip:
+        """Take an application, have the certificates made, and hand out the slip.
+
+        Errors that are recorded and final: BAD_SIGNATURE for a certificate without its key, CERTIFICATE_INVALID,
+        CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED. To be repeated with the same application: UPSTREAM_UNAVAILABLE,
+        REVOCATION_UNKNOWN, CONFLICT. WRONG_ORDER when the challenge is not ours, too old or used: take a new one.
+        UNKNOWN_CARD, UNKNOWN_SERVICE_PROVIDER and INVALID_INPUT for a document that names what is not here.
+        """
+        case = self._case(signed, counter)
+        try:
+            main = self._accept(case)
+            self._verify_main_certificate(case, main)
+            issued = self._authority.issue(
+                case.authority.url, CertificateRequest(case.credential, case.provider.provider, signed.certificate)
+            )
+        except TsmError as refusal:
+            self._record_refusal(case, refusal.code)
+            raise
+        return self._hand_out(case, verified_certificates(issued, case, self._clock()))
+
+    def _case(self, signed: SignedApplication, counter: Counter) -> Case:
+        """The application in its surroundings, once its challenge is shown to be ours for this terminal."""
+        document = ApplicationDocument.read(signed.document)
+        credential = str(UUID(bytes=bytes.fromhex(self._genuine(document.challenge, counter))[:16], version=4))
+        provider = self._tsm.load(providers.stream(document.provider), providers.evolve).state
+        if provider is None:
+            raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, document.provider)
+        authority = self._tsm.load(authorities.stream(provider.authority), authorities.evolve).state
+        if authority is None:
+            raise TsmError(ErrorCode.NOT_FOUND, f"authority {provider.authority} of {provider.provider}")
+        card = self._tsm.load(cards.stream(document.iccid), cards.evolve).state
+        if card is None:
+            raise TsmError(ErrorCode.UNKNOWN_CARD, document.iccid)
+        return Case(credential, counter, document, signed, provider, authority, card)
+
+    def _genuine(self, challenge: str, counter: Counter) -> str:
+        """The credential's name in hex; WRONG_ORDER for a challenge that is not ours or another terminal's."""
+        claim, _, proof = challenge.rpartition(".")
+        if not hmac.compare_digest(proof.encode(), self._proof(counter.terminal, claim).encode()):
+            raise TsmError(ErrorCode.WRONG_ORDER, "not a challenge of ours for this terminal")
+        return self._vault.blind_index("credential", challenge)
+
+    def _proof(self, terminal: str, claim: str) -> str:
+        return self._vault.blind_index("application-challenge", f"{terminal}|{claim}")
+
+    def _accept(self, case: Case) -> x509.Certificate:
+        """Record the application, or find it again; and verify what needs nobody else."""
+        loaded = self._credential(case.credential)
+        if loaded.state is None:
+            self._refuse_old_challenge(case.document.challenge)
+            self._commit(case, [self._applied(case)], loaded.version)
+        else:
+            refuse_unless_repeated(loaded.state, case)
+        return verify_application(case.signed, anchors_of(case.authority)[Kind.SIGNATURE], self._clock())
+
+    def _refuse_old_challenge(self, challenge: str) -> None:
+        until = datetime.fromtimestamp(int(challenge.partition(".")[0]), UTC)
+        if self._clock() >= until:
+            raise TsmError(ErrorCode.WRONG_ORDER, "the challenge is too old")
+
+    def _applied(self, case: Case) -> CredentialApplied:
+        return CredentialApplied(
+            subject=case.credential,
+            provider=case.provider.provider,
+            terminal=case.counter.terminal,
+            municipality=case.counter.municipality,
+            iccid=case.card.iccid,
+            iccid_index=self._vault.blind_index("iccid", case.card.iccid),
+            applicant=case.document.applicant,
+            document_sha256=case.signed.digest,
+        )
+
+    def _verify_main_certificate(self, case: Case, main: x509.Certificate) -> None:
+        """Revocation is asked each time, and the first good answer recorded."""
+        der = self._authority.revocation_list(case.authority.signature_crl_url)
+        revoked = RevocationList.read(der, anchors_of(case.authority)[Kind.SIGNATURE], self._clock())
+        revoked.check(main)
+        serial = serial_text(main)
+        verified = MainCertificateVerified(
+            subject=case.credential,
+            serial=serial,
+            serial_index=self._vault.blind_index("main-certificate", serial),
+            revocation_as_of=revoked.as_of,
+        )
+        loaded = self._credential(case.credential)
+        self._commit(case, credentials.verify_main_certificate(loaded.state, verified), loaded.version)
+
+    def _record_refusal(self, case: Case, code: ErrorCode) -> None:
+        """What is wrong with the application itself ends it, and everybody can see why."""
+        loaded = self._credential(case.credential)
+        if code in REFUSALS and loaded.state is not None and not loaded.state.refused:
+            self._commit(case, credentials.refuse_application(loaded.state, code), loaded.version)
+
+    def _hand_out(self, case: Case, issued: CredentialIssued) -> Slip:
+        """The slip and its record go together. If the answer is lost on its way, the applicant applies again."""
+        code, until = AccessCode.make(self._random), self._clock() + LIFE
+        index = self._vault.blind_index("access-code", code.code)
+        loaded = self._credential(case.credential)
+        drawn = self._tsm.load(access_codes.stream(index), access_codes.evolve)
+        facts = credentials.issue(loaded.state, issued)
+        known = credentials.evolve(loaded.state, issued)
+        slip = access_codes.hand_out(drawn.state, case.credential, until, TRIES)
+        changes = [
+            Change(case.stream, loaded.version, [*facts, *credentials.hand_out_slip(known)]),
+            Change(access_codes.stream(index), drawn.version, slip),
+        ]
+        self._vault.put_verifier(verifier(index), code.password)
+        try:
+            self._tsm.commit(*changes, context=case.context, occurred_at=self._clock())
+        except TsmError:
+            self._vault.destroy(verifier(index))
+            raise
+        return Slip(case.credential, code, until)
+
+    def _commit(self, case: Case, facts: Sequence[Fact], version: int) -> None:
+        self._tsm.commit(Change(case.stream, version, facts), context=case.context, occurred_at=self._clock())
+
+    # The phone, through the provider
+
+    def check_access_code(self, provider: str, iccid: str, typed: AccessCode, request_id: str = "") -> str:
+        """The credential that code and password open on this card.
+
+        ACCESS_CODE_REFUSED, ACCESS_CODE_LOCKED, ACCESS_CODE_EXPIRED; another card than the one applied for counts as a
+        wrong password. Code and password may be presented again until the credential is written (then WRONG_ORDER), for
+        a phone may lose its connection.
+        """
+        return decided(partial(self._check_access_code, provider, Iccid(iccid), typed, request_id))
+
+    def _check_access_code(self, provider: str, iccid: Iccid, typed: AccessCode, request_id: str) -> str:
+        index, now = self._vault.blind_index("access-code", typed.code), self._clock()
+        code = self._tsm.load(access_codes.stream(index), access_codes.evolve)
+        if code.state is not None:
+            code.state.refuse_unless_usable(now)
+        right = self._vault.check_verifier(verifier(index), typed.password)  # as slow for a code that there is not
+        credential = self._credential(code.state.credential) if code.state is not None else None
+        if code.state is None or credential is None or credential.state is None:
+            raise TsmError(ErrorCode.ACCESS_CODE_REFUSED, "no such access code")
+        applied = credential.state.applied
+        if applied.provider != provider:
+            raise TsmError(ErrorCode.ACCESS_CODE_REFUSED, "another provider's")
+        right = right and hmac.compare_digest(applied.iccid_index, self._vault.blind_index("iccid", iccid))
+        presented = access_codes.present(code.state, right, now)
+        authenticated = credentials.authenticate_holder(credential.state) if right else []
+        changes = (
+            Change(access_codes.stream(index), code.version, presented),
+            Change(credentials.stream(code.state.credential), credential.version, authenticated),
+        )
+        context = context_of(code.state.credential, applied, f"provider:{provider}", "provider", request_id)
+        self._tsm.commit(*changes, context=context, occurred_at=now)
+        access_codes.refuse(presented)
+        return code.state.credential
+
+    # The authority
+
+    def key_copies_destroyed(
+        self, authority: str, credential: str, receipts: Sequence[DestructionReceipt], request_id: str = ""
+    ) -> None:
+        """Record that copies of private keys are gone; the same receipts again are no news.
+
+        NOT_FOUND for a credential that is unknown or another authority's, BAD_SIGNATURE, INVALID_INPUT for a receipt of
+        another key.
+        """
+        decided(partial(self._key_copies_destroyed, authority, credential, receipts, request_id))
+
+    def _key_copies_destroyed(
+        self, authority: str, credential: str, receipts: Sequence[DestructionReceipt], request_id: str
+    ) -> None:
+        loaded = self._credential(credential)
+        enrolled = self._tsm.load(authorities.stream(authority), authorities.evolve).state
+        if enrolled is None or loaded.state is None or loaded.state.issued is None:
+            raise TsmError(ErrorCode.NOT_FOUND, "nothing was issued for this credential")
+        if loaded.state.issued.authority != authority:
+            raise TsmError(ErrorCode.NOT_FOUND, "another authority issued for this credential")
+        state = loaded.state
+        facts: list[Fact] = []
+        for receipt in receipts:
+            kind = verified_receipt(receipt, credential, loaded.state.issued, enrolled)
+            news = credentials.destroy_key_copy(state, kind, sha256(receipt.statement + receipt.signature).hexdigest())
+            for fact in news:
+                state = credentials.evolve(state, fact)
+            facts += news
+        context = context_of(credential, loaded.state.applied, f"authority:{authority}", "authority", request_id)
+        change = Change(credentials.stream(credential), loaded.version, facts)
+        self._tsm.commit(change, context=context, occurred_at=self._clock())
+
+    def _credential(self, credential: str) -> Loaded[Credential]:
+        return self._tsm.load(credentials.stream(credential), credentials.evolve)
+
+
+def context_of(
+    credential: str, applied: CredentialApplied, actor: str, role: str, request_id: str = "", causation: str = ""
+) -> Context:
+    """Who acts on a credential: it is the provider's, and concerns the municipality where it was applied for."""
+    return Context(
+        actor=actor,
+        role=role,
+        tenant=applied.provider,
+        tenants=(applied.municipality,),
+        correlation=credential,
+        causation=causation,
+        request=request_id,
+    )
+
+
+def refuse_unless_repeated(state: Credential, case: Case) -> None:
+    """Only the very same application goes on where it stopped: WRONG_ORDER otherwise, and once the slip is out."""
+    if state.applied.document_sha256 != case.signed.digest:
+        raise TsmError(ErrorCode.WRONG_ORDER, "the challenge was used for another application")
+    if state.refused:
+        raise TsmError(ErrorCode.WRONG_ORDER, f"the application was refused: {state.refused}")
+    if state.stage >= Stage.HANDED_OUT:
+        raise TsmError(ErrorCode.WRONG_ORDER, "the slip was handed out")
+
+
+def verified_certificates(issued: IssuedCertificates, case: Case, at: datetime) -> CredentialIssued:
+    """What the authority made, once it is what it should be; UPSTREAM_UNAVAILABLE otherwise, and the log says why."""
+    anchors = anchors_of(case.authority)
+    try:
+        made = {kind: read_certificate(issued.of(kind)) for kind in Kind}
+        for kind, certificate in made.items():
+            verify_certificate(certificate, anchors[kind], kind, at, Carrier.PHONE)
+    except TsmError as error:
+        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, f"the authority's certificates: {error.detail}") from error
+    if not all(SMALLEST <= len(issued.of(kind)) <= LARGEST for kind in Kind):
+        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "a certificate without a four-octet header")
+    return CredentialIssued(
+        subject=case.credential,
+        authority=case.authority.authority,
+        authentication_serial=serial_text(made[Kind.AUTHENTICATION]),
+        signature_serial=serial_text(made[Kind.SIGNATURE]),
+        authentication_certificate_sha256=sha256(issued.authentication).hexdigest(),
+        signature_certificate_sha256=sha256(issued.signature).hexdigest(),
+        not_after=min(certificate.not_valid_after_utc for certificate in made.values()),
+    )
+
+
+def verified_receipt(
+    receipt: DestructionReceipt, credential: str, issued: CredentialIssued, authority: Authority
+) -> Kind:
+    """Which copy is gone. BAD_SIGNATURE unless the authority says so, INVALID_INPUT for the key of something else."""
+    said = receipt.verify(anchors_of(authority))
+    certificates = {
+        Kind.SIGNATURE: issued.signature_certificate_sha256,
+        Kind.AUTHENTICATION: issued.authentication_certificate_sha256,
+    }
+    if said.credential != credential or said.certificate_sha256 != certificates[said.kind]:
+        raise TsmError(ErrorCode.INVALID_INPUT, "a receipt for another key")
+    return said.kind
+
+
+def anchors_of(authority: Authority) -> dict[Kind, x509.Certificate]:
+    """The authority's own certificates, as it was enrolled with them."""
+    return {
+        Kind.SIGNATURE: read_certificate(bytes.fromhex(authority.signature_ca)),
+        Kind.AUTHENTICATION: read_certificate(bytes.fromhex(authority.authentication_ca)),
+    }
+
+
+def verifier(index: str) -> KeyRef:
+    """Where the vault keeps what recognises the password of an access code."""
+    return KeyRef(f"access-code/{index}")

@@ -1,0 +1,93 @@
+"""What the cards acknowledge becomes what the credentials are.
+
+A delegation that names a credential as its story is the credential's write under way; the personalisation of the JPKI
+applet in that story is the write itself. Both count only for the credential's own provider and card, whatever a
+delegation claims.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tsm.application import Change, Tsm
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.follower import Follower, StoredPosition
+from tsm.flows.issuance import context_of
+from tsm.flows.session import decided
+from tsm.jpki.personalisation import APPLICATION
+from tsm.keys.vault import SoftwareVault
+from tsm.model import credential as credentials
+from tsm.model.card import ApplicationPersonalized
+from tsm.model.credential import Credential
+from tsm.model.delegation import DelegationAccepted
+from tsm.model.event import Event, Fact
+
+JPKI_APPLICATION = APPLICATION.hex().upper()
+CARD_STREAM = "card-"
+
+Decide = Callable[[Credential], Sequence[Fact]]
+
+
+class IssuanceFollower(Follower):
+    """Reads along the log and carries over what concerns a credential."""
+
+    name = "issuance"
+
+    def __init__(self, tsm: Tsm, vault: SoftwareVault, position: StoredPosition) -> None:
+        super().__init__(tsm, position)
+        self._vault = vault
+        self._waiting: list[Event] = []
+
+    def see(self, event: Event) -> None:
+        match event.fact:
+            case DelegationAccepted():
+                self._waiting.append(event)
+            case ApplicationPersonalized(application=application) if application == JPKI_APPLICATION:
+                self._waiting.append(event)
+
+    def act(self) -> None:
+        while self._waiting:
+            self.carry_over(self._waiting[0])
+            del self._waiting[0]
+
+    def unfinished(self) -> int | None:
+        return self._waiting[0].position if self._waiting else None
+
+    def carry_over(self, event: Event) -> None:
+        """Record what one event means for its credential, if it has one. Safe to repeat."""
+        if isinstance(event.fact, DelegationAccepted):
+            accepted = event.fact
+            place, decide = (accepted.provider, accepted.iccid), delegated(accepted.reception)
+        else:
+            provider, reception, *_ = event.context.command.split("/")
+            place, decide = (provider, event.originator_id.removeprefix(CARD_STREAM)), written(reception)
+        decided(partial(self._record, event, place, decide))
+
+    def _record(self, event: Event, place: tuple[str, str], decide: Decide) -> None:
+        stream, (provider, iccid) = credentials.stream(event.context.correlation), place
+        loaded = self._tsm.load(stream, credentials.evolve)
+        if loaded.state is None or loaded.state.applied.provider != provider:
+            return
+        if loaded.state.applied.iccid_index != self._vault.blind_index("iccid", iccid):
+            return
+        try:
+            facts = decide(loaded.state)
+        except TsmError as error:
+            if error.code in (ErrorCode.WRONG_ORDER, ErrorCode.UNKNOWN_RECEPTION):
+                return  # nothing that the credential waited for
+            raise
+        context = context_of(
+            event.context.correlation,
+            loaded.state.applied,
+            "system:issuance",
+            "system",
+            causation=str(event.position),
+        )
+        self._tsm.commit(Change(stream, loaded.version, facts), context=context, occurred_at=event.occurred_at)
+
+
+def delegated(reception: str) -> Decide:
+    return lambda state: credentials.delegate_personalization(state, reception)
+
+
+def written(reception: str) -> Decide:
+    return lambda state: credentials.write(state, reception)
