@@ -3,7 +3,7 @@
 CSV (RFC 4180) in UTF-8 with exactly this header; one card a line, ICCID and card number once each:
 
     iccid,iin,cin,key_set,profile
-    8981100000000000012,8981100F,00000000000000000012,isd,uicc-128k
+    8981100000000000010,8981100F,00000000000000000001,isd,uicc-128k
 
 `iin` and `cin` are the octets, in hex, that GET DATA 42 and 45 answer. `key_set` names the operator's master key from
 which the card's keys were derived. A file is taken whole or not at all, and every fault is named by line and column.
