@@ -9,7 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from socket import create_server, socket
+from socket import IPPROTO_TCP, TCP_NODELAY, create_server, socket
 from typing import Any, Protocol
 
 import uvicorn
@@ -88,6 +88,7 @@ async def serve_https(
     `listener` is bound by the caller (`socket.create_server((host, 0))`), who thus knows the real port beforehand.
     """
     context = server_context(files, require_client_certificate)
+    listener.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # asyncio sets it only on sockets that it made itself
     config = uvicorn.Config(
         app,
         http=PartyProtocol,
