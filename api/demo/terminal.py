@@ -114,7 +114,7 @@ def apply(arguments: argparse.Namespace, config: TerminalConfig) -> None:
     card = JpkiCard(SimulatedUicc.load(arguments.card).transmit)
     with httpx.Client(verify=client_context(config.tls), timeout=TIMEOUT, trust_env=False) as http:
         accepted = Counter(http, config.tsm_url).apply(card, pin, Iccid(arguments.iccid), SpId(arguments.provider))
-    emit(**msgspec.to_builtins(accepted))
+    emit(credential_id=accepted.credential_id, slip=msgspec.structs.asdict(accepted.slip))
 
 
 def command() -> None:

@@ -95,7 +95,10 @@ class Browser:
 
 def read_page(response: httpx.Response) -> Page:
     page = Page(str(response.url), response.status_code)
-    PageReader(page).feed(response.text)
+    if response.headers.get("Content-Type", "").startswith("application/json"):  # a server's refusal, shown as it is
+        page.state, page.text = "refused", [response.text]
+    else:
+        PageReader(page).feed(response.text)
     return page
 
 
