@@ -96,7 +96,7 @@ def create_domain(host: Host, aid: bytes = DOMAIN_AID, privileges: bytes = DOMAI
 
 
 def encrypted_keys(dek: bytes, keys: KeySet) -> tuple[EncryptedKey, ...]:
-    return tuple(EncryptedKey(b"\x10" + wrap_dek(dek, key), kcv_aes(key)) for key in (keys.enc, keys.mac, keys.dek))
+    return tuple(EncryptedKey(wrap_dek(dek, key), kcv_aes(key)) for key in (keys.enc, keys.mac, keys.dek))
 
 
 def give_keys(host: Host, domain: bytes, version: int, keys: KeySet) -> None:

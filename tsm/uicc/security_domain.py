@@ -238,12 +238,10 @@ class DomainSession:
         return StoredKeySet(version, enc, mac, dek)
 
     def _key(self, key: EncryptedKey) -> bytes:
-        """Unwrap with the DEK. Two encodings are in use: with the key's length in front, and without."""
-        encrypted = key.encrypted
-        if len(encrypted) == domain_data.AES_KEY_OCTETS + 1 and encrypted[0] == domain_data.AES_KEY_OCTETS:
-            encrypted = encrypted[1:]
-        require(len(encrypted) == domain_data.AES_KEY_OCTETS, StatusWord.WRONG_DATA)
-        plain = unwrap_dek(self._dek, encrypted)
+        """Unwrap with the DEK; the key's length in front is in use, and leaving it out is too."""
+        require(key.key_length in (None, domain_data.AES_KEY_OCTETS), StatusWord.WRONG_DATA)
+        require(len(key.encrypted) == domain_data.AES_KEY_OCTETS, StatusWord.WRONG_DATA)
+        plain = unwrap_dek(self._dek, key.encrypted)
         require(key.check_value == kcv_aes(plain), INVALID_CHECK_VALUE)
         return plain
 
