@@ -36,6 +36,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: 409,
     ErrorCode.SESSION_EXPIRED: 410,
     ErrorCode.UPSTREAM_UNAVAILABLE: 502,
+    ErrorCode.READ_MODEL_BEHIND: 503,
     ErrorCode.STORE_FORMAT: 500,
     ErrorCode.STORE_CORRUPT: 500,
     ErrorCode.INTERNAL: 500,

@@ -72,7 +72,7 @@ class Follower(ABC):
             self._thread.join()
 
     def _run(self) -> None:
-        after = kept = self._position.read()
+        after = reached = kept = self._position.read()
         due = 0.0
         while not self._stopping.is_set():
             try:

@@ -1,0 +1,58 @@
+"""The whole outside on one screen.
+
+POST /mas/delegation          DELEGATE            operator, provider       XML, MC-05 interface 2
+POST /mas/link                START .. END        anybody's phone          XML, MC-05 interface 3
+GET  /mno/return              RE-ACCESS           anybody's browser        MC-05 interface 5, the operator's site
+     /sp-tsm/*                deployment, keys, access codes               JSON, provider
+     /counter/*               applications                                 JSON, terminal
+     /authority/*             what the certificate authority reports       JSON, authority
+POST /graphql                 what happened       auditor                  GraphQL
+GET  /health                  is it up            anybody                  JSON
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from api.bootstrap import Parts
+from api.errors import RequestIds, refuse
+from api.graphql import schema
+from api.rest import authority, counter, operator_site, sp_tsm
+from api.xml import mas
+from tsm.errors import TsmError
+
+
+async def health(_: Request) -> Response:
+    return JSONResponse({"status": "up"})
+
+
+def create_app(parts: Parts) -> Starlette:
+    """The ASGI application; its lifespan runs the workers and closes the parts."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        parts.start()
+        try:
+            yield
+        finally:
+            parts.close()
+
+    return Starlette(
+        routes=[
+            *mas.routes(parts.sessions, parts.access),
+            *operator_site.routes(parts),
+            *sp_tsm.routes(parts),
+            *counter.routes(parts),
+            *authority.routes(parts),
+            *schema.routes(parts),
+            Route("/health", health, methods=["GET"]),
+        ],
+        middleware=[Middleware(RequestIds)],
+        exception_handlers={TsmError: refuse, Exception: refuse},
+        lifespan=lifespan,
+    )

@@ -1,0 +1,155 @@
+"""The only place where the server's parts are chosen and joined.
+
+`<data>/config.json` says where the rest is. Relative paths are meant from the data folder, except the key-encryption
+key's, which must lie outside.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from api.access import Access
+from api.rest.authority_client import AuthorityClient
+from api.rest.operator_site import RETURN_PATH
+from api.tls import client_context
+from api.xml.mas import LINK_PATH
+from api.xml.outbound import XmlClient
+from projections import PROJECTIONS
+from projections.runner import Runner
+from projections.views import Views
+from tsm.application import Tsm
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.deployment import Deployments
+from tsm.flows.domain_keys import DomainKeys
+from tsm.flows.expiry import ExpiryWorker
+from tsm.flows.follower import StoredPosition
+from tsm.flows.issuance import Issuance
+from tsm.flows.issuance_follower import IssuanceFollower
+from tsm.flows.notification import NotificationWorker
+from tsm.flows.session import Limits, SessionService
+from tsm.keys.vault import SoftwareVault
+from tsm.model.topics import FACTS
+from tsm.store.recorder import SQLiteRecorder
+
+CONFIG_FILE = "config.json"
+DEFAULT_LIMITS = Limits()
+
+
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The server's certificate and key, and the parties' authority (PEM files)."""
+
+    certificate: Path
+    key: Path
+    party_ca: Path
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `config.json` says, and the folder it lies in."""
+
+    public_url: str  # https://host[:port]: how parties and phones reach us, and part of what they sign
+    host: str
+    port: int
+    tls: TlsSettings
+    kek_file: Path
+    session_idle_seconds: float = DEFAULT_LIMITS.session_idle_seconds
+    notify_limit_seconds: float = DEFAULT_LIMITS.notify_limit_seconds
+    delegation_seconds: float = DEFAULT_LIMITS.delegation_seconds
+    data: Path = Path()
+
+    @classmethod
+    def load(cls, data: Path) -> "Settings":
+        """NOT_FOUND without a `config.json` in the folder, INVALID_INPUT when it is not as described."""
+        try:
+            text = (data / CONFIG_FILE).read_bytes()
+        except OSError as error:
+            raise TsmError(ErrorCode.NOT_FOUND, f"{data} holds no server: {error.strerror}") from error
+        try:
+            read = msgspec.json.decode(text, type=cls, dec_hook=lambda _kind, path: data / path)
+        except msgspec.MsgspecError as error:
+            raise TsmError(ErrorCode.INVALID_INPUT, f"{CONFIG_FILE}: {error}") from error
+        return msgspec.structs.replace(read, data=data)
+
+
+class Worker(Protocol):
+    """What runs beside the requests."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The server, assembled: what the routes are made from, and what runs beside them."""
+
+    settings: Settings
+    clock: Callable[[], datetime]
+    random: Callable[[int], bytes]
+    vault: SoftwareVault
+    tsm: Tsm
+    access: Access
+    sessions: SessionService
+    deployments: Deployments
+    domain_keys: DomainKeys
+    issuance: Issuance
+    views: Views
+    workers: tuple[Worker, ...]
+    closing: tuple[Callable[[], None], ...]
+
+    def start(self) -> None:
+        for worker in self.workers:
+            worker.start()
+
+    def close(self) -> None:
+        """Stop what runs, then close what is open."""
+        for worker in reversed(self.workers):
+            worker.stop()
+        for close in self.closing:
+            close()
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def build(
+    settings: Settings,
+    clock: Callable[[], datetime] = utc_now,
+    random: Callable[[int], bytes] = os.urandom,
+) -> Parts:
+    """Open vault and store, and join the parts; nothing runs before `Parts.start`."""
+    data = settings.data
+    vault = SoftwareVault.open(data / "vault", settings.kek_file, random)
+    recorder = SQLiteRecorder(data / "log.sqlite", vault, clock)
+    tsm = Tsm(vault, recorder, FACTS, clock)
+    limits = Limits(settings.delegation_seconds, settings.session_idle_seconds, settings.notify_limit_seconds)
+    sessions = SessionService(tsm, vault, settings.public_url + LINK_PATH, clock, random, limits)
+    tls = client_context(settings.tls)
+    outbound, authority = XmlClient(tls), AuthorityClient(tls)
+    views = Views(data / "views.sqlite", PROJECTIONS)
+    positions = data / "positions"
+    positions.mkdir(exist_ok=True)
+    return Parts(
+        settings=settings,
+        clock=clock,
+        random=random,
+        vault=vault,
+        tsm=tsm,
+        access=Access(tsm),
+        sessions=sessions,
+        deployments=Deployments(tsm, vault, sessions, settings.public_url + RETURN_PATH, clock, random),
+        domain_keys=DomainKeys(tsm, vault),
+        issuance=Issuance(tsm, vault, authority, clock, random),
+        views=views,
+        workers=(
+            NotificationWorker(tsm, outbound, StoredPosition(positions / "notification"), clock),
+            ExpiryWorker(tsm, sessions, StoredPosition(positions / "expiry"), clock),
+            IssuanceFollower(tsm, vault, StoredPosition(positions / "issuance")),
+            Runner(tsm, views),
+        ),
+        closing=(outbound.close, authority.close, views.close, tsm.close, vault.close),
+    )
