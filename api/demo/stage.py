@@ -25,23 +25,33 @@ STOP_LIMIT = 10.0  # seconds until it must have stopped
 class Server:
     """A party that serves: a process of its own, whose first line on standard output says where it listens."""
 
-    def __init__(self, name: str, arguments: list[str], log: Path) -> None:
+    def __init__(self, name: str, arguments: list[str], log: Path, stdin: int = subprocess.DEVNULL) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=errors, text=True
+                [sys.executable, "-m", *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=errors, text=True
             )
         self._lines: Queue[str] = Queue()
         threading.Thread(target=self._read, daemon=True, name=f"{name} output").start()
-        self.url = str(self._first_line()["url"])
+        self.url = str(self._next_line()["url"])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Say a line to a server that listens on its standard input; its answer."""
+        assert self._process.stdin is not None  # noqa: S101  the caller gave it one
+        print(line, file=self._process.stdin, flush=True)
+        return self._next_line()
 
     def _read(self) -> None:
         assert self._process.stdout is not None  # noqa: S101  it was asked for above
         for line in self._process.stdout:
             self._lines.put(line)
 
-    def _first_line(self) -> dict[str, Any]:
+    def _next_line(self) -> dict[str, Any]:
         deadline = time.monotonic() + START_LIMIT
         while time.monotonic() < deadline:
             try:
@@ -51,7 +61,7 @@ class Server:
                 if self._process.poll() is not None:
                     break
         self.stop()
-        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, f"{self.name} did not start: see {self.log}")
+        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, f"{self.name} does not answer: see {self.log}")
 
     def stop(self) -> None:
         self._process.terminate()
@@ -155,11 +165,14 @@ class Stage:
 
     def serve(self, name: str, arguments: list[str]) -> str:
         """Start a server that lives as long as the story; returns its URL."""
-        server = Server(name, arguments, self.folder / f"{name}.log")
+        server = self.start(name, arguments)
         self._servers.append(server)
         self.report.urls[name] = server.url
         self.say(name, "everybody", f"listens at {server.url}")
         return server.url
+
+    def start(self, name: str, arguments: list[str]) -> Server:
+        return Server(name, arguments, self.folder / f"{name}.log")
 
     def wait(self) -> None:
         """Leave everything up, with its addresses, until Ctrl-C."""

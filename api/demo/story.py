@@ -98,7 +98,7 @@ class Story:
     """The scenes, in their order."""
 
     def __init__(self, stage: Stage, folder: Path, citizen: Citizen) -> None:
-        self._stage = stage
+        self.stage = stage
         self._folder = folder
         self._citizen = citizen
         self._data = folder / "tsm"
@@ -106,6 +106,16 @@ class Story:
         self._position = 0
 
     def tell(self) -> None:
+        """From an empty folder to the audit."""
+        self.set_up()
+        self._prepare_card()
+        slip = self.apply()
+        self._personalise(slip)
+        self._use()
+        self._audit()
+
+    def set_up(self) -> None:
+        """All that comes before the card meets the phone. ALREADY_EXISTS when the folder is not empty."""
         if self._folder.exists() and any(self._folder.iterdir()):
             raise TsmError(ErrorCode.ALREADY_EXISTS, f"{self._folder} is not empty")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -113,19 +123,14 @@ class Story:
         self._enrol()
         self._register()
         self._open_doors()
-        self._prepare_card()
-        slip = self._apply()
-        self._personalise(slip)
-        self._use()
-        self._audit()
 
     # The scenes
 
     def _make_server(self) -> None:
-        with self._stage.step("The server, its keys, and certificates for all parties"):
+        with self.stage.step("The server, its keys, and certificates for all parties"):
             administration.initialise(self._data, self._folder / "tsm.kek", HOST, self._ports["tsm"])
-            self._server = administration.describe(self._data)
-            self._stage.say("administrator", "tsm", f"init: vault, store and parties' authority in {self._data}")
+            self.server = administration.describe(self._data)
+            self.stage.say("administrator", "tsm", f"init: vault, store and parties' authority in {self._data}")
             for party, role, name in (
                 (OPERATOR, "operator", "operator"),
                 (AUTHORITY, "authority", "authority"),
@@ -135,10 +140,10 @@ class Story:
                 (AUDITOR, "auditor", "auditor"),
             ):
                 self._certify(party, role, name)
-                self._stage.say(name, "administrator", f"certificate request, key kept in {self._folder / name}")
+                self.stage.say(name, "administrator", f"certificate request, key kept in {self._folder / name}")
 
     def _enrol(self) -> None:
-        with self._stage.step("Operator, certificate authority, provider and terminal are enrolled"):
+        with self.stage.step("Operator, certificate authority, provider and terminal are enrolled"):
             operator = {
                 "operator": OPERATOR,
                 "name": "Simulated Mobile",
@@ -164,27 +169,25 @@ class Story:
             }
             self._provider_said = self._make_party("provider", self._provider)
             self._admit("provider", self._provider_said)
-            terminal = {"terminal": TERMINAL, "municipality": "13101", "tsm_url": self._server["url"]}
+            terminal = {"terminal": TERMINAL, "municipality": "13101", "tsm_url": self.server["url"]}
             self._admit("terminal", self._make_party("terminal", terminal))
 
     def _register(self) -> None:
-        with self._stage.step("Cards and the load file are registered, the master key enters the vault"):
+        with self.stage.step("Cards and the load file are registered, the master key enters the vault"):
             phone = self._folder / "phone"
             phone.mkdir()
-            self._card_file = phone / "card.json"
-            delivery = factory.manufacture(self._folder / "factory", self._card_file)
+            self.card_file = phone / "card.json"
+            delivery = factory.manufacture(self._folder / "factory", self.card_file)
             self._iccid = delivery.iccid
-            self._stage.say("factory", "operator", f"a UICC, ICCID {self._iccid}, and its production file")
+            self.stage.say("factory", "operator", f"a UICC, ICCID {self._iccid}, and its production file")
             master_key = delivery.master_key_file.read_text()
             check = administration.import_master_key(self._data, OPERATOR, factory.KEY_SET, 1, master_key)
             delivery.master_key_file.unlink()
-            self._stage.say(
-                "operator", "tsm", f"master key {factory.KEY_SET}, check value {check}; its file is deleted"
-            )
+            self.stage.say("operator", "tsm", f"master key {factory.KEY_SET}, check value {check}; its file is deleted")
             administration.register_cards(self._data, OPERATOR, delivery.production_file.read_bytes())
-            self._stage.say("operator", "tsm", "the production file: 1 card registered")
+            self.stage.say("operator", "tsm", "the production file: 1 card registered")
             hashed = administration.register_load_file(self._data, PROVIDER, "1.0", APPLICATION, jpki_cap.build())
-            self._stage.say("provider", "tsm", f"the JPKI CAP file, hash {hashed[:16]}…")
+            self.stage.say("provider", "tsm", f"the JPKI CAP file, hash {hashed[:16]}…")
             self._my_number_card = self._folder / "terminal" / "my-number-card.json"
             mine = {
                 "name": self._citizen.name,
@@ -196,22 +199,22 @@ class Story:
             }
             options = ["--out", str(self._my_number_card)]
             self._run("authority", "my-number-card", options, stdin=json.dumps(mine))
-            self._stage.say("authority", "citizen", f"{self._citizen.name}'s My Number card, in the factory")
+            self.stage.say("authority", "citizen", f"{self._citizen.name}'s My Number card, in the factory")
 
     def _open_doors(self) -> None:
-        with self._stage.step("Everybody opens") as step:
-            self._stage.serve("tsm", ["api.cli", "serve", "--data", str(self._data)])
+        with self.stage.step("Everybody opens") as step:
+            self.stage.serve("tsm", ["api.cli", "serve", "--data", str(self._data)])
             provider = {
                 "certificate_fingerprint": self._provider_said["certificate_fingerprint"],
                 "transport_key": self._provider_said["transport_key"],
             }
             server = {
-                "tsm_url": self._server["url"],
-                "tsm_certificate_fingerprint": self._server["certificate_fingerprint"],
+                "tsm_url": self.server["url"],
+                "tsm_certificate_fingerprint": self.server["certificate_fingerprint"],
             }
             self._configure("authority", self._authority | server | {"providers": {PROVIDER: provider}})
             self._serve("authority")
-            more = {"authority_url": self._authority_said["url"], "mas_public_key": self._server["mas_public_key"]}
+            more = {"authority_url": self._authority_said["url"], "mas_public_key": self.server["mas_public_key"]}
             self._configure("provider", self._provider | server | more)
             self._serve("provider")
             relying_party = {
@@ -222,82 +225,85 @@ class Story:
             }
             self._make_party("relying-party", relying_party)
             self._serve("relying-party")
-            self._configure("phone", {"party_ca": self._server["party_ca"]}, with_tls=False)
-            self._auditor = Auditor(self._server["url"], self._tls("auditor"))
+            self._configure("phone", {"party_ca": self.server["party_ca"]}, with_tls=False)
+            self.auditor = Auditor(self.server["url"], self._tls("auditor"))
             self._count(step)
 
     def _prepare_card(self) -> None:
-        with self._stage.step("Through the phone: security domain, the provider's own keys, the JPKI applet") as step:
-            options = ["--card", str(self._card_file), "--site", self._stage.report.urls["provider"]]
+        with self.stage.step("Through the phone: security domain, the provider's own keys, the JPKI applet") as step:
+            options = ["--card", str(self.card_file), "--site", self.stage.report.urls["provider"]]
             last = self._follow(step, self._run_live("phone", "prepare", options))
-            self._stage.check("the mobile site finds the card ready", last == "ready")
+            self.stage.check("the mobile site finds the card ready", last == "ready")
             self._count(step)
 
-    def _apply(self) -> dict[str, Any]:
-        with self._stage.step(
+    def apply(self) -> dict[str, Any]:
+        with self.stage.step(
             "At the counter: the My Number card signs the application, the slip is handed out"
         ) as step:
             options = ["--card", str(self._my_number_card), "--iccid", self._iccid, "--provider", PROVIDER]
             began = time.perf_counter()
             pin = self._citizen.my_number_signature_pin + "\n"
             (said,) = self._run("terminal", "apply", options, stdin=pin)
-            self._stage.say("terminal", "tsm", "application, signed by the My Number card", since(began))
-            self._stage.say("tsm", "authority", "key pairs and certificates for user authentication and signature")
+            self.stage.say("terminal", "tsm", "application, signed by the My Number card", since(began))
+            self.stage.say("tsm", "authority", "key pairs and certificates for user authentication and signature")
             slip: dict[str, Any] = said["slip"]
             (self._folder / "terminal" / "slip.txt").write_text(slip["text"])
-            self._stage.show(slip["text"])
+            self.stage.show(slip["text"])
             self._credential = said["credential_id"]
             self._count(step)
             return slip
 
     def _personalise(self, slip: dict[str, Any]) -> None:
-        with self._stage.step("On the phone: access code, password and new PINs; the credential is written") as step:
-            typed = {
-                "accessCode": slip["access_code"],
-                "password": slip["password"],
-                "authenticationPin": self._citizen.authentication_pin,
-                "signaturePin": self._citizen.signature_pin,
-            }
-            options = ["--card", str(self._card_file), "--site", self._stage.report.urls["provider"]]
-            lines = self._run_live("phone", "personalise", options, stdin=json.dumps(typed))
+        with self.stage.step("On the phone: access code, password and new PINs; the credential is written") as step:
+            options = ["--card", str(self.card_file), "--site", self.stage.report.urls["provider"]]
+            lines = self._run_live("phone", "personalise", options, stdin=json.dumps(self.typed(slip)))
             last = self._follow(step, lines)
-            self._stage.check("the mobile site verified masSign and says: written", last == "written")
+            self.stage.check("the mobile site verified masSign and says: written", last == "written")
             self._count(step)
 
+    def typed(self, slip: dict[str, Any]) -> dict[str, str]:
+        """What the citizen types into the form on her phone."""
+        return {
+            "accessCode": slip["access_code"],
+            "password": slip["password"],
+            "authenticationPin": self._citizen.authentication_pin,
+            "signaturePin": self._citizen.signature_pin,
+        }
+
     def _use(self) -> None:
-        with self._stage.step("The credential is used: PIN, challenge, signature; the relying party verifies") as step:
-            options = ["--card", str(self._card_file), "--relying-party", self._stage.report.urls["relying-party"]]
+        with self.stage.step("The credential is used: PIN, challenge, signature; the relying party verifies") as step:
+            options = ["--card", str(self.card_file), "--relying-party", self.stage.report.urls["relying-party"]]
             typed = {"authenticationPin": self._citizen.authentication_pin}
             lines = list(self._run("phone", "use", options, stdin=json.dumps(typed)))
             for line in lines:
-                self._stage.say("phone", "relying party", f"signature of the card, {line['subject']}", line["ms"])
+                self.stage.say("phone", "relying party", f"signature of the card, {line['subject']}", line["ms"])
                 step.card_ms += line["card_ms"]
                 step.wire_ms += line["ms"]
                 step.exchanges += 1
-            self._stage.check("the relying party verified chain, validity and revocation", len(lines) == 1)
+            self.stage.check("the relying party verified chain, validity and revocation", len(lines) == 1)
             self._count(step)
 
     def _audit(self) -> None:
-        with self._stage.step("The auditor asks who did what, when, and why") as step:
+        with self.stage.step("The auditor asks who did what, when, and why") as step:
             began = time.perf_counter()
-            card, history = self._auditor.card(self._iccid)
-            self._stage.say("auditor", "tsm", f"domain tree, and {len(history)} events of this card", since(began))
-            self._stage.show_tree(domain_tree(card))
+            card, history = self.auditor.card(self._iccid)
+            self.stage.say("auditor", "tsm", f"domain tree, and {len(history)} events of this card", since(began))
+            self.stage.show_tree(domain_tree(card))
             for entry in history:
                 if entry["topic"] in EXPECTED and not entry["topic"].startswith(("session", "delegation")):
-                    self._stage.show_event(entry)
+                    self.stage.show_event(entry)
             self._verify(card, history)
             self._count(step)
-            self._auditor.close()
-        places = self._stage.report.places
+            self.auditor.close()
+        places = self.stage.report.places
         places["event log (SQLite)"] = str(self._data / "log.sqlite")
         places["read models (SQLite)"] = str(self._data / "views.sqlite")
-        places["the phone's card"] = str(self._card_file)
+        places["the phone's card"] = str(self.card_file)
         places["slip"] = str(self._folder / "terminal" / "slip.txt")
         places["logs of the processes"] = str(self._folder / "*.log")
 
     def _verify(self, card: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        check = self._stage.check
+        check = self.stage.check
         topics = [entry["topic"] for entry in history]
         check("every expected event is there, in its order", in_order(EXPECTED, topics))
         complete = all(e["actor"] and e["occurredAt"] and e["recordedAt"] and e["correlation"] for e in history)
@@ -314,7 +320,7 @@ class Story:
         (application,) = domain["applications"]
         personalized = (application["aid"], application["lifeCycle"]) == (APPLICATION, "PERSONALIZED")
         check("the JPKI applet is personalized", personalized)
-        check("no event is parked", self._auditor.parked() == [])
+        check("no event is parked", self.auditor.parked() == [])
 
     # How the storyteller works
 
@@ -325,10 +331,10 @@ class Story:
 
     def _tls(self, name: str) -> Tls:
         folder = self._folder / name
-        return Tls(folder / "cert.pem", folder / "key.pem", Path(self._server["party_ca"]))
+        return Tls(folder / "cert.pem", folder / "key.pem", Path(self.server["party_ca"]))
 
     def _configure(self, name: str, config: dict[str, Any], with_tls: bool = True) -> None:
-        tls = {"tls": {"certificate": "cert.pem", "key": "key.pem", "party_ca": self._server["party_ca"]}}
+        tls = {"tls": {"certificate": "cert.pem", "key": "key.pem", "party_ca": self.server["party_ca"]}}
         path = self._folder / name / "config.json"
         path.write_text(json.dumps(config | (tls if with_tls else {}), indent=2))
 
@@ -339,10 +345,10 @@ class Story:
 
     def _admit(self, role: str, description: dict[str, Any]) -> None:
         position = administration.enrol(self._data, role, json.dumps(description).encode())
-        self._stage.say(role, "administrator", f"enrolled at position {position}")
+        self.stage.say(role, "administrator", f"enrolled at position {position}")
 
     def _serve(self, name: str) -> None:
-        self._stage.serve(name, [*command(name, "serve"), "--folder", str(self._folder / name)])
+        self.stage.serve(name, [*command(name, "serve"), "--folder", str(self._folder / name)])
 
     def _run_live(self, name: str, what: str, options: Iterable[str] = (), stdin: str = "") -> Iterable[dict[str, Any]]:
         arguments = [*command(name, what), "--folder", str(self._folder / name), *options]
@@ -358,16 +364,16 @@ class Story:
             match line["step"]:
                 case "PAGE":
                     state = line["state"]
-                    self._stage.say("mobile site", "browser", f"page: {state}")
+                    self.stage.say("mobile site", "browser", f"page: {state}")
                 case "LAUNCH":
                     launched = f"LAUNCH, signed by {line['provider']}, reception {line['reception']}"
-                    self._stage.say("browser", "common app", launched)
+                    self.stage.say("browser", "common app", launched)
                 case "RE-ACCESS":
-                    self._stage.say("common app", "browser", f"RE-ACCESS {line['url']}")
+                    self.stage.say("common app", "browser", f"RE-ACCESS {line['url']}")
                 case "REPEAT":
-                    self._stage.say("common app", "tsm", f"repeats its request after {line['after']}")
+                    self.stage.say("common app", "tsm", f"repeats its request after {line['after']}")
                 case exchange:
-                    self._stage.say("common app", "tsm", f"{exchange} → {line['answer']}", line["ms"])
+                    self.stage.say("common app", "tsm", f"{exchange} → {line['answer']}", line["ms"])
                     server_ms = line["server_ms"] or 0.0
                     step.exchanges += 1
                     step.server_ms += server_ms
@@ -377,7 +383,7 @@ class Story:
 
     def _count(self, step: Step) -> None:
         """How many events the step has added, once no more come."""
-        position = self._auditor.position()
+        position = self.auditor.position()
         step.events, self._position = position - self._position, position
 
 
