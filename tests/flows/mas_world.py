@@ -63,6 +63,7 @@ class World:
     folder: object
     limits: Limits = LIMITS
     clock: Clock = field(default_factory=Clock)
+    fingerprints: dict[str, str] = field(default_factory=dict)  # of the parties' certificates
 
     def __post_init__(self):
         self.vault = SoftwareVault.create(self.folder / "vault", self.folder / "kek")
@@ -90,7 +91,7 @@ class World:
             OperatorEnrolled(
                 operator=OPERATOR,
                 name="Operator",
-                certificate_fingerprint="00" * 32,
+                certificate_fingerprint=self.fingerprints.get(OPERATOR, "00" * 32),
                 public_key=self.vault.public_key(f"test/{OPERATOR}").hex(),
                 signing_key=f"test/{OPERATOR}",
                 return_urls=(RETURN_URLS[OPERATOR],),
@@ -101,7 +102,7 @@ class World:
             ProviderEnrolled(
                 provider=PROVIDER,
                 name="Provider",
-                certificate_fingerprint="11" * 32,
+                certificate_fingerprint=self.fingerprints.get(PROVIDER, "11" * 32),
                 public_key=self.vault.public_key(f"test/{PROVIDER}").hex(),
                 transport_key="",
                 notify_url="https://sp.example/notify",
@@ -180,7 +181,7 @@ class World:
         """PUT KEY of the provider's own keys, version 2."""
         old, new = f"card/{ICCID}/{DOMAIN}/01", f"card/{ICCID}/{DOMAIN}/02"
         self.vault.generate_aes_key_set(new)
-        keys = tuple(EncryptedKey(b"\x10" + k.encrypted, k.check_value) for k in self.vault.wrap_key_set(new, old))
+        keys = tuple(EncryptedKey(k.encrypted, k.check_value) for k in self.vault.wrap_key_set(new, old))
         return PutKey(0, 2, keys).apdu()
 
     # What happened
