@@ -73,7 +73,7 @@ def facts_of(
 ) -> list[Fact]:
     match command:
         case InstallForInstall():
-            return [installed(domain, command)]
+            return [installed(card, domain, command)]
         case PutKey():
             check_values = tuple(key.check_value.hex() for key in command.keys)
             return [keys_put(card(), domain, command.new_key_version, check_values, provisional=False)]
@@ -85,17 +85,21 @@ def facts_of(
             return []
 
 
-def installed(domain: str, install: InstallForInstall) -> Fact:
-    """INSTALL [for install]: a security domain, or an application that belongs to this one."""
+def installed(card: Callable[[], Card], domain: str, install: InstallForInstall) -> Fact:
+    """INSTALL [for install]: a security domain below this one, or an application.
+
+    An application belongs to the domain of its load file.
+    """
     aid, privileges = hex_aid(install.application_aid), install.privileges.hex()
     life_cycle = LifeCycle.SELECTABLE if install.make_selectable else LifeCycle.INSTALLED
     if install.privileges[0] & SECURITY_DOMAIN:
         return SecurityDomainCreated(domain=aid, parent=domain, privileges=privileges, life_cycle=life_cycle)
+    load_file = card().load_files.get(hex_aid(install.load_file_aid))
     return ApplicationInstalled(
         application=aid,
         module=hex_aid(install.module_aid),
         load_file=hex_aid(install.load_file_aid),
-        domain=domain,
+        domain=load_file.domain if load_file else domain,
         privileges=privileges,
         life_cycle=life_cycle,
     )

@@ -140,7 +140,7 @@ class Deployments:
         wrapped = self._vault.wrap_key_set(ref, under=card.domain(card.isd).key)
         keys = tuple(EncryptedKey(key.encrypted, key.check_value) for key in wrapped)
         groupings = key_dgis(PROVISIONAL_VERSION, keys)
-        blocks = store_data_blocks(groupings, max_command_data(LEVEL), encrypted=True)
+        blocks = store_data_blocks(groupings, max_command_data(LEVEL), encrypted=False)  # but the keys within are
         target = InstallForPersonalization(bytes.fromhex(domain))
         return [target.apdu(), *(block.apdu() for block in blocks)]
 
