@@ -328,6 +328,15 @@ def test_after_the_rotation_the_applet_is_asked_for_and_then_the_card_is_ready(w
     assert len(world.tsm.delegations) == 1
 
 
+def test_the_provisional_keys_are_forgotten_once_they_are_replaced(world: World) -> None:
+    world.tsm.domain_exists = True
+    world.visit(f"/mobile/prepare?iccid={ICCID}")
+    provisional = f"card/{ICCID}/{DOMAIN}/01"
+    assert world.keys.has(provisional)
+    world.notify(1, data=b"\x02" + b"".join(check_values(world.new_keys())))
+    assert not world.keys.has(provisional)
+
+
 def test_a_rotation_that_nobody_confirmed_is_done_again(world: World) -> None:
     world.tsm.domain_exists = True
     world.visit(f"/mobile/prepare?iccid={ICCID}")

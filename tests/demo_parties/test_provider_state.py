@@ -110,9 +110,9 @@ def test_the_file_does_not_hold_the_visits_token(state: State, tmp_path: Path) -
 
 
 def test_a_card_keeps_the_number_from_which_its_keys_are_derived(state: State) -> None:
-    state.meet_card(ICCID, "00" * 10)
-    state.meet_card(ICCID, "00" * 10)
+    state.meet_card(ICCID, "00" * 10, 1)
+    state.meet_card(ICCID, "00" * 10, 1)
     state.own_keys_put(ICCID, 2)
     assert (state.card(ICCID).diversification, state.card(ICCID).key_version) == ("00" * 10, 2)
     with refused(ErrorCode.CONFLICT):
-        state.meet_card(ICCID, "11" * 10)
+        state.meet_card(ICCID, "11" * 10, 1)

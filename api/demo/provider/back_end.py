@@ -91,7 +91,7 @@ class BackEnd:
             provisional = await self._tsm.provisional_keys(iccid)
             if provisional is not None:
                 self._keys.take_provisional(iccid, provisional)
-                self.state.meet_card(iccid, provisional.diversification)
+                self.state.meet_card(iccid, provisional.diversification, provisional.key_version)
                 return await self._rotate(iccid, provisional.key_version)
         deployment = await self._tsm.deploy(iccid, f"{self._url}/mobile/prepare")
         if deployment.done:
@@ -164,6 +164,7 @@ class BackEnd:
             return False
         if reception.purpose is Purpose.ROTATION and self._proves_rotation(reception, notification):
             self.state.own_keys_put(reception.iccid, OWN_VERSION)
+            self._keys.forget_provisional(Iccid(reception.iccid), self.state.card(reception.iccid).provisional_version)
         return True
 
     def _proves_rotation(self, reception: Reception, notification: NotificationRequest) -> bool:

@@ -6,7 +6,6 @@ access codes and keys are never written.
 
 import hashlib
 import secrets
-import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import ReceptionNumber
+from tsm.keys.database import open_database
 
 JAPAN = timezone(timedelta(hours=9), "JST")
 VISIT_LIFE = timedelta(hours=1)
@@ -24,7 +24,8 @@ NORMAL = 0x9000
 TABLES = """
 CREATE TABLE IF NOT EXISTS visit (token TEXT PRIMARY KEY, iccid TEXT NOT NULL, begun_at TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS card (
-    iccid TEXT PRIMARY KEY, diversification TEXT NOT NULL, key_version INTEGER NOT NULL DEFAULT 0
+    iccid TEXT PRIMARY KEY, diversification TEXT NOT NULL, provisional_version INTEGER NOT NULL,
+    key_version INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS reception (
     number TEXT PRIMARY KEY, iccid TEXT NOT NULL, purpose TEXT NOT NULL, credential TEXT NOT NULL,
@@ -50,7 +51,8 @@ class KnownCard:
     """What we know of a card."""
 
     diversification: str  # hex; "" for a card that we never met
-    key_version: int  # of our own keys in our domain; 0 while there are none
+    provisional_version: int = 0  # of the keys that the operator gave our domain
+    key_version: int = 0  # of our own keys in our domain; 0 while there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ class State:
     """The provider's records in one file. Safe to use from several threads."""
 
     def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + TABLES)
+        self._database = open_database(path)
+        self._database.executescript(TABLES)
         self._lock = threading.Lock()
         self._clock = clock
 
@@ -90,6 +92,7 @@ class State:
     def begin_visit(self, iccid: str) -> str:
         """A token for the browser's cookie; only its hash is kept."""
         token = secrets.token_hex(16)
+        self._execute("DELETE FROM visit WHERE begun_at <= ?", (self._clock() - VISIT_LIFE).isoformat())
         self._execute("INSERT INTO visit VALUES (?, ?, ?)", _hash(token), iccid, self._now())
         return token
 
@@ -103,15 +106,18 @@ class State:
 
     # --- cards: whose keys are in our domain ---
 
-    def meet_card(self, iccid: str, diversification: str) -> None:
+    def meet_card(self, iccid: str, diversification: str, provisional_version: int) -> None:
         """Remember from what a card's own keys are derived; CONFLICT when it was something else before."""
-        self._execute("INSERT OR IGNORE INTO card (iccid, diversification) VALUES (?, ?)", iccid, diversification)
+        self._execute(
+            "INSERT OR IGNORE INTO card (iccid, diversification, provisional_version) VALUES (?, ?, ?)",
+            iccid, diversification, provisional_version,
+        )  # fmt: skip
         if self.card(iccid).diversification != diversification:
             raise TsmError(ErrorCode.CONFLICT, "another diversification than before")
 
     def card(self, iccid: str) -> KnownCard:
-        row = self._one("SELECT diversification, key_version FROM card WHERE iccid = ?", iccid)
-        return KnownCard(row[0], int(row[1])) if row else KnownCard("", 0)
+        row = self._one("SELECT diversification, provisional_version, key_version FROM card WHERE iccid = ?", iccid)
+        return KnownCard(row[0], int(row[1]), int(row[2])) if row else KnownCard("")
 
     def own_keys_put(self, iccid: str, key_version: int) -> None:
         self._execute("UPDATE card SET key_version = ? WHERE iccid = ?", key_version, iccid)
