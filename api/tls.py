@@ -41,6 +41,13 @@ class PartyProtocol(HttpToolsProtocol):
         tls = transport.get_extra_info("ssl_object")
         self.client_cert_der = tls.getpeercert(binary_form=True) if tls else None
 
+    def shutdown(self) -> None:
+        """The server stops: an idle client that keeps its connection will not answer a TLS farewell."""
+        idle = self.cycle is None or self.cycle.response_complete
+        super().shutdown()
+        if idle:
+            self.transport.abort()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {"tls": {"client_cert_der": self.client_cert_der}}

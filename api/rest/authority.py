@@ -53,7 +53,7 @@ class AuthorityRoutes:
         await aside(
             self._issuance.key_copies_destroyed,
             caller.party,
-            request.path_params["credential"],
+            str(request.path_params["credential"]),  # the route gives a UUID
             receipts,
             request_id(request),
         )
