@@ -16,7 +16,7 @@ from tsm.application import Tsm
 from tsm.model.event import Event
 
 PAGE = 500  # events
-TICK = 0.5  # seconds between rounds when nothing happens
+TICK = 0.2  # seconds between rounds when nothing happens
 KEEP_EVERY = 1.0  # seconds between writes of the position
 PAUSE = 1.0  # seconds after a fault
 log = logging.getLogger(__name__)

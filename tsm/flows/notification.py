@@ -21,7 +21,6 @@ from typing import NamedTuple, Protocol
 from tsm.application import Change, Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.follower import Follower, StoredPosition
-from tsm.identifiers import ReceptionNumber
 from tsm.mas.messages import NotificationRequest, NotificationResponse
 from tsm.mas.status import Status
 from tsm.model import delegation as delegations
@@ -66,8 +65,7 @@ def notification_payload(
     A command has one response, so iRespApduNum is its order.
     """
     notice = Notice(accepted.provider, accepted.reception, order)
-    reception = ReceptionNumber(accepted.reception)
-    message = NotificationRequest(reception, order, order, status, status_word, data, status.info)
+    message = NotificationRequest(accepted.reception, order, order, status, status_word, data, status.info)
     return {(notice.stream, REQUEST): message.encode()}
 
 

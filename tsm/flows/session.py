@@ -206,9 +206,10 @@ class SessionService:
         INVALID_INPUT. Whatever goes wrong with the card is no error here: DISCONNECT and END follow, and the signed
         status says what it was.
         """
+        content = content_sha256(request)
         if request.process is Process.START:
-            return decided(lambda: self._start(request, request_id))
-        return decided(lambda: self._continue(request, cookie, request_id))
+            return decided(lambda: self._start(request, content, request_id))
+        return decided(lambda: self._continue(request, content, cookie, request_id))
 
     async def acknowledgements(self, cookie: str) -> None:
         """Before END: wait until the party has acknowledged all results, `notify_limit_seconds` at most."""
@@ -223,7 +224,7 @@ class SessionService:
             return False
         return len(delegation.state.notified) < session.state.executed
 
-    def _start(self, request: LinkRequest, request_id: str) -> Answer:
+    def _start(self, request: LinkRequest, content: str, request_id: str) -> Answer:
         """START: the party's signature opens the session (MC-05 2.3, authentication of the service provider)."""
         party = self._party(request.provider)
         bound = Cookie(request.provider, request.reception, 0, self._random(TOKEN_SIZE).hex())
@@ -233,7 +234,7 @@ class SessionService:
         verify = partial(verify_signature, party.public_key)
         signed_return_url(verify, party.id, request.reception, party.return_urls, self.mas_url, request.signature)
         if loaded.state is not None and loaded.state.answers == 1 and not loaded.state.over:
-            return self._repeated(loaded.state, bound, request)
+            return self._repeated(loaded.state, bound, content)
         accepted = delegation.refuse_unless_open(now).accepted
         if loaded.state is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
@@ -248,7 +249,7 @@ class SessionService:
             token_sha256=token_sha256(bound.token),
             expires_at=now + self._idle,
         )
-        answer = self._kept_answer(request, bound, LinkResponse(Return.CONNECT))
+        answer = kept_answer(content, bound, LinkResponse(Return.CONNECT))
         stream = sessions.stream(bound.provider, bound.reception)
         self._tsm.commit(
             Change(stream, loaded.version, [started]),
@@ -258,11 +259,11 @@ class SessionService:
         )
         return Answer(answer.body, answer.cookie)
 
-    def _continue(self, request: LinkRequest, cookie: str, request_id: str) -> Answer:
+    def _continue(self, request: LinkRequest, content: str, cookie: str, request_id: str) -> Answer:
         bound = Cookie.parse(cookie)
         loaded, session = self._bound_session(bound, request)
         if bound.step == session.answers - 1:
-            return self._repeated(session, bound, request)
+            return self._repeated(session, bound, content)
         now = self._clock()
         if session.expired or now >= session.expires_at:
             raise TsmError(ErrorCode.SESSION_EXPIRED, "silent for too long")
@@ -276,13 +277,13 @@ class SessionService:
             self._random,
             self._idle,
             request,
-            content_sha256(request),
+            content,
             now,
             session,
             delegation.state,
         )
         response = exchange.answer()
-        answer = self._kept_answer(request, bound, response)
+        answer = kept_answer(content, bound, response)
         self._commit(exchange, loaded, delegation, answer, request_id)
         return Answer(answer.body, "" if response.process is Return.END else answer.cookie)
 
@@ -324,13 +325,8 @@ class SessionService:
             raise TsmError(ErrorCode.UNKNOWN_SESSION, "another token")
         return loaded, loaded.state
 
-    def _kept_answer(self, request: LinkRequest, bound: Cookie, response: LinkResponse) -> KeptAnswer:
-        following = bound._replace(step=bound.step + 1)
-        return KeptAnswer(content_sha256(request), response.encode(), following.encode())
-
-    def _repeated(self, session: Session, bound: Cookie, request: LinkRequest) -> Answer:
+    def _repeated(self, session: Session, bound: Cookie, content: str) -> Answer:
         """The answer that was given before; WRONG_ORDER when the request was another."""
-        content = content_sha256(request)
         if session.ended is not None:
             if session.ended.request_sha256 == content:
                 return Answer(LinkResponse(Return.END, mas_sign=session.ended.mas_sign).encode(), "")
@@ -421,6 +417,11 @@ def decided(decide: Callable[[], Result]) -> Result:
 def acceptance(accepted: DelegationAccepted) -> DelegationResponse:
     """The answer to DELEGATE: the first and every later one."""
     return DelegationResponse(Status.OK, "", accepted.received_at.strftime(DATE_FORMAT))
+
+
+def kept_answer(content: str, bound: Cookie, response: LinkResponse) -> KeptAnswer:
+    """An answer with the cookie that the next request brings."""
+    return KeptAnswer(content, response.encode(), bound._replace(step=bound.step + 1).encode())
 
 
 def context_of(

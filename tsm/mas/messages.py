@@ -232,7 +232,7 @@ class LinkResponse:
 class NotificationRequest:
     """NOTIFY (tables 1-17 and 1-18): the result of one delegated command, or of a session that failed (order 0)."""
 
-    reception: ReceptionNumber
+    reception: str
     order: int
     response_number: int
     status: str
