@@ -17,7 +17,7 @@ import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import partial, reduce
 from hashlib import sha256
 from uuid import UUID
 
@@ -146,7 +146,8 @@ class Issuance:
         Errors that are recorded and final: BAD_SIGNATURE for a certificate without its key, CERTIFICATE_INVALID,
         CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED. To be repeated with the same application: UPSTREAM_UNAVAILABLE,
         REVOCATION_UNKNOWN, CONFLICT. WRONG_ORDER when the challenge is not ours, too old or used: take a new one.
-        UNKNOWN_CARD, UNKNOWN_SERVICE_PROVIDER and INVALID_INPUT for a document that names what is not here.
+        ALREADY_EXISTS when the same application, sent at the same time, got the slip. UNKNOWN_CARD,
+        UNKNOWN_SERVICE_PROVIDER and INVALID_INPUT for a document that names what is not here.
         """
         case = self._case(signed, counter)
         try:
@@ -240,7 +241,7 @@ class Issuance:
         loaded = self._credential(case.credential)
         drawn = self._tsm.load(access_codes.stream(index), access_codes.evolve)
         facts = credentials.issue(loaded.state, issued)
-        known = credentials.evolve(loaded.state, issued)
+        known = reduce(credentials.evolve, facts, loaded.state)
         slip = access_codes.hand_out(drawn.state, case.credential, until, TRIES)
         changes = [
             Change(case.stream, loaded.version, [*facts, *credentials.hand_out_slip(known)]),
@@ -318,8 +319,7 @@ class Issuance:
         for receipt in receipts:
             kind = verified_receipt(receipt, credential, loaded.state.issued, enrolled)
             news = credentials.destroy_key_copy(state, kind, sha256(receipt.statement + receipt.signature).hexdigest())
-            for fact in news:
-                state = credentials.evolve(state, fact)
+            state = reduce(credentials.evolve, news, state)
             facts += news
         context = context_of(credential, loaded.state.applied, f"authority:{authority}", "authority", request_id)
         change = Change(credentials.stream(credential), loaded.version, facts)
