@@ -96,6 +96,9 @@ class Citizen(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
     authentication_pin: str
     signature_pin: str
 
+    def __repr__(self) -> str:
+        return "Citizen(..)"
+
 
 class Desk:
     """The authority's routes. RSA takes its time, so everything that signs or makes keys runs in a worker thread."""

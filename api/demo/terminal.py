@@ -57,6 +57,9 @@ class Slip(msgspec.Struct, frozen=True, rename="camel"):
     expires_at: str
     text: str
 
+    def __repr__(self) -> str:
+        return "Slip(..)"
+
 
 class Accepted(msgspec.Struct, frozen=True, rename="camel"):
     """The answer to POST /counter/applications."""
