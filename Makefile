@@ -5,7 +5,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo serve test lint bench lock schema clean
 demo: $(READY) ; $(VENV)/bin/tsm demo $(ARGS)
-serve: $(READY) ; $(VENV)/bin/tsm serve $(ARGS)
+serve: $(READY)
+	$(VENV)/bin/tsm init --if-missing
+	$(VENV)/bin/tsm serve $(ARGS)
 test: $(READY) ; $(VENV)/bin/python -m pytest $(ARGS)
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -113,6 +113,7 @@ class Report:
     folder: str = ""
     steps: list[Step] = field(default_factory=list)
     checks: dict[str, bool] = field(default_factory=dict)
+    subjects: dict[str, str] = field(default_factory=dict)  # card and credential of the story
     places: dict[str, str] = field(default_factory=dict)
     urls: dict[str, str] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ import secrets
 import socket
 import string
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,14 @@ class Citizen(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
         )
 
 
+def read_citizen(file: Path) -> Citizen:
+    """INVALID_INPUT for anything but a citizen; the words of the file are not repeated."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Citizen)
+    except (OSError, msgspec.MsgspecError):
+        raise TsmError(ErrorCode.INVALID_INPUT, f"{file} does not describe a citizen") from None
+
+
 def drawn(alphabet: str, length: int) -> str:
     return "".join(secrets.choice(alphabet) for _ in range(length))
 
@@ -81,7 +89,7 @@ def drawn(alphabet: str, length: int) -> str:
 def tell(folder: Path | None, citizen_file: Path | None, as_json: bool, keep: bool) -> int:
     """The whole story; the exit code. 0 only if all of it was verified."""
     place = (folder or Path("data") / f"demo-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}").resolve()
-    citizen = msgspec.json.decode(citizen_file.read_bytes(), type=Citizen) if citizen_file else Citizen()
+    citizen = read_citizen(citizen_file) if citizen_file else Citizen()
     stage = Stage(place, as_json)
     try:
         story = Story(stage, place, citizen.with_pins())
@@ -179,6 +187,7 @@ class Story:
             self.card_file = phone / "card.json"
             delivery = factory.manufacture(self._folder / "factory", self.card_file)
             self._iccid = delivery.iccid
+            self.stage.report.subjects["iccid"] = self._iccid
             self.stage.say("factory", "operator", f"a UICC, ICCID {self._iccid}, and its production file")
             master_key = delivery.master_key_file.read_text()
             check = administration.import_master_key(self._data, OPERATOR, factory.KEY_SET, 1, master_key)
@@ -250,6 +259,7 @@ class Story:
             (self._folder / "terminal" / "slip.txt").write_text(slip["text"])
             self.stage.show(slip["text"])
             self._credential = said["credential_id"]
+            self.stage.report.subjects["credential"] = self._credential
             self._count(step)
             return slip
 
@@ -358,33 +368,56 @@ class Story:
         return list(self._run_live(name, what, options, stdin))
 
     def _follow(self, step: Step, lines: Iterable[dict[str, Any]]) -> str:
-        """Tell what the phone does, line by line; the state of the page on which it ended."""
-        state = ""
+        """Tell what the phone does, as it does it; the state of the page on which it ended.
+
+        The exchanges of one kind that follow each other are told in one line.
+        """
+        state, said, times = "", "", list[float]()
+
+        def tell_exchanges() -> None:
+            if times:
+                count = f"  ({len(times)} exchanges)" if len(times) > 1 else ""
+                self.stage.say("common app", "MAS", said + count, sum(times))
+                times.clear()
+
         for line in lines:
             match line["step"]:
-                case "PAGE":
-                    state = line["state"]
-                    self.stage.say("mobile site", "browser", f"page: {state}")
-                case "LAUNCH":
-                    launched = f"LAUNCH, signed by {line['provider']}, reception {line['reception']}"
-                    self.stage.say("browser", "common app", launched)
-                case "RE-ACCESS":
-                    self.stage.say("common app", "browser", f"RE-ACCESS {line['url']}")
-                case "REPEAT":
-                    self.stage.say("common app", "tsm", f"repeats its request after {line['after']}")
+                case "PAGE" | "LAUNCH" | "RE-ACCESS" | "REPEAT" as what:
+                    tell_exchanges()
+                    self.stage.say(*TOLD[what](line))
+                    state = line.get("state", state)
                 case exchange:
-                    self.stage.say("common app", "tsm", f"{exchange} → {line['answer']}", line["ms"])
-                    server_ms = line["server_ms"] or 0.0
-                    step.exchanges += 1
-                    step.server_ms += server_ms
-                    step.wire_ms += line["ms"] - server_ms
-                    step.card_ms += line["card_ms"]
+                    now = f"{exchange} → {line['answer']}"
+                    if now != said:
+                        tell_exchanges()
+                    said = now
+                    times.append(line["ms"])
+                    count_exchange(step, line)
+        tell_exchanges()
         return state
 
     def _count(self, step: Step) -> None:
         """How many events the step has added, once no more come."""
         position = self.auditor.position()
         step.events, self._position = position - self._position, position
+
+
+TOLD: dict[str, Callable[[dict[str, Any]], tuple[str, str, str]]] = {
+    "PAGE": lambda line: ("mobile site", "browser", f"page: {line['state']}"),
+    "LAUNCH": lambda line: (
+        "browser", "common app", f"LAUNCH, signed by {line['provider']}, reception {line['reception']}",
+    ),
+    "RE-ACCESS": lambda line: ("common app", "browser", f"RE-ACCESS {line['url']}, with masSign"),
+    "REPEAT": lambda line: ("common app", "MAS", f"repeats its request after {line['after']}"),
+}  # fmt: skip
+
+
+def count_exchange(step: Step, line: dict[str, Any]) -> None:
+    server_ms = line["server_ms"] or 0.0
+    step.exchanges += 1
+    step.server_ms += server_ms
+    step.wire_ms += line["ms"] - server_ms
+    step.card_ms += line["card_ms"]
 
 
 def command(name: str, what: str) -> list[str]:
