@@ -1,7 +1,7 @@
 """Command and response APDUs (ISO/IEC 7816-3 section 12.1), and the status words we meet."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Self
 
@@ -10,8 +10,8 @@ from tsm.errors import ErrorCode, TsmError
 Transmit = Callable[[bytes], bytes]
 """The seam to a card: a command APDU in, a response APDU out."""
 
-SHORT_DATA = 0xFF
-SHORT_LE = 0x100
+SHORT_DATA, EXTENDED_DATA = 0xFF, 0xFFFF
+SHORT_LE, EXTENDED_LE = 0x100, 0x10000
 
 
 class StatusWord(IntEnum):
@@ -47,14 +47,23 @@ class StatusWord(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommandApdu:
-    """A command. `le` is the number of octets expected: None for none, 256 for as many as a short answer holds."""
+    """A command. `le` is the number of octets expected: None for none, 256 for as many as a short answer holds.
+
+    INVALID_INPUT when a field is out of range. Data do not show in `repr`: they may be a PIN.
+    """
 
     cla: int
     ins: int
     p1: int
     p2: int
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
     le: int | None = None
+
+    def __post_init__(self) -> None:
+        header = self.cla | self.ins | self.p1 | self.p2  # beyond one octet, or negative, when one of them is
+        expected = 1 if self.le is None else self.le
+        if not (0 <= header <= 0xFF and 0 < expected <= EXTENDED_LE and len(self.data) <= EXTENDED_DATA):
+            raise TsmError(ErrorCode.INVALID_INPUT, "a field of a command is out of range")
 
     @property
     def header(self) -> bytes:
@@ -68,8 +77,6 @@ class CommandApdu:
         return self.header + lc + (b"" if self.le is None else bytes([self.le & 0xFF]))
 
     def _encode_extended(self) -> bytes:
-        if len(self.data) > 0xFFFF or (self.le or 0) > 0x10000:
-            raise TsmError(ErrorCode.INVALID_INPUT, "longer than an APDU may be")
         lc = len(self.data).to_bytes(2, "big") + self.data if self.data else b""
         le = b"" if self.le is None else (self.le & 0xFFFF).to_bytes(2, "big")
         return self.header + b"\x00" + lc + le
@@ -95,11 +102,11 @@ def _body(body: bytes) -> tuple[bytes, int | None]:
     if body[0]:
         return _data_and_le(body[1:], body[0], 1, SHORT_LE)
     if len(body) == 3:
-        return b"", int.from_bytes(body[1:], "big") or 0x10000
+        return b"", int.from_bytes(body[1:], "big") or EXTENDED_LE
     length = int.from_bytes(body[1:3], "big")
     if not length:
         raise TsmError(ErrorCode.INVALID_INPUT, "Lc is zero")
-    return _data_and_le(body[3:], length, 2, 0x10000)
+    return _data_and_le(body[3:], length, 2, EXTENDED_LE)
 
 
 def _data_and_le(rest: bytes, length: int, le_octets: int, maximum: int) -> tuple[bytes, int | None]:
@@ -112,10 +119,14 @@ def _data_and_le(rest: bytes, length: int, le_octets: int, maximum: int) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class ResponseApdu:
-    """An answer: data and status word."""
+    """An answer: data and status word. INVALID_INPUT for a status word of other than two octets."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     sw: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sw <= 0xFFFF:
+            raise TsmError(ErrorCode.INVALID_INPUT, "a status word has two octets")
 
     @property
     def ok(self) -> bool:

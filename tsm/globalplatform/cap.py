@@ -8,6 +8,7 @@ whether Descriptor is changes the hash, so the caller says.
 import io
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Self
 
@@ -40,6 +41,17 @@ LOAD_ORDER = (
 )  # fmt: skip
 LARGEST_FILE = 1 << 20  # octets: more than any card holds
 MOST_BLOCKS = 256
+AID_LENGTHS = range(5, 17)
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+)
 JAVACARD_FRAMEWORK = bytes.fromhex("A0000000620101")
 
 
@@ -58,7 +70,8 @@ class CapFile:
         if not components.keys() >= {HEADER, DIRECTORY} or components[HEADER][3:7] != MAGIC:
             raise TsmError(ErrorCode.INVALID_INPUT, "not a CAP file")
         made = cls(components)
-        made.package_aid, made.applet_aids  # noqa: B018  both must be readable
+        if any(len(aid) not in AID_LENGTHS for aid in (made.package_aid, *made.applet_aids)):
+            raise TsmError(ErrorCode.INVALID_INPUT, "an AID has 5 to 16 octets")
         return made
 
     @property
@@ -98,7 +111,7 @@ def from_zip(data: bytes) -> dict[int, bytes]:
                 if entry.file_size > LARGEST_FILE or tag in components:
                     raise TsmError(ErrorCode.INVALID_INPUT, "a component is too large or there twice")
                 components[tag] = checked(tag, archive.read(entry))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except DAMAGED as error:
         raise TsmError(ErrorCode.INVALID_INPUT, "not a CAP file: the archive is damaged") from error
     return components
 
@@ -129,8 +142,8 @@ def load_file(block: bytes) -> bytes:
 def load_commands(block: bytes, size: int) -> list[Load]:
     """A load file data block as LOAD commands of at most `size` octets each."""
     whole = load_file(block)
-    parts = [whole[at : at + size] for at in range(0, len(whole), size)]
-    if len(parts) > MOST_BLOCKS:
+    parts = [whole[at : at + size] for at in range(0, len(whole), max(size, 1))]
+    if len(parts) > MOST_BLOCKS or size < 1:
         raise TsmError(ErrorCode.INVALID_INPUT, "more blocks than LOAD can number")
     return [Load(number, part, last=number == len(parts) - 1) for number, part in enumerate(parts)]
 

@@ -9,13 +9,14 @@ from typing import Protocol, Self
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.apdu import CommandApdu
-from tsm.globalplatform.tlv import ber_lv, lv, parse_length, take, tlv
+from tsm.globalplatform.tlv import ber_lv, find, lv, octets, parse_length, parse_tlvs, take, tlv
 
-PROPRIETARY, SECURE = 0x80, 0x84  # CLA: GlobalPlatform, and GlobalPlatform with secure messaging
+INTERINDUSTRY, PROPRIETARY, SECURE = 0x00, 0x80, 0x84  # CLA: ISO/IEC 7816, GlobalPlatform, with secure messaging
 ALL_THAT_FITS = 0x100  # Le 00
 AES = 0x88  # key type (table 11-16)
-CHECK_VALUE_SIZE = 3
+AES_128, AES_BLOCK = 16, 16  # octets
 LOAD_FILE_DATA_BLOCK = 0xC4
+AID_FILTER, TAG_LIST = 0x4F, 0x5C
 
 
 class Command(Protocol):
@@ -32,7 +33,7 @@ class Select:
     next: bool = False
 
     def apdu(self) -> CommandApdu:
-        return CommandApdu(0x00, 0xA4, 0x04, 0x02 if self.next else 0x00, self.aid, ALL_THAT_FITS)
+        return CommandApdu(INTERINDUSTRY, 0xA4, 0x04, 0x02 if self.next else 0x00, self.aid, ALL_THAT_FITS)
 
     @classmethod
     def parse(cls, apdu: CommandApdu) -> Self:
@@ -176,16 +177,28 @@ class Load:
 class EncryptedKey:
     """A key data field of PUT KEY (table 11-68 and Amendment D section 7.2): under the DEK, with its check value.
 
-    `encrypted` is what stands after the component's length: with the octet of the key's length in front (the form of
-    Amendment D) or without (which cards and tools in the field use too).
+    Two encodings are in use. Amendment D puts the key's length in octets in front of the encrypted key; None leaves it
+    out, as other cards want it whose keys fill whole blocks. Cards should take both.
     """
 
     encrypted: bytes = field(repr=False)
     check_value: bytes
     kind: int = AES
+    key_length: int | None = AES_128
 
     def encode(self) -> bytes:
-        return bytes([self.kind]) + lv(self.encrypted) + lv(self.check_value)
+        length = b"" if self.key_length is None else octets(self.key_length)
+        return octets(self.kind) + lv(length + self.encrypted) + lv(self.check_value)
+
+    @classmethod
+    def parse(cls, data: bytes, at: int) -> tuple[Self, int]:
+        """A key data field from `at` on, and where it ends. An octet more than whole blocks is the key's length."""
+        kind = take(data, at, 1)[0]
+        component, at = field_at(data, at + 1)
+        check_value, at = field_at(data, at)
+        if len(component) % AES_BLOCK == 1:
+            return cls(component[1:], check_value, kind, component[0]), at
+        return cls(component, check_value, kind, None), at
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +212,7 @@ class PutKey:
 
     def apdu(self) -> CommandApdu:
         more = 0x80 if len(self.keys) > 1 else 0x00
-        data = bytes([self.new_key_version]) + b"".join(key.encode() for key in self.keys)
+        data = octets(self.new_key_version) + b"".join(key.encode() for key in self.keys)
         return CommandApdu(PROPRIETARY, 0xD8, self.key_version, more | self.key_identifier, data, ALL_THAT_FITS)
 
     @classmethod
@@ -207,16 +220,14 @@ class PutKey:
         expect(apdu.p1 <= 0x7F and len(apdu.data) > 1, "PUT KEY")
         keys, at = [], 1
         while at < len(apdu.data):
-            kind = apdu.data[at]
-            encrypted, at = field_at(apdu.data, at + 1)
-            check_value, at = field_at(apdu.data, at)
-            keys.append(EncryptedKey(encrypted, check_value, kind))
-        expect(len(keys) == 1 or bool(apdu.p2 & 0x80), "PUT KEY")
+            key, at = EncryptedKey.parse(apdu.data, at)
+            keys.append(key)
+        expect((len(keys) > 1) == bool(apdu.p2 & 0x80), "PUT KEY")
         return cls(apdu.p1, apdu.data[0], tuple(keys), apdu.p2 & 0x7F)
 
     def answer(self) -> bytes:
         """What the card answers: the new version and the check values (section 11.8.3.1)."""
-        return bytes([self.new_key_version]) + b"".join(key.check_value for key in self.keys)
+        return octets(self.new_key_version) + b"".join(key.check_value for key in self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,18 +260,18 @@ class GetStatus:
     scope: int
     aid: bytes = b""  # as much of it as must fit
     next: bool = False
+    tag_list: bytes = b""  # tags wanted in the answer; empty: those of the standard
 
     def apdu(self) -> CommandApdu:
-        return CommandApdu(
-            PROPRIETARY, 0xF2, self.scope, 0x03 if self.next else 0x02, tlv(0x4F, self.aid), ALL_THAT_FITS
-        )
+        data = tlv(AID_FILTER, self.aid) + (tlv(TAG_LIST, self.tag_list) if self.tag_list else b"")
+        return CommandApdu(PROPRIETARY, 0xF2, self.scope, 0x03 if self.next else 0x02, data, ALL_THAT_FITS)
 
     @classmethod
     def parse(cls, apdu: CommandApdu) -> Self:
         expect(apdu.p1 in (0x80, 0x40, 0x20, 0x10) and apdu.p2 in (0x02, 0x03), "GET STATUS")
-        expect(len(apdu.data) >= 2 and apdu.data[0] == 0x4F, "GET STATUS")
-        length, at = parse_length(apdu.data, 1)
-        return cls(apdu.p1, take(apdu.data, at, length), apdu.p2 == 0x03)
+        criteria = parse_tlvs(apdu.data)
+        expect([tag for tag, _ in criteria] in ([AID_FILTER], [AID_FILTER, TAG_LIST]), "GET STATUS")
+        return cls(apdu.p1, find(criteria, AID_FILTER) or b"", apdu.p2 == 0x03, find(criteria, TAG_LIST) or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +285,7 @@ class GetData:
 
     @classmethod
     def parse(cls, apdu: CommandApdu) -> Self:
+        expect(not apdu.data, "GET DATA")
         return cls(apdu.p1 << 8 | apdu.p2)
 
 
@@ -300,10 +312,16 @@ COMMANDS: dict[
 }
 
 
+CLASSES = {0xA4: INTERINDUSTRY, 0x82: SECURE}  # CLA by instruction, where it is not PROPRIETARY
+
+
 def parse_command(apdu: CommandApdu) -> Command:
-    """The command as its class; INVALID_INPUT for one that is unknown or not as its table says."""
+    """The command as its class; INVALID_INPUT for one that is unknown or not as its table says.
+
+    Commands are parsed in plain, outside of secure messaging; EXTERNAL AUTHENTICATE is the one that comes with it.
+    """
     kind = INSTALLS.get(apdu.p1) if apdu.ins == 0xE6 else COMMANDS.get(apdu.ins)
-    if kind is None or (apdu.cla & 0x7F not in (0x00, 0x04)):
+    if kind is None or apdu.cla != CLASSES.get(apdu.ins, PROPRIETARY):
         raise TsmError(ErrorCode.INVALID_INPUT, f"unknown command {apdu.header.hex()}")
     return kind.parse(apdu)
 

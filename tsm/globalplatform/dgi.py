@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.globalplatform.commands import AES, EncryptedKey, StoreData
-from tsm.globalplatform.tlv import find, parse_tlvs, take, tlv
+from tsm.globalplatform.commands import AES, AES_128, EncryptedKey, StoreData
+from tsm.globalplatform.tlv import find, octets, parse_tlvs, take, tlv
 
 LONG_FORM = 0xFF  # followed by two octets of length
+LONGEST = 0xFFFF
 KEY_DGI, ENCRYPTED_KEY_DGI = 0x00B9, 0x8113  # attributes of keys; one key under the DEK
 KEY_SET_TEMPLATE, KEY_TEMPLATE = 0xB7, 0xB9
 KEY_TYPE, KEY_LENGTH, KEY_IDENTIFIER, KEY_VERSION, CHECK_VALUE, KEY_ACCESS, KEY_USAGE = (
     0x80, 0x81, 0x82, 0x83, 0x84, 0x96, 0x97,
 )  # fmt: skip
-AES_128_OCTETS = 16
 USED_BY_DOMAIN_ONLY = b"\x01"
 SECURE_CHANNEL_BASE_KEYS = b"\x00\x03"
 MOST_BLOCKS = 256
@@ -29,8 +29,8 @@ class Dgi:
 
     def encode(self) -> bytes:
         length = len(self.value)
-        if length > 0xFFFE:
-            raise TsmError(ErrorCode.INVALID_INPUT, "longer than a data grouping may be")
+        if length > LONGEST or not 0 <= self.tag <= 0xFFFF:
+            raise TsmError(ErrorCode.INVALID_INPUT, "longer than a data grouping may be, or no tag of two octets")
         short = length < LONG_FORM
         head = bytes([length]) if short else bytes([LONG_FORM]) + length.to_bytes(2, "big")
         return self.tag.to_bytes(2, "big") + head + self.value
@@ -56,6 +56,8 @@ def parse_dgis(data: bytes) -> list[Dgi]:
         length, at = take(data, at + 2, 1)[0], at + 3
         if length == LONG_FORM:
             length, at = int.from_bytes(take(data, at, 2), "big"), at + 2
+            if length < LONG_FORM:
+                raise TsmError(ErrorCode.INVALID_INPUT, "a length in another than its shortest form")
         found.append(Dgi(tag, take(data, at, length)))
         at += length
     return found
@@ -69,14 +71,14 @@ def key_dgis(key_version: int, keys: tuple[EncryptedKey, ...]) -> bytes:
     attributes = b"".join(
         (
             tlv(KEY_TYPE, bytes([AES])),
-            tlv(KEY_LENGTH, bytes([AES_128_OCTETS])),
-            tlv(KEY_VERSION, bytes([key_version])),
+            tlv(KEY_LENGTH, bytes([AES_128])),
+            tlv(KEY_VERSION, octets(key_version)),
             tlv(KEY_ACCESS, USED_BY_DOMAIN_ONLY),
             tlv(KEY_USAGE, SECURE_CHANNEL_BASE_KEYS),
         )
     )
     templates = b"".join(
-        tlv(KEY_TEMPLATE, tlv(KEY_IDENTIFIER, bytes([number])) + tlv(CHECK_VALUE, key.check_value))
+        tlv(KEY_TEMPLATE, tlv(KEY_IDENTIFIER, octets(number)) + tlv(CHECK_VALUE, key.check_value))
         for number, key in enumerate(keys, start=1)
     )
     groupings = [Dgi(KEY_DGI, tlv(KEY_SET_TEMPLATE, attributes) + templates)]
@@ -85,28 +87,31 @@ def key_dgis(key_version: int, keys: tuple[EncryptedKey, ...]) -> bytes:
 
 
 def parse_key_dgis(data: bytes) -> KeyGroupings:
-    """The reverse of `key_dgis`; INVALID_INPUT when attributes are missing or do not fit the keys."""
-    groupings = parse_dgis(data)
-    attributes = [grouping.value for grouping in groupings if grouping.tag == KEY_DGI]
-    encrypted = [grouping.value for grouping in groupings if grouping.tag == ENCRYPTED_KEY_DGI]
-    if len(attributes) != 1 or len(groupings) != 1 + len(encrypted):
+    """The reverse of `key_dgis`.
+
+    INVALID_INPUT when attributes are missing, do not fit the keys, or the keys are not for a secure channel.
+    """
+    attributes, *encrypted = parse_dgis(data) or [Dgi(0, b"")]
+    if attributes.tag != KEY_DGI or any(grouping.tag != ENCRYPTED_KEY_DGI for grouping in encrypted):
         raise TsmError(ErrorCode.INVALID_INPUT, "not the groupings of one key set")
-    objects = parse_tlvs(attributes[0])
+    objects = parse_tlvs(attributes.value)
     common = parse_tlvs(_needed(find(objects, KEY_SET_TEMPLATE)))
-    version, kind = _octet(find(common, KEY_VERSION)), _octet(find(common, KEY_TYPE))
+    if find(common, KEY_USAGE) != SECURE_CHANNEL_BASE_KEYS:
+        raise TsmError(ErrorCode.INVALID_INPUT, "keys for another use than a secure channel")
+    version, kind, length = (_octet(find(common, tag)) for tag in (KEY_VERSION, KEY_TYPE, KEY_LENGTH))
     keys = [parse_tlvs(value) for tag, value in objects if tag == KEY_TEMPLATE]
     identifiers = [_octet(find(key, KEY_IDENTIFIER)) for key in keys]
     if identifiers != list(range(1, len(encrypted) + 1)):
         raise TsmError(ErrorCode.INVALID_INPUT, "key identifiers and keys do not fit")
     check_values = [_needed(find(key, CHECK_VALUE)) for key in keys]
-    made = (EncryptedKey(value, check, kind) for value, check in zip(encrypted, check_values, strict=True))
+    made = (EncryptedKey(key.value, check, kind, length) for key, check in zip(encrypted, check_values, strict=True))
     return KeyGroupings(version, tuple(made))
 
 
 def store_data_blocks(dgis: bytes, size: int, encrypted: bool) -> list[StoreData]:
     """Groupings cut into STORE DATA commands of at most `size` octets; `encrypted`: the values are under the DEK."""
-    blocks = [dgis[at : at + size] for at in range(0, len(dgis), size)]
-    if not 0 < len(blocks) <= MOST_BLOCKS:
+    blocks = [dgis[at : at + size] for at in range(0, len(dgis), max(size, 1))]
+    if not 0 < len(blocks) <= MOST_BLOCKS or size < 1:
         raise TsmError(ErrorCode.INVALID_INPUT, f"{len(blocks)} blocks")
     last = len(blocks) - 1
     return [StoreData(number, block, number == last, encrypted) for number, block in enumerate(blocks)]

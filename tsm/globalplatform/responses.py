@@ -1,13 +1,15 @@
 """What a card answers to INITIALIZE UPDATE, GET DATA and GET STATUS."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.globalplatform.tlv import find, parse_tlvs, tlv
+from tsm.globalplatform.tlv import find, octets, parse_tlvs, tlv
 
 GLOBALPLATFORM = bytes.fromhex("2A864886FC6B")  # OID 1.2.840.114283
 OID = 0x06
+PSEUDO_RANDOM = 0x10  # in i: the card's challenge (GPC Amendment D section 5.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +25,14 @@ class InitializeUpdateResponse:
     sequence_counter: bytes = b""  # 3 octets when i says that the challenge is pseudo-random
 
     def encode(self) -> bytes:
-        information = bytes((self.key_version, self.scp, self.i))
+        information = octets(self.key_version, self.scp, self.i)
         challenges = self.card_challenge + self.card_cryptogram + self.sequence_counter
         return self.key_diversification + information + challenges
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """INVALID_INPUT for anything but SCP03 in S8 mode."""
-        if len(data) not in (29, 32) or data[11] != 3:
+        if len(data) not in (29, 32) or data[11] != 3 or (len(data) == 32) != bool(data[12] & PSEUDO_RANDOM):
             raise TsmError(ErrorCode.INVALID_INPUT, "not an answer of SCP03 in S8 mode")
         return cls(data[:10], data[10], data[11], data[12], data[13:21], data[21:29], data[29:])
 
@@ -51,7 +53,7 @@ class KeyInformation:
     keys: tuple[KeyComponent, ...]
 
     def encode(self) -> bytes:
-        return tlv(0xE0, b"".join(tlv(0xC0, bytes(key)) for key in self.keys))
+        return tlv(0xE0, b"".join(tlv(0xC0, octets(*key)) for key in self.keys))
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -82,9 +84,9 @@ class CardRecognitionData:
 
     def encode(self) -> bytes:
         protocols = b"".join(
-            tlv(0x64, tlv(OID, GLOBALPLATFORM + bytes((4, scp, i)))) for scp, i in self.secure_channels
+            tlv(0x64, tlv(OID, GLOBALPLATFORM + octets(4, scp) + encode_base128(i))) for scp, i in self.secure_channels
         )
-        version = tlv(0x60, tlv(OID, GLOBALPLATFORM + bytes((2, *self.version))))
+        version = tlv(0x60, tlv(OID, GLOBALPLATFORM + octets(2, *self.version)))
         scheme = tlv(0x63, tlv(OID, GLOBALPLATFORM + b"\x03"))
         return tlv(0x66, tlv(0x73, tlv(OID, GLOBALPLATFORM + b"\x01") + version + scheme + protocols))
 
@@ -101,19 +103,30 @@ class CardRecognitionData:
 
 
 def protocol(value: bytes) -> tuple[int, int]:
-    octets = oid_after(value, 4)
-    if len(octets) < 2:
+    scp, *i = oid_after(value, 4) or b"\x00"
+    if not i:
         raise TsmError(ErrorCode.INVALID_INPUT, "a secure channel protocol without i")
-    number = octets[1] if octets[1] < 0x80 else base128(octets[1:])
-    return octets[0], number
+    return scp, base128(i)
 
 
-def base128(octets: bytes) -> int:
-    """A component of an object identifier that takes more than one octet (ITU-T X.690 section 8.19)."""
+def base128(components: Iterable[int]) -> int:
+    """The first component of what is left of an object identifier, seven bits an octet (ITU-T X.690 section 8.19)."""
     number = 0
-    for octet in octets:
+    for octet in components:
         number = number << 7 | octet & 0x7F
-    return number
+        if octet < 0x80:
+            return number
+    raise TsmError(ErrorCode.INVALID_INPUT, "an object identifier ends too early")
+
+
+def encode_base128(number: int) -> bytes:
+    """The reverse of `base128`."""
+    if number < 0:
+        raise TsmError(ErrorCode.INVALID_INPUT, "an object identifier has no negative component")
+    encoded = octets(number & 0x7F)
+    while number := number >> 7:
+        encoded = octets(0x80 | number & 0x7F) + encoded
+    return encoded
 
 
 def oid_after(value: bytes, arc: int) -> bytes:
@@ -138,7 +151,7 @@ class StatusEntry:
 
     def encode(self) -> bytes:
         optional = ((0xC5, self.privileges), (0xC4, self.load_file), *((0x84, m) for m in self.modules))
-        body = tlv(0x4F, self.aid) + tlv(0x9F70, bytes([self.life_cycle]))
+        body = tlv(0x4F, self.aid) + tlv(0x9F70, octets(self.life_cycle))
         body += b"".join(tlv(tag, value) for tag, value in (*optional, (0xCC, self.associated_domain)) if value)
         return tlv(0xE3, body)
 

@@ -1,4 +1,7 @@
-"""BER-TLV as GlobalPlatform uses it: definite lengths of one to three octets, tags of one or two."""
+"""BER-TLV as GlobalPlatform uses it: tags of one or two octets, lengths of one to three in their shortest form.
+
+Each value has one encoding, so whatever parses encodes to the same octets again.
+"""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -6,6 +9,7 @@ from typing import NamedTuple
 from tsm.errors import ErrorCode, TsmError
 
 LONGEST = 0xFFFF
+MORE_TAG = 0x1F  # these bits of a first octet: the tag goes on
 
 
 class Tlv(NamedTuple):
@@ -29,6 +33,14 @@ def encode_length(length: int) -> bytes:
     raise TsmError(ErrorCode.INVALID_INPUT, "longer than a data object may be")
 
 
+def octets(*values: int) -> bytes:
+    """Numbers, one octet each; INVALID_INPUT for one that does not fit."""
+    try:
+        return bytes(values)
+    except ValueError:
+        raise TsmError(ErrorCode.INVALID_INPUT, "a number does not fit one octet") from None
+
+
 def lv(data: bytes) -> bytes:
     """One length octet and the data, as INSTALL wants it; at most 255 octets."""
     if len(data) > 0xFF:
@@ -42,8 +54,12 @@ def ber_lv(data: bytes) -> bytes:
 
 
 def tlv(tag: int, value: bytes) -> bytes:
-    """A data object; the tag as its octets read: 0x4F, 0x9F70."""
-    return tag.to_bytes(2 if tag > 0xFF else 1, "big") + ber_lv(value)
+    """A data object; the tag as its octets read: 0x4F, 0x9F70. INVALID_INPUT for what is no tag."""
+    if 0 < tag <= 0xFF and tag & MORE_TAG != MORE_TAG:
+        return bytes([tag]) + ber_lv(value)
+    if 0xFF < tag <= 0xFFFF and tag >> 8 & MORE_TAG == MORE_TAG and not tag & 0x80:
+        return tag.to_bytes(2, "big") + ber_lv(value)
+    raise TsmError(ErrorCode.INVALID_INPUT, f"{tag:x} is no tag of one or two octets")
 
 
 def parse_tlvs(data: bytes) -> list[Tlv]:
@@ -67,10 +83,11 @@ def parse_length(data: bytes, at: int) -> tuple[int, int]:
     first = take(data, at, 1)[0]
     if first < 0x80:
         return first, at + 1
-    octets = first & 0x7F
-    if octets not in (1, 2):
-        raise TsmError(ErrorCode.INVALID_INPUT, "a length of this form is not used here")
-    return int.from_bytes(take(data, at + 1, octets), "big"), at + 1 + octets
+    end = at + 1 + (first & 0x7F)
+    length = int.from_bytes(take(data, at + 1, first & 0x7F), "big")
+    if encode_length(length) != data[at:end]:
+        raise TsmError(ErrorCode.INVALID_INPUT, "a length in another than its shortest form")
+    return length, end
 
 
 def take(data: bytes, at: int, length: int) -> bytes:
@@ -82,7 +99,9 @@ def take(data: bytes, at: int, length: int) -> bytes:
 
 
 def _parse_tag(data: bytes, at: int) -> tuple[int, int]:
-    if data[at] & 0x1F != 0x1F:
+    if data[at] & MORE_TAG != MORE_TAG:
+        if not data[at]:
+            raise TsmError(ErrorCode.INVALID_INPUT, "a tag is zero")
         return data[at], at + 1
     second = take(data, at + 1, 1)[0]
     if second & 0x80:
