@@ -1,1 +1,7 @@
-"""Read models: each answers one question, can be deleted and rebuilt."""
+"""Read models: each answers one question from the events, and can be deleted and rebuilt."""
+
+from projections.domain_tree import DOMAIN_TREE
+from projections.issuance_history import ISSUANCE_HISTORY
+from projections.views import Projection
+
+PROJECTIONS: tuple[Projection, ...] = (ISSUANCE_HISTORY, DOMAIN_TREE)

@@ -53,6 +53,7 @@ class ErrorCode(StrEnum):
     KEY_ENCRYPTION_KEY_EXPOSED = "KEY_ENCRYPTION_KEY_EXPOSED"
     STORE_FORMAT = "STORE_FORMAT"
     STORE_CORRUPT = "STORE_CORRUPT"
+    READ_MODEL_BEHIND = "READ_MODEL_BEHIND"
     # the outside
     UPSTREAM_UNAVAILABLE = "UPSTREAM_UNAVAILABLE"
     INTERNAL = "INTERNAL"
@@ -96,6 +97,7 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.KEY_ENCRYPTION_KEY_EXPOSED: "the key-encryption key lies in the data folder, or others can read it",
     ErrorCode.STORE_FORMAT: "the store has another format than this program",
     ErrorCode.STORE_CORRUPT: "the store holds something that does not decode",
+    ErrorCode.READ_MODEL_BEHIND: "the read models have not come to that position yet: ask again",
     ErrorCode.UPSTREAM_UNAVAILABLE: "a party that is needed does not answer",
     ErrorCode.INTERNAL: "an internal error, recorded under the request id",
 }

@@ -1,0 +1,174 @@
+"""One line of plain English per fact that concerns a card, for people who read a history.
+
+A line says only what the log says openly: sealed fields, key references and digests are left out.
+"""
+
+from collections.abc import Callable, Mapping
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.model import access_code, card, credential, delegation, deployment, session
+from tsm.model.event import Fact
+
+INSTRUCTIONS = {  # by the second octet of the header (GPCS v2.3.1 table 11-1, ISO/IEC 7816-4)
+    "50": "INITIALIZE UPDATE",
+    "82": "EXTERNAL AUTHENTICATE",
+    "A4": "SELECT",
+    "CA": "GET DATA",
+    "D8": "PUT KEY",
+    "E2": "STORE DATA",
+    "E6": "INSTALL",
+    "E8": "LOAD",
+    "F2": "GET STATUS",
+}
+OWN_COMMAND = 0  # the order of a command that the server sends by itself
+
+
+def line(fact: Fact) -> str:
+    """What happened; `TsmError(INTERNAL)` for a fact that nobody gave a line."""
+    write = LINES.get(fact.topic.partition(".")[0])
+    text = write(fact) if write is not None else None
+    if text is None:
+        raise TsmError(ErrorCode.INTERNAL, f"no line for {fact.topic}")
+    return text
+
+
+def card_line(fact: Fact) -> str | None:
+    match fact:
+        case card.CardRegistered():
+            return (
+                f"registered for operator {fact.operator}, profile {fact.profile}, key version {fact.key_version:02X}"
+            )
+        case card.SecurityDomainCreated():
+            return f"security domain {fact.domain} created under {fact.parent}, {fact.life_cycle}"
+        case card.KeysPut():
+            what = "provisional keys" if fact.provisional else "keys"
+            checks = ", ".join(fact.check_values)
+            return f"security domain {fact.domain} got {what}, version {fact.key_version:02X}, check values {checks}"
+        case card.LoadFileLoaded():
+            return f"load file {fact.load_file} loaded into {fact.domain}, {fact.size} octets, hash checked by the card"
+        case card.ApplicationInstalled():
+            return f"application {fact.application} installed from {fact.load_file} in {fact.domain}, {fact.life_cycle}"
+        case card.ApplicationPersonalized():
+            return f"application {fact.application} personalized by {fact.domain}"
+        case card.CommandRefused():
+            name = instruction(fact.header)
+            return f"the card refused {name} ({fact.header}) for {fact.domain} with status word {fact.status_word}"
+        case card.CardAuthenticationFailed():
+            return (
+                f"authentication with {fact.domain} failed, key version {fact.key_version:02X}:"
+                f" {fact.failures} of {card.MAX_FAILURES} in a row"
+            )
+        case card.CardAuthenticated():
+            return f"authentication with {fact.domain} succeeded again, key version {fact.key_version:02X}"
+    return None
+
+
+def delegation_line(fact: Fact) -> str | None:
+    match fact:
+        case delegation.DelegationAccepted():
+            commands = counted(len(fact.commands), "command")
+            return f"DELEGATE: {commands} from {fact.provider} for {fact.domain}, reception {fact.reception}"
+        case delegation.ResultNotified():
+            about = "the failure" if fact.order == delegation.FAILURE_NOTICE else f"command {fact.order}"
+            if not fact.acknowledged:
+                return f"NOTIFY of {about} given up after {counted(fact.attempts, 'attempt')}"
+            return f"NOTIFY of {about} acknowledged at attempt {fact.attempts}"
+        case delegation.DelegationEnded():
+            return f"delegation ended with status {fact.status}: {counted(fact.executed, 'command')} executed"
+    return None
+
+
+def session_line(fact: Fact) -> str | None:
+    match fact:
+        case session.SessionStarted():
+            return f"START: session for {fact.provider}, reception {fact.reception}, with {fact.domain}"
+        case session.CardConnected():
+            return "CONNECT: the phone connected to the card"
+        case session.CommandSent():
+            return f"COMMAND: {command(fact.order, fact.step, fact.header)} sent, {counted(fact.length, 'octet')}"
+        case session.ResponseReceived():
+            number = f"command {fact.order}" if fact.order != OWN_COMMAND else fact.step
+            return f"RESPONSE: the card answered {number} with {fact.status_word}"
+        case session.DisconnectSent():
+            return "DISCONNECT: the phone was told to let the card go"
+        case session.Disconnected():
+            return "the phone let the card go"
+        case session.SessionFailed():
+            return f"session failed with status {fact.status} {fact.error}"
+        case session.SessionEnded():
+            return f"END: session ended with status {fact.status}"
+        case session.SessionExpired():
+            return "session expired: the phone was silent for too long"
+    return None
+
+
+def deployment_line(fact: Fact) -> str | None:
+    match fact:
+        case deployment.DeploymentDelegated():
+            return f"deployment for {fact.provider} prepared: {fact.step}, reception {fact.reception}"
+        case deployment.DeploymentReturned():
+            return f"RE-ACCESS: the browser came back from the deployment with status {fact.status}"
+    return None
+
+
+def access_code_line(fact: Fact) -> str | None:
+    match fact:
+        case access_code.AccessCodeHandedOut():
+            return f"access code handed out, {fact.tries} tries, until {fact.expires_at.isoformat(timespec='seconds')}"
+        case access_code.AccessCodeAccepted():
+            return "access code and password accepted"
+        case access_code.AccessCodeRefused():
+            return f"access code or password refused, {counted(fact.remaining, 'try', 'tries')} left"
+        case access_code.AccessCodeLocked():
+            return "access code locked"
+    return None
+
+
+def credential_line(fact: Fact) -> str | None:
+    match fact:
+        case credential.CredentialApplied():
+            return f"credential applied for at terminal {fact.terminal} in {fact.municipality}"
+        case credential.MainCertificateVerified():
+            as_of = fact.revocation_as_of.isoformat(timespec="seconds")
+            return f"My Number card's certificate verified, not revoked as of {as_of}"
+        case credential.ApplicationRefused():
+            return f"application refused: {fact.code}"
+        case credential.CredentialIssued():
+            until = fact.not_after.isoformat(timespec="seconds")
+            return f"both key pairs and certificates issued by {fact.authority}, valid until {until}"
+        case credential.SlipHandedOut():
+            return "slip with access code and password handed out"
+        case credential.HolderAuthenticated():
+            return "holder authenticated on the phone by access code and password"
+        case credential.PersonalizationDelegated():
+            return f"personalization delegated, reception {fact.reception}"
+        case credential.CredentialWritten():
+            return f"credential written to the card, reception {fact.reception}"
+        case credential.KeyCopyDestroyed():
+            return f"authority's copy of the {fact.kind} key destroyed"
+        case credential.CredentialActivated():
+            return "credential active: its keys exist in the card only"
+    return None
+
+
+def command(order: int, step: str, header: str) -> str:
+    return step if order == OWN_COMMAND else f"command {order}, {instruction(header)},"
+
+
+def instruction(header: str) -> str:
+    """The name of a command; the header itself for an application's own."""
+    return INSTRUCTIONS.get(header[2:4].upper(), header)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+LINES: Mapping[str, Callable[[Fact], str | None]] = {
+    "card": card_line,
+    "delegation": delegation_line,
+    "session": session_line,
+    "deployment": deployment_line,
+    "access_code": access_code_line,
+    "credential": credential_line,
+}

@@ -1,0 +1,195 @@
+"""Issuance history: everything that concerns a card, nothing that the log seals."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from projections import PROJECTIONS
+from projections.issuance_history import WITHOUT_CARD, Entry, entries, entry
+from projections.lines import LINES, line
+from projections.runner import Runner
+from projections.views import Views
+from tests.projections.story import (
+    BEGIN,
+    CREDENTIAL,
+    ICCID,
+    ICCID_INDEX,
+    OTHER_ICCID,
+    SECRETS,
+    MemoryLog,
+    applied,
+    registered,
+    tell,
+)
+from tsm.errors import ErrorCode, TsmError
+from tsm.model import access_code, card, session
+from tsm.model.event import Fact
+from tsm.model.topics import FACTS
+
+CARD = (ICCID, ICCID_INDEX)
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> Iterator[Views]:
+    opened = Views(tmp_path / "views.sqlite", PROJECTIONS)
+    yield opened
+    opened.close()
+
+
+def whole(views: Views, cards: tuple[str, ...] = CARD) -> list[Entry]:
+    return entries(views, cards, 0, None, 1000)
+
+
+def test_the_whole_story_of_a_card_is_told_in_order(log: MemoryLog, views: Views) -> None:
+    Runner(tell(log), views).catch_up()
+
+    assert [found.position for found in whole(views)] == list(range(2, log.position + 1))
+    assert views.parked("issuance_history") == []
+    assert [found.text for found in whole(views)] == [
+        "registered for operator MNO00001, profile DEMO-1, key version 30",
+        "deployment for JPKI0001 prepared: security-domain, reception 2026112100000001",
+        "security domain A00000015100000001 created under A000000151000000, SELECTABLE",
+        "security domain A00000015100000001 got provisional keys, version 01, check values aaaaaa, bbbbbb, cccccc",
+        "security domain A00000015100000001 got keys, version 02, check values aaaaaa, bbbbbb, cccccc",
+        "load file D392F0002601FF loaded into A00000015100000001, 1234 octets, hash checked by the card",
+        "application D392F000260100000001 installed from D392F0002601FF in A00000015100000001, SELECTABLE",
+        "credential applied for at terminal T-13101-01 in 13101",
+        "My Number card's certificate verified, not revoked as of 2026-11-21T02:00:00+00:00",
+        "both key pairs and certificates issued by ca, valid until 2027-11-21T02:00:00+00:00",
+        "slip with access code and password handed out",
+        "access code handed out, 5 tries, until 2027-11-21T02:00:00+00:00",
+        "access code and password accepted",
+        "DELEGATE: 1 command from JPKI0001 for A00000015100000001, reception 2026112100000001",
+        "START: session for JPKI0001, reception 2026112100000001, with A00000015100000001",
+        "application D392F000260100000001 personalized by A00000015100000001",
+        "credential written to the card, reception 2026112100000001",
+        "authority's copy of the authentication key destroyed",
+        "authority's copy of the signature key destroyed",
+        "credential active: its keys exist in the card only",
+    ]
+
+
+def test_an_entry_says_who_why_and_when_twice(log: MemoryLog, views: Views) -> None:
+    Runner(tell(log), views).catch_up()
+    found = entry(views, 9)
+
+    assert found is not None
+    assert (found.topic, found.stream, found.number) == ("credential.applied", f"credential-{CREDENTIAL}", 1)
+    assert (found.actor, found.role, found.tenant, found.tenants) == (
+        "terminal:T-13101-01",
+        "phone",
+        "JPKI0001",
+        ("MNO00001",),
+    )
+    assert (found.correlation, found.request, found.causation, found.reason) == (CREDENTIAL, "r-1", "", "")
+    assert found.recorded_at - found.occurred_at == timedelta(milliseconds=1)
+    assert found.occurred_at == BEGIN + timedelta(seconds=8)
+
+
+def test_nothing_sealed_stands_in_the_file(log: MemoryLog, views: Views, tmp_path: Path) -> None:
+    Runner(tell(log), views).catch_up()
+    views.read("PRAGMA wal_checkpoint(TRUNCATE)")
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    assert CREDENTIAL.encode() in written
+    assert [secret for secret in SECRETS if secret.encode() in written] == []
+
+
+def test_a_credential_lies_under_the_blind_index_only(log: MemoryLog, views: Views) -> None:
+    """Whoever has the file but not the vault cannot tell from an application which card it is for."""
+    log.add(f"card-{ICCID}", registered())
+    log.add(f"credential-{CREDENTIAL}", applied(), CREDENTIAL)
+    Runner(log, views).catch_up()
+
+    assert [found.topic for found in whole(views, (ICCID,))] == ["card.registered"]
+    assert [found.topic for found in whole(views, (ICCID_INDEX,))] == ["credential.applied"]
+
+
+def test_another_card_has_another_history(log: MemoryLog, views: Views) -> None:
+    tell(log)
+    log.add(f"card-{OTHER_ICCID}", registered(OTHER_ICCID))
+    Runner(log, views).catch_up()
+
+    assert [found.topic for found in whole(views, (OTHER_ICCID, "other index"))] == ["card.registered"]
+    assert log.position not in [found.position for found in whole(views)]
+
+
+def test_pages_follow_each_other_in_both_directions(log: MemoryLog, views: Views) -> None:
+    Runner(tell(log), views).catch_up()
+    every = [found.position for found in whole(views)]
+
+    forwards: list[int] = []
+    while page := entries(views, CARD, forwards[-1] if forwards else 0, None, 3):
+        forwards += [found.position for found in page]
+    backwards: list[int] = []
+    while page := entries(views, CARD, 0, backwards[-1] if backwards else None, 3, newest_first=True):
+        backwards += [found.position for found in page]
+
+    assert forwards == every
+    assert backwards == every[::-1]
+
+
+def test_a_page_is_read_from_the_index_whatever_the_length_of_the_history(views: Views) -> None:
+    """Each of the two ranges comes in the order of the index, so that it can end at the limit."""
+    asked: list[tuple[str, object]] = []
+    read = views.read
+    views.read = lambda query, values=(): asked.append((query, values)) or []  # type: ignore[method-assign, func-returns-value]
+    entries(views, CARD, 5, None, 3, newest_first=True)
+    ((query, values),) = asked
+    plan = [row[-1] for row in read(f"EXPLAIN QUERY PLAN {query}", values)]  # type: ignore[arg-type]
+
+    by_card = "USING INDEX issuance_history_by_card_1 (card=? AND position>? AND position<?)"
+    assert [step for step in plan if "issuance_history_entry_1" in step] == [
+        f"SEARCH issuance_history_entry_1 {by_card}"
+    ] * 2
+
+
+def test_a_stream_that_names_no_card_is_parked_not_skipped(log: MemoryLog, views: Views) -> None:
+    log.add("session-JPKI0001-2026112100000009", session.CardConnected())
+    log.add("access-code-9999", access_code.AccessCodeHandedOut(credential="unknown", expires_at=BEGIN, tries=5))
+    log.add("novelty-1", session.CardConnected())
+    Runner(log, views).catch_up()
+
+    assert [parked.position for parked in views.parked("issuance_history")] == [1, 2, 3]
+
+
+def test_every_fact_has_a_line_or_concerns_no_card() -> None:
+    without = {kind.replace("-", "_") for kind in WITHOUT_CARD}
+    unaccounted = {fact.topic.partition(".")[0] for fact in FACTS} - without - LINES.keys()
+    assert unaccounted == set()
+
+
+@pytest.mark.parametrize("fact", [f for f in FACTS if f.topic.partition(".")[0] in LINES], ids=lambda f: f.topic)
+def test_every_line_can_be_written(fact: type[Fact]) -> None:
+    made = msgspec.convert({f.name: sample(f.type) for f in msgspec.structs.fields(fact)}, fact)
+    text = line(made)
+    assert text and "\n" not in text
+
+
+def sample(kind: object) -> object:
+    simple = {str: "80E60C00", int: 1, bool: True}
+    if kind in simple:
+        return simple[kind]  # type: ignore[index]
+    return BEGIN if kind is type(BEGIN) else ()
+
+
+def test_a_fact_without_a_line_is_an_error() -> None:
+    class Novelty(Fact, frozen=True, kw_only=True):
+        topic = "card.novelty"
+
+    with pytest.raises(TsmError) as refused:
+        line(Novelty())
+    assert refused.value.code is ErrorCode.INTERNAL
+
+
+def test_a_refused_command_is_named_with_its_status_word() -> None:
+    refused = card.CommandRefused(domain="A000000151000000", command="COMMAND", header="80E60200", status_word="6A84")
+    assert line(refused) == "the card refused INSTALL (80E60200) for A000000151000000 with status word 6A84"
