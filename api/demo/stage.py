@@ -96,6 +96,7 @@ def run(arguments: list[str], log: Path, stdin: str = "") -> Iterator[dict[str, 
 class Step:
     """One step of the story, and what it cost. Times are in milliseconds."""
 
+    name: str
     title: str
     events: int = 0
     exchanges: int = 0
@@ -129,9 +130,9 @@ class Stage:
         self._servers: list[Server] = []
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
+    def step(self, name: str, title: str) -> Iterator[Step]:
         """A heading, and the time until the block ends."""
-        step = Step(title)
+        step = Step(name, title)
         self.report.steps.append(step)
         self._console.print(f"\n[bold]{len(self.report.steps)}. {title}[/bold]")
         began = time.perf_counter()
@@ -204,5 +205,5 @@ class Stage:
             table.add_column(heading, justify="right")
         for step in self.report.steps:
             times = (step.server_ms, step.wire_ms, step.card_ms, step.total_ms)
-            table.add_row(step.title, str(step.events), str(step.exchanges), *(f"{t:,.0f}" for t in times))
+            table.add_row(step.name, str(step.events), str(step.exchanges), *(f"{t:,.0f}" for t in times))
         return table
