@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from os import urandom
 
 import msgspec
@@ -13,6 +14,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows.follower import StoredPosition
 from tsm.flows.issuance import Counter, Issuance
 from tsm.flows.issuance_follower import IssuanceFollower
+from tsm.jpki import authority as authority_module
 from tsm.jpki.application import ApplicationDocument, SignedApplication
 from tsm.jpki.authority import Authority
 from tsm.jpki.certificates import Holder, Kind
@@ -46,8 +48,14 @@ class Line:
         return self.authority.revocation_list(Kind(url.removeprefix(f"{URL}/crl/").removesuffix(".crl")))
 
 
+@cache
+def key_pool():
+    """RSA keys take a while to make, so all worlds use the same few: enough for two authorities and two credentials."""
+    return [authority_module.new_key() for _ in range(8)]
+
+
 class IssuanceWorld(World):
-    """`authority_folder` makes the authority anew for each world; its keys are what takes the time."""
+    """The sessions' world, and all that a credential needs."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
+from itertools import cycle
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
-from issuance_world import AUTHORITY, COUNTER, HANAKO, IssuanceWorld
+from issuance_world import AUTHORITY, COUNTER, HANAKO, IssuanceWorld, key_pool
 from mas_world import ICCID, OTHER_ICCID, PROVIDER
 
 from tsm.application import Change
@@ -26,7 +28,8 @@ HANDED_OUT = ["applied", "main_certificate_verified", "issued", "slip_handed_out
 
 
 @pytest.fixture
-def world(tmp_path):
+def world(tmp_path, monkeypatch):
+    monkeypatch.setattr("tsm.jpki.authority.new_key", partial(next, cycle(key_pool())))
     world = IssuanceWorld(tmp_path)
     yield world
     world.close()
