@@ -65,7 +65,7 @@ CREATE TABLE IF NOT EXISTS authority (
   list_number INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS certificate (
-  kind TEXT NOT NULL, serial TEXT NOT NULL, certificate BLOB NOT NULL,
+  kind TEXT NOT NULL, serial TEXT NOT NULL, certificate BLOB NOT NULL, -- sealed: it holds name and address
   credential TEXT, provider TEXT, -- NULL for a My Number card's certificate
   revoked_at TEXT, reason TEXT,
   PRIMARY KEY (kind, serial), UNIQUE (kind, credential)
@@ -218,7 +218,7 @@ class Authority:
         serial = f"{read_certificate(der).serial_number:X}"
         self._database.execute(
             "INSERT INTO certificate (kind, serial, certificate, credential, provider) VALUES (?, ?, ?, ?, ?)",
-            (kind, serial, der, credential, provider),
+            (kind, serial, self._vault.seal_payload(kind, serial, der), credential, provider),
         )
 
     def _issued(self, request: CertificateRequest) -> IssuedCertificates | None:
@@ -231,12 +231,15 @@ class Authority:
         return issued
 
     def _rows_of(self, credential: str) -> list[tuple[str, bytes, str]]:
-        query = "SELECT kind, certificate, provider FROM certificate WHERE credential = ?"
+        query = "SELECT kind, serial, certificate, provider FROM certificate WHERE credential = ?"
         with self._lock:
             rows = self._database.execute(query, (credential,)).fetchall()
         if not rows:
             raise TsmError(ErrorCode.NOT_FOUND, "nothing was issued for this credential")
-        return rows
+        return [
+            (kind, self._vault.unseal_payload(kind, serial, sealed), provider)
+            for kind, serial, sealed, provider in rows
+        ]
 
     def _valid_main(self, der: bytes) -> x509.Certificate:
         now = self._clock()
