@@ -17,6 +17,7 @@ from tsm.model.event import Event
 
 PAGE = 500  # events
 TICK = 0.2  # seconds between rounds when nothing happens
+GATHER = 0.02  # seconds after the first new event: what follows at once is read in one go
 KEEP_EVERY = 1.0  # seconds between writes of the position
 PAUSE = 1.0  # seconds after a fault
 log = logging.getLogger(__name__)
@@ -86,7 +87,8 @@ class Follower(ABC):
             if reached != kept and time.monotonic() >= due:
                 self._position.write(reached)
                 kept, due = reached, time.monotonic() + KEEP_EVERY
-            self._tsm.wait(after, TICK)
+            if self._tsm.wait(after, TICK):
+                self._stopping.wait(GATHER)
         if reached != kept:
             self._position.write(reached)
 

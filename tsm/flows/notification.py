@@ -157,7 +157,7 @@ class Sender:
         self._sequence = 0
         self._changed = Condition()
         self._stopping = False
-        self._thread = Thread(target=self._run, name=f"notify {provider}", daemon=True)
+        self._thread = Thread(target=self._run, name=f"notification {provider}", daemon=True)
         self._thread.start()
 
     def take(self, notice: Notice, attempts: int = 0, pause: float = 0.0) -> None:

@@ -49,7 +49,7 @@ from tsm.model.event import Context
 from tsm.model.session import Session, SessionStarted
 
 ATTEMPTS = 5  # how often a request is decided anew when somebody else committed meanwhile
-POLL = 0.005  # seconds between looks for acknowledgements
+FIRST_POLL, LONGEST_POLL = 0.005, 0.04  # seconds between looks for acknowledgements: doubled each time
 TOKEN_SIZE = 16  # octets
 ANSWER = "answer"  # the payload that holds a session's last answer
 
@@ -214,9 +214,10 @@ class SessionService:
     async def acknowledgements(self, cookie: str) -> None:
         """Before END: wait until the party has acknowledged all results, `notify_limit_seconds` at most."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._limits.notify_limit_seconds
+        deadline, pause = loop.time() + self._limits.notify_limit_seconds, FIRST_POLL
         while self._awaits_acknowledgements(Cookie.parse(cookie)) and loop.time() < deadline:
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_POLL)
 
     def _awaits_acknowledgements(self, bound: Cookie) -> bool:
         session, delegation = self._session(bound), self._delegation(bound)

@@ -302,7 +302,7 @@ def document(root: str, *children: str) -> bytes:
 
 
 def element(name: str, value: str) -> str:
-    return f"<{name}>{escape(value)}</{name}>"
+    return f"<{name}>{escape(value) if '&' in value or '<' in value else value}</{name}>"
 
 
 def base64_text(value: bytes) -> str:

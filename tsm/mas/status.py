@@ -17,6 +17,7 @@
 | 33            | UNKNOWN_RECEPTION    | nothing was delegated under this reception number                            |
 | 34            | RECEPTION_REUSED     | the reception number was used before, with other content: take a new one     |
 | 35            | RECEPTION_CLOSED     | the delegation has ended or was not started in time: delegate anew           |
+| 36            | KEYS_MISSING         | the server does not hold the keys of the party's domain: share ENC and MAC   |
 | 40            | UNKNOWN_SESSION      | no such session                                                              |
 | 41            | SESSION_EXPIRED      | the phone was silent for too long; see NOTIFY for what the card acknowledged |
 | 50            | CONNECT_FAILED       | the phone could not connect to the card                                      |
@@ -30,6 +31,9 @@
 | 99            | INTERNAL             | a fault of the server, recorded under the request's id                       |
 
 A repeated request with the same content never gets an error for being repeated: it gets the first answer.
+
+54 and 55 rest on a status word that SCP03 does not protect (errors carry no R-MAC): a phone can pretend that a card
+refused. It cannot pretend that a card executed anything.
 """
 
 from enum import StrEnum
@@ -55,6 +59,7 @@ class Status(StrEnum):
     UNKNOWN_RECEPTION = "33"
     RECEPTION_REUSED = "34"
     RECEPTION_CLOSED = "35"
+    KEYS_MISSING = "36"
     UNKNOWN_SESSION = "40"
     SESSION_EXPIRED = "41"
     CONNECT_FAILED = "50"
@@ -100,6 +105,7 @@ OF_ERROR: dict[ErrorCode, Status] = {
     ErrorCode.UNKNOWN_RECEPTION: Status.UNKNOWN_RECEPTION,
     ErrorCode.RECEPTION_REUSED: Status.RECEPTION_REUSED,
     ErrorCode.RECEPTION_CLOSED: Status.RECEPTION_CLOSED,
+    ErrorCode.UNKNOWN_KEY: Status.KEYS_MISSING,
     ErrorCode.UNKNOWN_SESSION: Status.UNKNOWN_SESSION,
     ErrorCode.SESSION_EXPIRED: Status.SESSION_EXPIRED,
     ErrorCode.CONNECT_FAILED: Status.CONNECT_FAILED,

@@ -1,0 +1,86 @@
+"""Who is calling: a certificate of the parties' authority, and an enrolment by that very certificate."""
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from starlette.requests import Request
+
+from api.access import Access, Caller
+from api.certificates import certify, create_authority, fingerprint, request
+from tests.flows.mas_world import OPERATOR, PROVIDER, World
+from tsm.errors import ErrorCode, TsmError
+from tsm.model.terminal import TerminalEnrolled, stream
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ca")
+    create_authority(folder)
+    return folder
+
+
+@pytest.fixture
+def make(authority, tmp_path):
+    def make(party, role):
+        return certify(authority, request(tmp_path / f"{party}-{role}", party).read_bytes(), party, role, [])
+
+    return make
+
+
+def shown(pem):
+    der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER) if pem else None
+    return Request({"type": "http", "extensions": {"tls": {"client_cert_der": der}}})
+
+
+def refused(code, access, pem, *roles):
+    with pytest.raises(TsmError) as refusal:
+        access.demand(shown(pem), *roles)
+    assert refusal.value.code == code
+
+
+@pytest.fixture
+def enrolled(make):
+    return {OPERATOR: make(OPERATOR, "operator"), PROVIDER: make(PROVIDER, "provider"), "T-1": make("T-1", "terminal")}
+
+
+@pytest.fixture
+def access(tmp_path, enrolled):
+    (tmp_path / "world").mkdir()
+    world = World(tmp_path / "world", fingerprints={name: fingerprint(pem) for name, pem in enrolled.items()})
+    terminal = TerminalEnrolled(
+        terminal="T-1", municipality="13101", certificate_fingerprint=fingerprint(enrolled["T-1"])
+    )
+    world.record(stream("T-1"), terminal)
+    yield Access(world.tsm)
+    world.close()
+
+
+def test_an_enrolled_party_is_who_its_certificate_says(access, enrolled):
+    assert access.demand(shown(enrolled[OPERATOR]), "operator") == Caller(OPERATOR, "operator", OPERATOR)
+    assert access.demand(shown(enrolled[PROVIDER]), "operator", "provider").party == PROVIDER
+
+
+def test_a_terminal_acts_for_its_municipality(access, enrolled):
+    assert access.caller(shown(enrolled["T-1"])) == Caller("T-1", "terminal", "13101")
+
+
+def test_an_auditor_is_admitted_by_its_role(access, make):
+    assert access.demand(shown(make("A-1", "auditor")), "auditor") == Caller("A-1", "auditor", "A-1")
+
+
+def test_without_a_certificate_nobody_is_anybody(access):
+    refused(ErrorCode.UNAUTHENTICATED, access, None, "operator")
+    with pytest.raises(TsmError):
+        access.caller(Request({"type": "http"}))
+
+
+def test_another_certificate_under_an_enrolled_name_is_not_that_party(access, make):
+    refused(ErrorCode.UNAUTHENTICATED, access, make(OPERATOR, "operator"), "operator")
+    refused(ErrorCode.UNAUTHENTICATED, access, make("MNO00002", "operator"), "operator")
+
+
+def test_a_role_is_only_good_for_what_it_is_for(access, make, enrolled):
+    refused(ErrorCode.FORBIDDEN, access, enrolled["T-1"], "operator", "provider")
+    refused(ErrorCode.FORBIDDEN, access, make("A-1", "auditor"), "operator")
+    refused(ErrorCode.FORBIDDEN, access, make("tsm-server", "server"), "operator", "server")
+    refused(ErrorCode.UNAUTHENTICATED, access, make(OPERATOR, "provider"), "provider")
