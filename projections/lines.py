@@ -134,8 +134,7 @@ def credential_line(fact: Fact) -> str | None:
         case credential.ApplicationRefused():
             return f"application refused: {fact.code}"
         case credential.CredentialIssued():
-            until = fact.not_after.isoformat(timespec="seconds")
-            return f"both key pairs and certificates issued by {fact.authority}, valid until {until}"
+            return f"both key pairs and certificates issued by {fact.authority}"
         case credential.SlipHandedOut():
             return "slip with access code and password handed out"
         case credential.HolderAuthenticated():

@@ -43,7 +43,6 @@ ISSUED = CredentialIssued(
     signature_serial="2",
     authentication_certificate_sha256="cd" * 32,
     signature_certificate_sha256="ef" * 32,
-    not_after=NOON,
 )
 DELEGATED = PersonalizationDelegated(reception=RECEPTION)
 WRITTEN = CredentialWritten(reception=RECEPTION)

@@ -156,7 +156,6 @@ def issued() -> credential.CredentialIssued:
         signature_serial="SERIAL-SIGNATURE",
         authentication_certificate_sha256="56" * 32,
         signature_certificate_sha256="78" * 32,
-        not_after=LATER,
     )
 
 

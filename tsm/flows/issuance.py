@@ -372,7 +372,6 @@ def verified_certificates(issued: IssuedCertificates, case: Case, at: datetime) 
         signature_serial=serial_text(made[Kind.SIGNATURE]),
         authentication_certificate_sha256=sha256(issued.authentication).hexdigest(),
         signature_certificate_sha256=sha256(issued.signature).hexdigest(),
-        not_after=min(certificate.not_valid_after_utc for certificate in made.values()),
     )
 
 

@@ -61,7 +61,7 @@ class ApplicationRefused(Fact, frozen=True, kw_only=True):
 
 
 class CredentialIssued(Fact, frozen=True, kw_only=True):
-    """The authority made both key pairs and certificates."""
+    """The authority made both key pairs and certificates. Their end is not told: it is the holder's birthday."""
 
     topic: ClassVar[str] = "credential.issued"
     sealed: ClassVar[tuple[str, ...]] = ("authentication_serial", "signature_serial")
@@ -71,7 +71,6 @@ class CredentialIssued(Fact, frozen=True, kw_only=True):
     signature_serial: str
     authentication_certificate_sha256: str
     signature_certificate_sha256: str
-    not_after: datetime  # the earlier end of the two
 
 
 class SlipHandedOut(Fact, frozen=True, kw_only=True):
