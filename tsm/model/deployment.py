@@ -1,7 +1,7 @@
 """A deployment: one step by which the operator prepares a card for a provider, and where the browser goes afterwards.
 
-The step itself is a delegation of the operator's, and the card's facts say what it did. This stream links the operator's
-reception number to the provider who asked.
+The step itself is a delegation of the operator's, and the card's facts say what it did. This stream links the
+operator's reception number to the provider who asked.
 
 Stream: `deployment-<rcptNum of the operator's delegation>`.
 """
