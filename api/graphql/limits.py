@@ -72,7 +72,7 @@ class Scales:
 def excesses(document: DocumentNode) -> list[GraphQLError]:
     """An error for every limit that an operation exceeds."""
     scales = Scales(document)
-    weights = [scales.weigh(n.selection_set) for n in document.definitions if isinstance(n, OperationDefinitionNode)]
+    weights = [scales.weigh(operation.selection_set) for operation in operations(document)]
     most = Weight(MAX_DEPTH, MAX_ALIASES, MAX_FIELDS)
     return [
         GraphQLError(f"the query exceeds {limit} {name}", extensions={"code": ErrorCode.MESSAGE_TOO_LARGE})
@@ -80,6 +80,10 @@ def excesses(document: DocumentNode) -> list[GraphQLError]:
         for name, value, limit in zip(("levels", "aliases", "fields"), weight, most, strict=True)
         if value > limit
     ]
+
+
+def operations(document: DocumentNode) -> list[OperationDefinitionNode]:
+    return [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -103,5 +107,9 @@ class Gate(SchemaExtension):
 
     def on_validate(self) -> Iterator[None]:
         schema: Any = self.execution_context.schema
-        self.execution_context.pre_execution_errors = _refusals(schema._schema, self.execution_context.query or "")
+        query = self.execution_context.query or ""
+        refusals = _refusals(schema._schema, query)
+        if self.execution_context._provided_operation_name is None and len(operations(_parsed(query))) > 1:
+            refusals = [GraphQLError("several operations: say in operationName which one to run")]
+        self.execution_context.pre_execution_errors = refusals
         yield
