@@ -32,7 +32,7 @@ def driver(card: EchoCard) -> Iterator[socket.socket]:
     """A driver's end of a connection to the card."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        thread = threading.Thread(target=vpcd.serve, args=(card, "127.0.0.1", port))
+        thread = threading.Thread(target=vpcd.serve, args=(card, "127.0.0.1", port), daemon=True)
         thread.start()
         connection, _ = server.accept()
         with connection:
