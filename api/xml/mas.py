@@ -72,7 +72,7 @@ class MasRoutes:
         message = LinkRequest.parse(await read_body(request, MAX_MESSAGE))
         cookie = request.cookies.get(COOKIE, "")
         if message.process is Process.DISCONNECT_RESULT:
-            await self._sessions.acknowledgements(cookie)
+            await self._sessions.acknowledgements(message, cookie)
         answer = self._sessions.link(message, cookie, request_id(request))
         lives = f"{COOKIE}={answer.cookie}" if answer.cookie else f"{COOKIE}=; Max-Age=0"
         headers = {

@@ -16,6 +16,8 @@ from tsm.mas.messages import LinkRequest, NotificationRequest, NotificationRespo
 from tsm.mas.status import Status
 from tsm.model.delegation import ResultNotified
 
+FINISHED = LinkRequest(Process.DISCONNECT_RESULT)
+
 
 class Site:
     """A provider's mobile site: remembers what it was told, and may be out of order."""
@@ -192,8 +194,8 @@ def test_end_waits_for_the_acknowledgements_and_says_ok(world, start):
     reception = world.delegate([GET_KEY_INFORMATION], PROVIDER)
     phone = until_disconnect(world, reception, PROVIDER)
     start(Site(None, None))
-    asyncio.run(world.sessions.acknowledgements(phone.cookie))
-    phone.say(LinkRequest(Process.DISCONNECT_RESULT))
+    asyncio.run(world.sessions.acknowledgements(FINISHED, phone.cookie))
+    phone.say(FINISHED)
     assert world.session(reception, PROVIDER).ended.status == Status.OK
 
 
@@ -201,9 +203,9 @@ def test_end_waits_no_longer_than_the_limit_and_says_what_is_missing(world):
     reception = world.delegate([GET_IIN])
     phone = until_disconnect(world, reception, OPERATOR)
     began = time.monotonic()
-    asyncio.run(world.sessions.acknowledgements(phone.cookie))
+    asyncio.run(world.sessions.acknowledgements(FINISHED, phone.cookie))
     assert 0.15 < time.monotonic() - began < 2
-    phone.say(LinkRequest(Process.DISCONNECT_RESULT))
+    phone.say(FINISHED)
     assert world.session(reception).ended.status == Status.NOT_ALL_ACKNOWLEDGED
 
 
@@ -214,5 +216,30 @@ def test_a_failed_session_has_nothing_to_wait_for(world):
     while answer.process is not Return.DISCONNECT:
         answer = phone.say(phone.obey(answer))
     began = time.monotonic()
-    asyncio.run(world.sessions.acknowledgements(phone.cookie))
+    asyncio.run(world.sessions.acknowledgements(FINISHED, phone.cookie))
     assert time.monotonic() - began < 0.1
+
+
+def test_nobody_but_the_sessions_own_phone_makes_the_server_wait(world):
+    reception = world.delegate([GET_IIN])
+    cookie = until_disconnect(world, reception, OPERATOR).cookie
+    began = time.monotonic()
+    for other in (cookie[:-1] + ("0" if cookie[-1] != "0" else "1"), "", f"{OPERATOR}.{reception}.9.x"):
+        with pytest.raises(TsmError) as refused:
+            asyncio.run(world.sessions.acknowledgements(FINISHED, other))
+        assert refused.value.code == ErrorCode.UNKNOWN_SESSION
+    assert time.monotonic() - began < 0.15
+
+
+def test_a_session_that_failed_and_then_fell_silent_is_told_once(world, start):
+    world.create_domain()
+    reception, phone = world.delegate([GET_KEY_INFORMATION], PROVIDER), world.phone(world.other_card.transmit)
+    answer = phone.start(reception, PROVIDER)
+    while answer.process is not Return.DISCONNECT:
+        answer = phone.say(phone.obey(answer))
+    world.clock.pass_by(minutes=2)
+    assert world.sessions.expire(PROVIDER, reception) is None
+    assert world.delegation(reception, PROVIDER).ended.status == Status.CARD_REFUSED
+    worker = start(site := Site())
+    eventually(lambda: site.told and worker.unfinished() is None)
+    assert [message.error for message in site.told] == ["CARD_REFUSED"]

@@ -13,6 +13,7 @@ acknowledged.
 import heapq
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from threading import Condition, Thread
@@ -80,6 +81,7 @@ class NotificationWorker(Follower):
         self._clock = clock
         self._pending: dict[Notice, int] = {}  # to the position of the event that asked for it
         self._fresh: list[Notice] = []
+        self._needless: deque[Notice] = deque()  # those without a message, as the senders find out
         self._senders: dict[str, Sender] = {}
 
     def see(self, event: Event) -> None:
@@ -93,6 +95,8 @@ class NotificationWorker(Follower):
                 self._fresh.append(notice)
 
     def act(self) -> None:
+        while self._needless:
+            self._pending.pop(self._needless.popleft(), None)
         fresh, self._fresh = self._fresh, []
         for notice in fresh:
             if notice in self._pending:
@@ -114,8 +118,9 @@ class NotificationWorker(Follower):
     def deliver(self, notice: Notice, attempt: int) -> bool:
         """One attempt; whether the notice came to its end."""
         message = self._tsm.payload(notice.stream, REQUEST)
-        if message is None:
-            return True  # told before
+        if message is None:  # told before, by this worker's last run or by the notice of what failed
+            self._needless.append(notice)
+            return True
         provider = self._tsm.load(providers.stream(notice.provider), providers.evolve).state
         if provider is None:  # an operator on this server
             return self._record(notice, acknowledged=True, attempts=0)

@@ -211,19 +211,24 @@ class SessionService:
             return decided(lambda: self._start(request, content, request_id))
         return decided(lambda: self._continue(request, content, cookie, request_id))
 
-    async def acknowledgements(self, cookie: str) -> None:
-        """Before END: wait until the party has acknowledged all results, `notify_limit_seconds` at most."""
+    async def acknowledgements(self, request: LinkRequest, cookie: str) -> None:
+        """Before END: wait until the party has acknowledged all results, `notify_limit_seconds` at most.
+
+        Nobody but the session's own phone can make the server wait: UNKNOWN_SESSION.
+        """
+        bound = Cookie.parse(cookie)
+        self._bound_session(bound, request)
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + self._limits.notify_limit_seconds, FIRST_POLL
-        while self._awaits_acknowledgements(Cookie.parse(cookie)) and loop.time() < deadline:
+        while self._awaits_acknowledgements(bound) and loop.time() < deadline:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL)
 
     def _awaits_acknowledgements(self, bound: Cookie) -> bool:
-        session, delegation = self._session(bound), self._delegation(bound)
-        if session.state is None or delegation.state is None or session.state.failed or session.state.over:
+        session, delegation = self._session(bound).state, self._delegation(bound).state
+        if session is None or delegation is None or session.answered != Return.DISCONNECT.name or session.failed:
             return False
-        return len(delegation.state.notified) < session.state.executed
+        return len(delegation.notified) < session.executed
 
     def _start(self, request: LinkRequest, content: str, request_id: str) -> Answer:
         """START: the party's signature opens the session (MC-05 2.3, authentication of the service provider)."""
@@ -345,7 +350,8 @@ class SessionService:
     def expire(self, provider: str, reception: str) -> datetime | None:
         """End what nobody continued in time; returns when to look again, or None when it is over.
 
-        A session ends as SESSION_EXPIRED, and its party is told; a delegation that was never started just ends.
+        A session ends as SESSION_EXPIRED, and its party is told; one that had failed before keeps that status, which
+        its party knows. A delegation that was never started just ends.
         """
         return decided(lambda: self._expire(Cookie(provider, reception, 0, "")))
 
@@ -359,14 +365,15 @@ class SessionService:
             return deadline
         of_session = sessions.stream(bound.provider, bound.reception)
         of_delegation = delegations.stream(bound.provider, bound.reception)
-        executed = session.state.executed if session.state else 0
-        changes = [
-            Change(of_delegation, delegation.version, delegations.end(delegation.state, STATUS_EXPIRED, executed))
-        ]
-        put = {}
+        status, executed, changes, put = Status.SESSION_EXPIRED, 0, [], {}
         if session.state is not None:
-            changes.insert(0, Change(of_session, session.version, sessions.expire(session.state)))
-            put = notification_payload(accepted, delegations.FAILURE_NOTICE, STATUS_EXPIRED)
+            changes.append(Change(of_session, session.version, sessions.expire(session.state)))
+            executed = session.state.executed
+            if session.state.failed is not None:
+                status = Status(session.state.failed.status)
+            else:
+                put = notification_payload(accepted, delegations.FAILURE_NOTICE, status)
+        changes.append(Change(of_delegation, delegation.version, delegations.end(delegation.state, status, executed)))
         self._tsm.commit(
             *changes,
             context=context_of(accepted, "system:expiry", "system"),
@@ -399,9 +406,6 @@ class SessionService:
         if operator is not None:
             return Party(party, "operator", bytes.fromhex(operator.public_key), operator.return_urls, "")
         raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, party)
-
-
-STATUS_EXPIRED = Status.SESSION_EXPIRED
 
 
 def decided(decide: Callable[[], Result]) -> Result:
