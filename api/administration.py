@@ -21,6 +21,7 @@ from api.xml.mas import LINK_PATH
 from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.cap import CapFile
 from tsm.identifiers import Aid, KeyRef, SpId
+from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.signing import MAS_SIGNING_KEY, MAS_TRANSPORT_KEY
 from tsm.model import operator
@@ -51,6 +52,7 @@ def initialise(data: Path, kek_file: Path, host: str, port: int) -> None:
     """
     if (data / CONFIG_FILE).exists():
         raise TsmError(ErrorCode.ALREADY_EXISTS, f"{data} holds a server")
+    refuse_inside(kek_file, data)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     vault = SoftwareVault.create(data / "vault", kek_file)
     vault.generate_signing_key(KeyRef(MAS_SIGNING_KEY))

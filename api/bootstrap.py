@@ -32,6 +32,7 @@ from tsm.flows.issuance import Issuance
 from tsm.flows.issuance_follower import IssuanceFollower
 from tsm.flows.notification import NotificationWorker
 from tsm.flows.session import Limits, SessionService
+from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
 from tsm.model.topics import FACTS
 from tsm.store.recorder import SQLiteRecorder
@@ -123,6 +124,7 @@ def build(
 ) -> Parts:
     """Open vault and store, and join the parts; nothing runs before `Parts.start`."""
     data = settings.data
+    refuse_inside(settings.kek_file, data)
     vault = SoftwareVault.open(data / "vault", settings.kek_file, random)
     recorder = SQLiteRecorder(data / "log.sqlite", vault, clock)
     tsm = Tsm(vault, recorder, FACTS, clock)

@@ -36,7 +36,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """A fact in its place. The names of the first two fields are the eventsourcing library's contract."""
 
-    originator_id: str  # the stream: "card-8981100000000000012"
+    originator_id: str  # the stream: "card-8981100000000000010"
     originator_version: int  # 1, 2, 3 ... within the stream
     occurred_at: datetime  # UTC, as the source claims it
     context: Context

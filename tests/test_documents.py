@@ -1,0 +1,96 @@
+"""What the documents promise is there: the README's commands exist and run, INTERFACES.md has every status and path."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from api.cli import parser
+from tsm.mas.status import Status
+from tsm.uicc import jpki_cap
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+INTERFACES = (ROOT / "api" / "INTERFACES.md").read_text()
+DESCRIPTION = '{"operator": "MNO00001", "name": "Simulated Mobile", "certificate_fingerprint": "%s"}'
+PRODUCTION = "iccid,iin,cin,key_set,profile\n8981100000000000010,8981100F,08981100000000000010,isd-2026,uicc-128k\n"
+BACKGROUND = ("serve", "card")  # they run until they are stopped: the demo and the conformance tests start them
+
+
+def commands(document: str) -> list[list[str]]:
+    """Every line of the document's shell blocks that begins with `tsm`, without its comment."""
+    blocks = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+    return [
+        shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.startswith("tsm")
+    ]
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"[`$] ?make ([a-z]+)", README))
+    assert named and named <= targets
+
+
+@pytest.mark.parametrize("command", commands(README), ids=" ".join)
+def test_every_command_of_the_readme_is_understood(command: list[str]) -> None:
+    assert parser().parse_args(command[1:]).run
+
+
+def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
+    """As written, with folders of this test; the provider's load file needs a provider, which the demo enrols."""
+    (tmp_path / "production.csv").write_text(PRODUCTION)
+    (tmp_path / "jpki.cap").write_bytes(jpki_cap.build())
+    ran = []
+    for command in commands(README):
+        words = [word.replace("/srv/tsm", "data").replace("/etc/tsm/kek", "kek") for word in command[1:]]
+        if words[0] in (*BACKGROUND, "register-load-file"):
+            continue
+        if words[0] == "certify":
+            words[words.index("request.pem")] = "operator/request.pem"
+        if words[0] == "enrol":
+            (tmp_path / "operator.json").write_text(DESCRIPTION % ("ab" * 32))
+        done = run(words, tmp_path)
+        assert done.returncode == 0, (words, done.stderr)
+        ran.append(words[0])
+    assert ran == ["init", "show", "request", "certify", "enrol", "import-key", "register-cards", "schema"]
+
+
+def run(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "api.cli", *words],
+        input="00" * 15 + "01\n",  # the master key, at import-key's pipe
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+
+
+def test_a_refusal_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = run(["show", "--data", "nowhere"], tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tsm: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_a_key_encryption_key_inside_the_data_folder_is_refused(tmp_path: Path) -> None:
+    done = run(["init", "--data", "data", "--kek", "data/kek"], tmp_path)
+    assert done.returncode == 2
+    assert "key-encryption key" in done.stderr
+    assert not (tmp_path / "data" / "config.json").exists()
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_status_is_documented(status: Status) -> None:
+    assert re.search(rf"^\| {status.value} \| {status.info or re.escape('(empty)')} \|", INTERFACES, re.MULTILINE)
+
+
+def test_the_readme_opens_with_what_it_is_and_a_transcript() -> None:
+    lines = README.splitlines()
+    assert lines[0].startswith("**An open Trusted Service Manager")
+    assert "$ make demo" in "\n".join(lines[:6])
+    assert "TRANSCRIPT" not in README
