@@ -6,6 +6,7 @@ itself, so a subclass of its protocol puts it where the ASGI extension for TLS s
 """
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -126,4 +127,6 @@ def run_server(app: Any, settings: Listening, ready: Callable[[str], None] = lam
     """Listen where the settings say (port 0: any free one) and serve; `ready` learns the local URL."""
     with create_server((settings.host, settings.port), backlog=BACKLOG) as listener:
         url = f"https://{settings.host}:{listener.getsockname()[1]}"
+        gc.collect()
+        gc.freeze()  # what was made so far stays for good: the collector need not look at it again in mid-exchange
         asyncio.run(serve_https(app, listener, settings.tls, lambda: ready(url)))
