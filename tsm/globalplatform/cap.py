@@ -42,6 +42,7 @@ LOAD_ORDER = (
 LARGEST_FILE = 1 << 20  # octets: more than any card holds
 MOST_BLOCKS = 256
 AID_LENGTHS = range(5, 17)
+LARGEST_METHODS = 0xFFFF - 1  # octets, after the number of exception handlers
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -151,8 +152,11 @@ def load_commands(block: bytes, size: int) -> list[Load]:
 def build_cap(package_aid: bytes, applet_aids: tuple[bytes, ...], methods: bytes, folder: str) -> bytes:
     """A minimal CAP file (format 2.1) that imports javacard.framework; `methods` is the body of its Method component.
 
-    Equal arguments give equal octets. `folder` is the package's path in the archive.
+    Equal arguments give equal octets. `folder` is the package's path in the archive. INVALID_INPUT for what no CAP file
+    can hold.
     """
+    if len(methods) > LARGEST_METHODS or any(len(aid) not in AID_LENGTHS for aid in (package_aid, *applet_aids)):
+        raise TsmError(ErrorCode.INVALID_INPUT, "an AID or the methods do not fit a CAP file")
     bodies = {
         HEADER: MAGIC + bytes((1, 2, 4, 0, 1, len(package_aid))) + package_aid,
         APPLET: bytes([len(applet_aids)]) + b"".join(bytes([len(aid)]) + aid + b"\x00\x01" for aid in applet_aids),

@@ -9,6 +9,7 @@ from tsm.globalplatform.tlv import find, octets, parse_tlvs, tlv
 
 GLOBALPLATFORM = bytes.fromhex("2A864886FC6B")  # OID 1.2.840.114283
 OID = 0x06
+EXTENDED = 0xFF  # in place of the kind of a key: kind and a length of two octets follow
 PSEUDO_RANDOM = 0x10  # in i: the card's challenge (GPC Amendment D section 5.1)
 
 
@@ -44,20 +45,25 @@ class KeyComponent(NamedTuple):
     version: int
     kind: int
     length: int  # octets
+    others: tuple[tuple[int, int], ...] = ()  # kind and length of further components, such as an exponent
+
+    def encode(self) -> bytes:
+        components = (part for other in self.others for part in other)
+        return tlv(0xC0, octets(self.identifier, self.version, self.kind, self.length, *components))
 
 
 @dataclass(frozen=True, slots=True)
 class KeyInformation:
-    """Key information template (GPCS v2.3.1 section 11.3.3.1, tag E0), basic form for our own keys."""
+    """Key information template (GPCS v2.3.1 section 11.3.3.1, tag E0), written in its basic form."""
 
     keys: tuple[KeyComponent, ...]
 
     def encode(self) -> bytes:
-        return tlv(0xE0, b"".join(tlv(0xC0, octets(*key)) for key in self.keys))
+        return tlv(0xE0, b"".join(key.encode() for key in self.keys))
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Reads the basic form whole, and the first component of keys in the extended form (kind FF)."""
+        """Reads the basic form whole, and of keys in the extended form the first component."""
         template = find(parse_tlvs(data), 0xE0)
         if template is None:
             raise TsmError(ErrorCode.INVALID_INPUT, "no key information")
@@ -65,11 +71,12 @@ class KeyInformation:
 
 
 def key_component(value: bytes) -> KeyComponent:
-    if len(value) < 4:
-        raise TsmError(ErrorCode.INVALID_INPUT, "key information is too short")
+    if len(value) < 4 or (len(value) % 2 and value[2] != EXTENDED):
+        raise TsmError(ErrorCode.INVALID_INPUT, "key information is not as its table says")
     identifier, version, kind, length = value[:4]
-    if kind != 0xFF:
-        return KeyComponent(identifier, version, kind, length)
+    if kind != EXTENDED:
+        others = tuple(zip(value[4::2], value[5::2], strict=True))
+        return KeyComponent(identifier, version, kind, length, others)
     if len(value) < 6:
         raise TsmError(ErrorCode.INVALID_INPUT, "key information is too short")
     return KeyComponent(identifier, version, value[3], int.from_bytes(value[4:6], "big"))
@@ -157,7 +164,10 @@ class StatusEntry:
 
     @classmethod
     def parse_list(cls, data: bytes) -> list[Self]:
-        """All entries of one answer; tags that are not known are passed over."""
+        """All entries; tags that are not known are passed over.
+
+        A card may cut an entry in two when it has more to say (6310): join its answers first.
+        """
         return [cls._of(value) for tag, value in parse_tlvs(data) if tag == 0xE3]
 
     @classmethod
