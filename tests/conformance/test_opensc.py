@@ -1,9 +1,7 @@
-"""A card that was issued works with Debian's OpenSC and OpenSSL, which nobody here wrote.
+"""The card that a demo run issued works with Debian's OpenSC and OpenSSL, which nobody here wrote.
 
-`issued_card` is a folder: `card.json` (the phone's card), the certificates `authentication.der`, `signature.der`,
-`authentication_ca.der`, `signature_ca.der`, and `pins.json` with the PINs under "authentication" and "signature". By
-default a card is made and personalised here through its secure channels; `ISSUED_CARD` in the environment names another
-folder, such as a demo run leaves. The tests work on a copy: one of them blocks a PIN.
+The fixture `issued_card` is a copy of the phone's card in a reader, for one of the tests blocks a PIN. The certificates
+to compare with come from the authority that issued them; the PINs are those that the citizen of the run typed.
 """
 
 import json
@@ -13,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,9 +28,12 @@ from tests.conformance.reader import (
     reader,
     running,
 )
+from tests.conftest import CITIZEN, DemoRun
 from tests.uicc.certificates import credential
-from tests.uicc.off_card import issue_card
 from tests.uicc.test_jpki_applet import make_card
+from tsm.jpki.authority import Authority
+from tsm.jpki.certificates import Kind
+from tsm.keys.vault import SoftwareVault
 from tsm.uicc.card import SimulatedUicc
 
 PINS = {"authentication": "1234", "signature": "ABC123"}
@@ -63,10 +65,19 @@ class IssuedCard:
         self.pkcs11(kind, *mechanism, "--input-file", message, "--output-file", signature)
 
 
-def issue(folder: Path) -> None:
-    """A card made here: domain, keys, load file, instance and personalisation, through its secure channels."""
-    card = issue_card(credential(), authentication_pin=PINS["authentication"], signature_pin=PINS["signature"])
-    describe(folder, card)
+def take_from(run: DemoRun, folder: Path) -> None:
+    """The run's card, what was issued for it, and its PINs."""
+    shutil.copy(run.card, folder / "card.json")
+    vault = SoftwareVault.open(run.folder / "authority" / "vault", run.folder / "authority.kek")
+    authority = Authority(run.folder / "authority", vault, lambda: datetime.now(UTC))
+    issued = authority.certificates(run.report["subjects"]["credential"])
+    for kind in Kind:
+        (folder / f"{kind}.der").write_bytes(issued.of(kind))
+        (folder / f"{kind}_ca.der").write_bytes(authority.certificate(kind))
+    authority.close()
+    vault.close()
+    pins = {"authentication": CITIZEN["authenticationPin"], "signature": CITIZEN["signaturePin"]}
+    (folder / "pins.json").write_text(json.dumps(pins))
 
 
 def describe(folder: Path, card: SimulatedUicc) -> None:
@@ -93,12 +104,9 @@ def unavailable(reason: str) -> NoReturn:
 
 
 @pytest.fixture(scope="module")
-def issued_card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuedCard]:
+def issued_card(demo_run: DemoRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuedCard]:
     folder = tmp_path_factory.mktemp("issued")
-    if given := os.environ.get("ISSUED_CARD"):
-        shutil.copytree(given, folder, dirs_exist_ok=True)
-    else:
-        issue(folder)
+    take_from(demo_run, folder)
     with in_reader(folder) as card:
         yield card
 
