@@ -316,6 +316,8 @@ class Story:
         places["the phone's card"] = str(self.card_file)
         places["slip"] = str(self._folder / "terminal" / "slip.txt")
         places["logs of the processes"] = str(self._folder / "*.log")
+        places["the server again"] = f"tsm serve --data {self._data}"
+        places["the card behind PC/SC"] = f"tsm card serve --card {self.card_file}"
 
     def _verify(self, card: dict[str, Any], history: list[dict[str, Any]]) -> None:
         check = self.stage.check
@@ -462,6 +464,8 @@ def add_domain(tree: Tree, domain: dict[str, Any]) -> None:
         state = "" if keys["current"] else ", replaced"
         check_values = "".join(f" {value}" for value in keys["checkValues"])
         branch.add(Text(f"keys {keys['version']:02X} ({kind}{state}){check_values}"))
+    for load_file in domain.get("loadFiles", []):
+        branch.add(Text(f"load file {load_file['aid']}  {load_file['size']} octets"))
     for application in domain["applications"]:
         branch.add(Text(f"application {application['aid']}  {application['lifeCycle']}"))
     for below in domain.get("domains", []):
