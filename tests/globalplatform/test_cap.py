@@ -143,6 +143,11 @@ def test_a_damaged_cap_file_is_refused(components: dict[str, str]) -> None:
     refuses(lambda: CapFile.read(archive(components)))
 
 
+def test_a_component_that_is_not_known_is_refused_not_left_out() -> None:
+    """Without it the card would get another program than the developer tested."""
+    refuses(lambda: CapFile.read(archive({**COMPONENTS, "StaticResources": "0d000100"})))
+
+
 def test_a_component_that_is_there_twice_is_refused() -> None:
     packed = io.BytesIO(archive(COMPONENTS))
     with zipfile.ZipFile(packed, "a") as file:

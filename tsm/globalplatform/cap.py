@@ -106,11 +106,12 @@ def from_zip(data: bytes) -> dict[int, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for entry in archive.infolist():
-                tag = tags.get(entry.filename.rpartition("/")[2].lower())
-                if tag is None:
-                    continue
-                if entry.file_size > LARGEST_FILE or tag in components:
-                    raise TsmError(ErrorCode.INVALID_INPUT, "a component is too large or there twice")
+                name = entry.filename.rpartition("/")[2].lower()
+                if not name.endswith(".cap"):
+                    continue  # the manifest and what tools add
+                tag = tags.get(name)
+                if tag is None or tag in components or entry.file_size > LARGEST_FILE:
+                    raise TsmError(ErrorCode.INVALID_INPUT, "a component is not known, there twice or too large")
                 components[tag] = checked(tag, archive.read(entry))
     except DAMAGED as error:
         raise TsmError(ErrorCode.INVALID_INPUT, "not a CAP file: the archive is damaged") from error
