@@ -36,7 +36,7 @@ ROLES = {OPERATOR: "operator", PROVIDER: "provider", TERMINAL: "terminal", AUTHO
 ICCID = "8981100000000000010"
 DOMAIN = "D392F0002601FE01"
 RETURN_URL = "https://provider.example/mobile/prepare"
-HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "東京都千代田区霞が関2-1-2")
+HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "架空県見本市見本町1-2-3")
 CREDENTIAL = "8d5fae0c-1d9e-4b0b-8f9f-9b2f5ce60b0a"
 RECEIPTS = f"/authority/credentials/{CREDENTIAL}/key-copies-destroyed"
 

@@ -22,7 +22,7 @@ CITIZEN = {
     "name": "見本花子",
     "sex": "2",
     "born": "1990-02-03",
-    "address": "東京都千代田区霞が関2-1-2",
+    "address": "架空県見本市見本町1-2-3",
     "authenticationPin": "1234",
     "signaturePin": "ABC123",
 }

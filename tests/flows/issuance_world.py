@@ -24,7 +24,7 @@ from tsm.model.authority import AuthorityEnrolled
 
 AUTHORITY, URL = "jpki", "https://ca.example"
 COUNTER = Counter("T-13101-01", "13101", "request-1")
-HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "東京都千代田区霞が関2-1-2")
+HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "架空県見本市見本町1-2-3")
 
 
 @dataclass

@@ -29,7 +29,7 @@ from tsm.jpki.key_transport import unwrap_keys
 from tsm.keys.vault import SoftwareVault
 
 PROVIDER, CREDENTIAL = "JPKI0001", "8d5fae0c-1d9e-4b0b-8f9f-9b2f5ce60b0a"
-HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "東京都千代田区霞が関2-1-2")
+HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "架空県見本市見本町1-2-3")
 START = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
 
 

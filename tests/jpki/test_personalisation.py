@@ -17,7 +17,7 @@ from tsm.jpki.certificates import Holder, Kind
 from tsm.jpki.personalisation import Personalisation, personalisation_commands, token_information
 from tsm.keys.vault import SoftwareVault
 
-HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "東京都千代田区霞が関2-1-2")
+HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "架空県見本市見本町1-2-3")
 LARGEST = 239  # octets of command data in a session at level 33
 
 

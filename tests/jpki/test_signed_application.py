@@ -18,7 +18,7 @@ from tsm.jpki.certificates import Holder, Kind, read_certificate
 from tsm.keys.vault import SoftwareVault
 
 NOW = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
-HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "東京都千代田区霞が関2-1-2")
+HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "架空県見本市見本町1-2-3")
 DOCUMENT = ApplicationDocument("a-challenge", "8981100000000000010", "JPKI0001", HANAKO.name)
 
 
