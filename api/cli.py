@@ -73,6 +73,7 @@ def register_load_file(given: argparse.Namespace) -> None:
 
 def serve(given: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every NOTIFY says nothing
     settings = Settings.load(given.data)
     app = create_app(build(settings))
     run_server(app, settings, ready=lambda url: print(json.dumps({"url": url}), flush=True))

@@ -1,12 +1,6 @@
 """SCP03: real exchanges, both ends against each other, a channel taken up by another worker, and forgeries."""
 
-from time import perf_counter
-
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
-from cryptography.hazmat.primitives.cmac import CMAC
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -267,53 +261,6 @@ def test_the_card_authenticates_a_host_by_cryptogram_and_mac() -> None:
         assert not card.external_authenticate(forged)
         with pytest.raises(CardSecurityError):
             card.unwrap(CommandApdu(0x84, 0xE2, 0x00, 0x00, bytes(8)))
-
-
-# Speed
-
-
-def test_a_session_is_not_much_slower_than_its_cryptography() -> None:
-    """Wrap and unwrap 200 octets each way at level 33, against the bare calls with contexts kept.
-
-    Measured in turns and by the best of each, for other work runs beside; the aim is a quarter, here with a margin.
-    """
-    rounds = [(full_speed(), bare_speed()) for _ in range(8)]
-    ratio = max(full for full, _ in rounds) / max(bare for _, bare in rounds)
-    assert ratio > 0.18
-
-
-EXCHANGES = 300
-DATA = bytes(200)
-
-
-def full_speed() -> float:
-    host, card = open_channel()
-    command = CommandApdu(0x80, 0xE2, 0x00, 0x00, DATA)
-    responses = []
-    for _ in range(EXCHANGES):
-        card.unwrap(host.wrap(command))
-        responses.append(card.wrap(ResponseApdu(DATA, 0x9000)))
-    host, _ = open_channel()
-    start = perf_counter()
-    for response in responses:
-        host.wrap(command)
-        host.unwrap(response)
-    return EXCHANGES / (perf_counter() - start)
-
-
-def bare_speed() -> float:
-    aes, padded, block = AES(bytes(16)), bytes(208), bytes(16)
-    icv, mac = Cipher(aes, ECB()).encryptor(), CMAC(aes)  # noqa: S305  single blocks, as in the channel
-    encryptor, decryptor = Cipher(aes, CBC(block)).encryptor(), Cipher(aes, CBC(block)).decryptor()
-    start = perf_counter()
-    for _ in range(EXCHANGES):
-        for direction, overhead in ((encryptor, 21), (decryptor, 18)):
-            icv.update(block)
-            direction.update(padded)
-            authenticated = mac.copy()
-            authenticated.update(bytes(overhead) + padded)
-            authenticated.finalize()
-    return EXCHANGES / (perf_counter() - start)
 
 
 def flipped(octets: bytes, bit: int) -> bytes:

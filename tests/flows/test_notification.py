@@ -12,6 +12,7 @@ from tsm.flows import notification
 from tsm.flows.expiry import ExpiryWorker
 from tsm.flows.follower import StoredPosition
 from tsm.flows.notification import NotificationWorker
+from tsm.flows.session import Limits
 from tsm.mas.messages import LinkRequest, NotificationRequest, NotificationResponse, Process, Return
 from tsm.mas.status import Status
 from tsm.model.delegation import ResultNotified
@@ -204,7 +205,7 @@ def test_end_waits_no_longer_than_the_limit_and_says_what_is_missing(world):
     phone = until_disconnect(world, reception, OPERATOR)
     began = time.monotonic()
     asyncio.run(world.sessions.acknowledgements(FINISHED, phone.cookie))
-    assert 0.15 < time.monotonic() - began < 2
+    assert time.monotonic() - began >= 0.2  # the world's limit
     phone.say(FINISHED)
     assert world.session(reception).ended.status == Status.NOT_ALL_ACKNOWLEDGED
 
@@ -215,20 +216,28 @@ def test_a_failed_session_has_nothing_to_wait_for(world):
     answer = phone.start(reception)
     while answer.process is not Return.DISCONNECT:
         answer = phone.say(phone.obey(answer))
-    began = time.monotonic()
-    asyncio.run(world.sessions.acknowledgements(FINISHED, phone.cookie))
-    assert time.monotonic() - began < 0.1
+    asyncio.run(at_once(patient(world).acknowledgements(FINISHED, phone.cookie)))
 
 
 def test_nobody_but_the_sessions_own_phone_makes_the_server_wait(world):
     reception = world.delegate([GET_IIN])
     cookie = until_disconnect(world, reception, OPERATOR).cookie
-    began = time.monotonic()
+    sessions = patient(world)
     for other in (cookie[:-1] + ("0" if cookie[-1] != "0" else "1"), "", f"{OPERATOR}.{reception}.9.x"):
         with pytest.raises(TsmError) as refused:
-            asyncio.run(world.sessions.acknowledgements(FINISHED, other))
+            asyncio.run(at_once(sessions.acknowledgements(FINISHED, other)))
         assert refused.value.code == ErrorCode.UNKNOWN_SESSION
-    assert time.monotonic() - began < 0.15
+
+
+def patient(world):
+    """A server that would wait an hour for acknowledgements."""
+    world.limits = Limits(notify_limit_seconds=3600)
+    return world.worker()[2]
+
+
+async def at_once(waiting):
+    """Far less than the hour, however busy the machine is."""
+    await asyncio.wait_for(waiting, 60)
 
 
 def test_a_session_that_failed_and_then_fell_silent_is_told_once(world, start):
