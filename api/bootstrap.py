@@ -129,7 +129,7 @@ def build(
     recorder = SQLiteRecorder(data / "log.sqlite", vault, clock)
     tsm = Tsm(vault, recorder, FACTS, clock)
     limits = Limits(settings.delegation_seconds, settings.session_idle_seconds, settings.notify_limit_seconds)
-    sessions = SessionService(tsm, vault, settings.public_url + LINK_PATH, clock, random, limits)
+    sessions = SessionService(tsm, vault, settings.public_url + LINK_PATH, tsm.now, random, limits)
     tls = client_context(settings.tls)
     outbound, authority = XmlClient(tls), AuthorityClient(tls)
     views = Views(data / "views.sqlite", PROJECTIONS)
@@ -137,19 +137,19 @@ def build(
     positions.mkdir(exist_ok=True)
     return Parts(
         settings=settings,
-        clock=clock,
+        clock=tsm.now,
         random=random,
         vault=vault,
         tsm=tsm,
         access=Access(tsm),
         sessions=sessions,
-        deployments=Deployments(tsm, vault, sessions, settings.public_url + RETURN_PATH, clock, random),
+        deployments=Deployments(tsm, vault, sessions, settings.public_url + RETURN_PATH, tsm.now, random),
         domain_keys=DomainKeys(tsm, vault),
-        issuance=Issuance(tsm, vault, authority, clock, random),
+        issuance=Issuance(tsm, vault, authority, tsm.now, random),
         views=views,
         workers=(
-            NotificationWorker(tsm, outbound, StoredPosition(positions / "notification"), clock),
-            ExpiryWorker(tsm, sessions, StoredPosition(positions / "expiry"), clock),
+            NotificationWorker(tsm, outbound, StoredPosition(positions / "notification"), tsm.now),
+            ExpiryWorker(tsm, sessions, StoredPosition(positions / "expiry"), tsm.now),
             IssuanceFollower(tsm, vault, StoredPosition(positions / "issuance")),
             Runner(tsm, views),
         ),

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -140,8 +140,30 @@ def test_a_version_ahead_of_the_stream_is_a_conflict_too(tsm: Tsm) -> None:
 def test_nothing_to_do_writes_nothing_and_returns_the_end_of_the_log(tsm: Tsm) -> None:
     assert commit(tsm, STREAM, 0) == 0
     commit(tsm, STREAM, 0, CARD)
-    assert commit(tsm, STREAM, 0) == 1
+    assert commit(tsm, STREAM, 1) == 1
     assert tsm.position == 1
+
+
+def test_what_was_decided_on_a_stream_that_has_gone_on_is_a_conflict_even_without_facts_for_it(tsm: Tsm) -> None:
+    commit(tsm, STREAM, 0, CARD)
+    facts_elsewhere = Change(operator.stream("MNO00001"), 0, [OPERATOR])
+    for changes in ([Change(STREAM, 0, [])], [facts_elsewhere, Change(STREAM, 0, [])], [Change(STREAM, 2, [])]):
+        with refused(ErrorCode.CONFLICT):
+            tsm.commit(*changes, context=CONTEXT, occurred_at=NOON, put_payloads={(STREAM, "answer"): b"bytes"})
+    assert (tsm.position, tsm.payload(STREAM, "answer")) == (1, None)
+    assert tsm.commit(facts_elsewhere, Change(STREAM, 1, []), context=CONTEXT, occurred_at=NOON) == 2
+
+
+def test_time_is_never_behind_the_last_record(tmp_path: Path, vault: SoftwareVault) -> None:
+    times = [NOON]
+    tsm = Tsm(vault, SQLiteRecorder(tmp_path / "tsm.sqlite", vault, lambda: times[-1]), FACTS, lambda: times[-1])
+    assert tsm.now() == NOON
+    commit(tsm, STREAM, 0, CARD)
+    times.append(NOON - timedelta(hours=1))
+    assert tsm.now() == NOON
+    times.append(NOON + timedelta(hours=1))
+    assert tsm.now() == NOON + timedelta(hours=1)
+    tsm.close()
 
 
 def test_payloads_come_and_go_with_the_events(tsm: Tsm) -> None:

@@ -1,13 +1,14 @@
 """The application: load a stream, decide, commit; the position of the last event comes back.
 
 Loading folds a stream's facts into a state. Committing appends the facts of one or more streams in one transaction,
-each stream only if nobody has appended to it since it was loaded; whoever loses that race gets CONFLICT, loads again
-and decides again. Stories that span several parties are in `tsm.flows`; here are the commands that need no story.
+each stream only if nobody has appended to it since it was loaded. That holds for a stream without new facts as well:
+naming it says that the decision rests on it. Whoever loses that race gets CONFLICT, loads again and decides again.
+Stories that span several parties are in `tsm.flows`; here are the commands that need no story.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -32,6 +33,8 @@ from tsm.store.recorder import SQLiteRecorder
 
 KEPT_STATES = 4096  # folded streams in memory: they only save replay, the log decides
 
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
 S = TypeVar("S")
 Clock = Callable[[], datetime]
 Evolve = Callable[[S | None, Fact], S]
@@ -45,7 +48,7 @@ class Loaded(NamedTuple, Generic[S]):
 
 
 class Change(NamedTuple):
-    """Facts for one stream, decided on its state at `version`."""
+    """Facts for one stream, decided on its state at `version`; none when others were decided on it."""
 
     stream: str
     version: int
@@ -95,18 +98,26 @@ class Tsm(Application[str]):
     ) -> int:
         """Append all facts, then drop and put payloads, in one transaction; returns the position of the last event.
 
-        Without facts and payloads nothing is written, and the log's present end is returned. CONFLICT when a stream
-        has gone on since it was loaded.
+        Without facts and payloads nothing is written, and the log's present end is returned. CONFLICT when one of the
+        streams, with or without facts, has gone on since it was loaded.
         """
         events = [event for change in changes for event in _events(change, context, occurred_at)]
-        if not events and not put_payloads and not drop_payloads:
-            return self.position
+        unchanged = {change.stream: change.version for change in changes if not change.facts}
         try:
-            recordings = self.events.put(events, put_payloads=put_payloads, drop_payloads=drop_payloads)
+            recordings = self.events.put(
+                events, unchanged=unchanged, put_payloads=put_payloads, drop_payloads=drop_payloads
+            )
         except IntegrityError as error:
             streams = ", ".join(change.stream for change in changes)
             raise TsmError(ErrorCode.CONFLICT, streams) from error
         return recordings[-1].notification.id if recordings else self.position
+
+    def now(self) -> datetime:
+        """The time by which deadlines are decided: the clock's, but never behind the last record.
+
+        A clock that is put back would otherwise bring back to life what had expired.
+        """
+        return max(self._clock(), self._recorder.last_recorded_at or EARLIEST)
 
     @property
     def position(self) -> int:

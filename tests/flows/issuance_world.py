@@ -63,7 +63,7 @@ class IssuanceWorld(World):
         self.authority = Authority(self.folder / "ca", self.authority_vault, self.clock, f"{URL}/crl/")
         self.main = self.authority.issue_main(HANAKO)
         self.line = Line(self.authority)
-        self.issuance = Issuance(self.tsm, self.vault, self.line, self.clock, urandom)
+        self.issuance = Issuance(self.tsm, self.vault, self.line, self.tsm.now, urandom)
         self.follower = IssuanceFollower(self.tsm, self.vault, StoredPosition(self.folder / "position"))
         self.record(
             f"authority-{AUTHORITY}",

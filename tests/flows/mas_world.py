@@ -79,7 +79,7 @@ class World:
     def worker(self):
         recorder = SQLiteRecorder(self.folder / "log.sqlite", self.vault, self.clock)
         tsm = Tsm(self.vault, recorder, FACTS, self.clock)
-        return recorder, tsm, SessionService(tsm, self.vault, MAS_URL, self.clock, urandom, self.limits)
+        return recorder, tsm, SessionService(tsm, self.vault, MAS_URL, tsm.now, urandom, self.limits)
 
     def close(self):
         self.tsm.close()

@@ -44,7 +44,7 @@ class Deployment:
         world.record(f"provider-{PROVIDER}", msgspec.structs.replace(enrolled, transport_key=transport))
         world.tsm.register_load_file(registered(), BLOCK, CONTEXT)
         self.deployments = Deployments(
-            world.tsm, world.vault, world.sessions, RETURN_URLS[OPERATOR], world.clock, urandom
+            world.tsm, world.vault, world.sessions, RETURN_URLS[OPERATOR], world.tsm.now, urandom
         )
         self.keys = DomainKeys(world.tsm, world.vault)
 

@@ -371,6 +371,54 @@ def test_a_delegation_that_nobody_starts_ends_quietly(world):
     assert world.topics("session") == []
 
 
+def between_decision_and_commit(monkeypatch, world, happens):
+    """What somebody else does in the narrowest place: once, at the next commit."""
+    commit = world.tsm.commit
+
+    def late(*changes, **options):
+        monkeypatch.setattr(world.tsm, "commit", commit)
+        happens()
+        return commit(*changes, **options)
+
+    monkeypatch.setattr(world.tsm, "commit", late)
+
+
+def test_a_start_that_loses_against_expiry_starts_nothing(world, monkeypatch):
+    reception = world.delegate([GET_IIN])
+    world.clock.pass_by(seconds=899)
+
+    def expire():
+        world.clock.pass_by(seconds=2)
+        assert world.sessions.expire(OPERATOR, reception) is None
+
+    between_decision_and_commit(monkeypatch, world, expire)
+    refused(ErrorCode.RECEPTION_CLOSED, world.phone().start, reception)
+    assert world.session(reception) is None
+
+
+def test_an_expiry_that_loses_against_start_ends_nothing(world, monkeypatch):
+    reception, phone, in_time = world.delegate([GET_IIN]), world.phone(), world.clock.now
+    world.clock.pass_by(minutes=15)
+
+    def start():
+        world.clock.now = in_time
+        phone.start(reception)
+
+    between_decision_and_commit(monkeypatch, world, start)
+    assert world.sessions.expire(OPERATOR, reception) is not None
+    assert world.delegation(reception).ended is None
+    assert phone.say(phone.obey(phone.said[-1])).process is Return.COMMAND
+
+
+def test_a_clock_that_is_put_back_brings_no_session_back(world):
+    reception, phone = world.delegate([GET_IIN]), world.phone()
+    answer = phone.start(reception)
+    world.clock.pass_by(minutes=2)
+    world.delegate([GET_IIN])  # anything that is recorded
+    world.clock.pass_by(hours=-1)
+    refused(ErrorCode.SESSION_EXPIRED, phone.say, phone.obey(answer))
+
+
 def test_a_response_without_status_word_is_refused_and_may_be_sent_again(world):
     reception, phone = world.delegate([GET_IIN]), world.phone()
     answer = phone.say(phone.obey(phone.start(reception)))

@@ -134,6 +134,19 @@ def test_a_conflict_leaves_no_gap_and_nothing_half_done(recorder: SQLiteRecorder
     assert recorder.payload("card-2", "answer") is None
 
 
+def test_a_stream_that_should_be_unchanged_and_is_not_stops_everything(recorder: SQLiteRecorder) -> None:
+    recorder.insert_events([stored("card-1", 1)])
+    for unchanged in ({"card-1": 0}, {"card-1": 2}, {"card-1": 1, "card-3": 1}):
+        with pytest.raises(IntegrityError):
+            recorder.insert_events(
+                [stored("card-2", 1)], unchanged=unchanged, put_payloads={("card-2", "answer"): b"new"}
+            )
+        with pytest.raises(IntegrityError):
+            recorder.insert_events([], unchanged=unchanged)
+    assert (recorder.max_notification_id(), recorder.payload("card-2", "answer")) == (1, None)
+    assert recorder.insert_events([stored("card-2", 1)], unchanged={"card-1": 1, "card-3": 0}) == [2]
+
+
 def test_a_stream_has_no_gap(recorder: SQLiteRecorder) -> None:
     with pytest.raises(IntegrityError):
         recorder.insert_events([stored(version=2)])

@@ -234,7 +234,8 @@ class SessionService:
         """START: the party's signature opens the session (MC-05 2.3, authentication of the service provider)."""
         party = self._party(request.provider)
         bound = Cookie(request.provider, request.reception, 0, self._random(TOKEN_SIZE).hex())
-        delegation, loaded, now = self._delegation(bound).state, self._session(bound), self._clock()
+        found, loaded, now = self._delegation(bound), self._session(bound), self._clock()
+        delegation = found.state
         if delegation is None:
             raise TsmError(ErrorCode.UNKNOWN_RECEPTION, request.reception)
         verify = partial(verify_signature, party.public_key)
@@ -259,6 +260,7 @@ class SessionService:
         stream = sessions.stream(bound.provider, bound.reception)
         self._tsm.commit(
             Change(stream, loaded.version, [started]),
+            Change(delegations.stream(bound.provider, bound.reception), found.version, []),  # still open
             context=context_of(accepted, "phone", "phone", request_id, step=0),
             occurred_at=now,
             put_payloads={(stream, ANSWER): msgspec.msgpack.encode(answer)},
@@ -365,17 +367,16 @@ class SessionService:
             return deadline
         of_session = sessions.stream(bound.provider, bound.reception)
         of_delegation = delegations.stream(bound.provider, bound.reception)
-        status, executed, changes, put = Status.SESSION_EXPIRED, 0, [], {}
+        status, executed, expired, put = Status.SESSION_EXPIRED, 0, [], {}
         if session.state is not None:
-            changes.append(Change(of_session, session.version, sessions.expire(session.state)))
-            executed = session.state.executed
+            expired, executed = sessions.expire(session.state), session.state.executed
             if session.state.failed is not None:
                 status = Status(session.state.failed.status)
             else:
                 put = notification_payload(accepted, delegations.FAILURE_NOTICE, status)
-        changes.append(Change(of_delegation, delegation.version, delegations.end(delegation.state, status, executed)))
         self._tsm.commit(
-            *changes,
+            Change(of_session, session.version, expired),
+            Change(of_delegation, delegation.version, delegations.end(delegation.state, status, executed)),
             context=context_of(accepted, "system:expiry", "system"),
             occurred_at=now,
             put_payloads=put,

@@ -77,6 +77,7 @@ END""",
 }
 
 LAST = "SELECT position, recorded_at FROM event ORDER BY position DESC LIMIT 1"
+LAST_VERSION = "SELECT coalesce(max(originator_version), 0) FROM event WHERE originator_id = ?"
 MOST = 2**63 - 1  # the largest integer of SQLite
 COLUMNS = "position, originator_id, originator_version, topic, state, recorded_at"
 
@@ -130,13 +131,15 @@ class SQLiteRecorder(ApplicationRecorder):
         self,
         stored_events: Sequence[StoredEvent],
         *,
+        unchanged: Mapping[str, int] | None = None,
         put_payloads: Mapping[tuple[str, str], bytes] | None = None,
         drop_payloads: Sequence[str] = (),
         **kwargs: Any,
     ) -> Sequence[int]:
         """Appends events, drops all payloads of `drop_payloads` (streams), then puts `put_payloads`: all or nothing.
 
-        Answers the positions. `IntegrityError` (of the library) when a stream has gone on meanwhile.
+        Answers the positions. `IntegrityError` (of the library) when a stream has gone on meanwhile: one that gets an
+        event, or one of `unchanged`, which get none and must still end with the version named there.
         """
         sealed = [
             (stream, name, self._sealer.seal_payload(stream, name, plaintext))
@@ -144,6 +147,8 @@ class SQLiteRecorder(ApplicationRecorder):
         ]
         try:
             with self._writer_lock, writing(self._writer) as transaction:
+                for stream, version in (unchanged or {}).items():
+                    _refuse_changed(transaction, stream, version)
                 positions = self._append(transaction, stored_events)
                 if drop_payloads:
                     transaction.executemany("DELETE FROM payload WHERE stream = ?", [(s,) for s in drop_payloads])
@@ -189,6 +194,13 @@ class SQLiteRecorder(ApplicationRecorder):
         if topics:
             condition += f" AND topic IN ({', '.join('?' * len(topics))})"
         return self._select(condition, values, "position", limit)
+
+    @property
+    def last_recorded_at(self) -> datetime | None:
+        """When the last event was recorded, whoever recorded it; None in an empty log."""
+        with self._reader_lock:
+            row = self._reader.execute(LAST).fetchone()
+        return None if row is None else datetime.fromisoformat(row[1])
 
     def max_notification_id(self) -> int | None:
         with self._reader_lock:
@@ -258,6 +270,12 @@ def _prepare(connection: sqlite3.Connection) -> None:
         guards = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall())
         if guards != GUARDS:
             raise TsmError(ErrorCode.STORE_CORRUPT, "the triggers that guard the log are missing or changed")
+
+
+def _refuse_changed(transaction: sqlite3.Connection, stream: str, version: int) -> None:
+    (last,) = transaction.execute(LAST_VERSION, (stream,)).fetchone()
+    if last != version:
+        raise IntegrityError(f"{stream} ends with version {last}, not {version}")
 
 
 def _refuse_format(found: str) -> NoReturn:
