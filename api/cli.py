@@ -12,15 +12,12 @@ from api import administration
 from api.app import create_app
 from api.bootstrap import Settings, build
 from api.certificates import ROLES, request
-from api.demo import story
 from api.graphql.schema import sdl
 from api.tls import run_server
 from tsm.errors import TsmError
-from tsm.uicc import vpcd
-from tsm.uicc.card import SimulatedUicc
 
 DATA, KEK = Path("data/tsm"), Path("data/tsm.kek")
-HOST, PORT = "127.0.0.1", 8443
+HOST, PORT, VPCD_PORT = "127.0.0.1", 8443, 35963
 
 Run = Callable[[argparse.Namespace], int | None]
 
@@ -84,10 +81,15 @@ def schema(_: argparse.Namespace) -> None:
 
 
 def demo(given: argparse.Namespace) -> int:
+    from api.demo import story  # the server's process never loads the demo or a card
+
     return story.tell(given.folder, given.citizen, as_json=given.json, keep=given.keep)
 
 
 def card_serve(given: argparse.Namespace) -> None:
+    from tsm.uicc import vpcd
+    from tsm.uicc.card import SimulatedUicc
+
     vpcd.serve(SimulatedUicc.load(given.card), given.host, given.port, listen=given.listen)
 
 
@@ -147,8 +149,8 @@ def parser() -> argparse.ArgumentParser:
     cards = commands.add_parser("card", help="the simulated card").add_subparsers(required=True, metavar="command")
     made = add(cards, "serve", card_serve, "put a card behind PC/SC through vpcd")
     made.add_argument("--card", type=Path, required=True)
-    made.add_argument("--host", default=vpcd.HOST)
-    made.add_argument("--port", type=int, default=vpcd.PORT)
+    made.add_argument("--host", default=HOST)
+    made.add_argument("--port", type=int, default=VPCD_PORT)
     made.add_argument("--listen", action="store_true", help="wait for the driver instead of connecting to it")
     return top
 

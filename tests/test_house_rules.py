@@ -4,6 +4,8 @@ The table is ARCHITECTURE.md's; a room may always import itself, `tsm.errors` an
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,12 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "projections": {"tsm.model", "tsm.store", "tsm.application"},
     "api": {"tsm", "projections"},
 }  # fmt: skip
-MAY_HOLD_A_CARD = (
-    "api.demo",
-    "api.cli",
-    "api.card",
-    "api.bench",
-)  # the only part of the server's package that imports the simulator
+MAY_HOLD_A_CARD = ("api.demo", "api.cli", "api.bench")  # all others speak to cards through a phone
 DEMO_IS_FOR = ("api.demo", "api.cli", "api.bench")
 
 
@@ -100,6 +97,13 @@ def allowed(module: str, room: str | None, imported: str) -> bool:
 
 def test_imports_point_inward() -> None:
     assert breaches(ROOT) == []
+
+
+def test_the_server_process_never_loads_a_simulated_card() -> None:
+    """What `tsm serve` imports, asked of a process of its own: the command line's card commands import late."""
+    look = "import sys, api.cli, api.app; print([m for m in sys.modules if m.startswith(('tsm.uicc', 'api.demo'))])"
+    loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert loaded.stdout.strip() == "[]"
 
 
 def test_every_module_has_a_room() -> None:

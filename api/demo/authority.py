@@ -41,6 +41,7 @@ from api.demo.party import (
     reaching,
     serve,
     starlette,
+    telling,
 )
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.authority import Authority
@@ -121,7 +122,8 @@ class Desk:
         if wanted.provider not in self._config.providers:
             raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, "no contract")
         asked = CertificateRequest(wanted.credential_id, wanted.provider, wanted.main_certificate)
-        issued = await to_thread.run_sync(self._authority.issue, asked)
+        with telling("tsm", "authority", "asks for key pairs and certificates"):
+            issued = await to_thread.run_sync(self._authority.issue, asked)
         return answer({"authentication": issued.authentication, "signature": issued.signature})
 
     async def keys(self, request: Request) -> Response:
@@ -152,7 +154,7 @@ class Desk:
         url = f"{self._config.tsm_url}/authority/credentials/{credential}/key-copies-destroyed"
         content = {"receipts": [{"statement": each.statement, "signature": each.signature} for each in receipts]}
         json_type = {"Content-Type": "application/json"}
-        with reaching():
+        with telling("authority", "tsm", "receipts: its copies of the keys are destroyed"), reaching():
             response = await self._http.post(url, content=msgspec.json.encode(content), headers=json_type)
         checked(response)
 

@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
@@ -78,6 +79,14 @@ def load_config(path: Path, kind: type[Config]) -> Config:
 def emit(**fields: Any) -> None:
     """One JSON line for whoever runs this process."""
     print(json.dumps(fields, ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def telling(who: str, whom: str, what: str) -> Iterator[None]:
+    """Who spoke to whom, what about, and how long it took: a line for the storyteller, once it went well."""
+    began = time.perf_counter()
+    yield
+    emit(who=who, whom=whom, what=what, ms=round((time.perf_counter() - began) * 1000, 3))
 
 
 def command_line(description: str, *commands: str) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -50,6 +51,11 @@ class Server:
         assert self._process.stdout is not None  # noqa: S101  it was asked for above
         for line in self._process.stdout:
             self._lines.put(line)
+
+    def said(self) -> Iterator[dict[str, Any]]:
+        """The lines that came meanwhile."""
+        while not self._lines.empty():
+            yield json.loads(self._lines.get())
 
     def _next_line(self) -> dict[str, Any]:
         deadline = time.monotonic() + START_LIMIT
@@ -144,6 +150,13 @@ class Stage:
         """One line: who spoke to whom, what about, how long it took."""
         took = f"[dim]{ms:8.1f} ms[/dim]" if ms is not None else " " * 11
         self._console.print(f"{took}  [cyan]{who:>12}[/cyan] → [cyan]{whom:<12}[/cyan] {what}", soft_wrap=True)
+
+    def relay(self) -> None:
+        """What the servers tell of each other; what is said several times on end is one line."""
+        lines = [line for server in self._servers for line in server.said()]
+        for (who, whom, what), alike in groupby(lines, key=lambda line: (line["who"], line["whom"], line["what"])):
+            times = [line["ms"] for line in alike]
+            self.say(who, whom, what + (f"  ({len(times)} times)" if len(times) > 1 else ""), sum(times))
 
     def show(self, text: str) -> None:
         """Something that a person in the story sees, such as the slip."""

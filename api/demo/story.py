@@ -19,7 +19,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from api import administration
-from api.certificates import fingerprint, request
+from api.certificates import fingerprint, request, write_private
 from api.demo import factory
 from api.demo.auditor import Auditor
 from api.demo.party import Tls
@@ -255,9 +255,9 @@ class Story:
             pin = self._citizen.my_number_signature_pin + "\n"
             (said,) = self._run("terminal", "apply", options, stdin=pin)
             self.stage.say("terminal", "tsm", "application, signed by the My Number card", since(began))
-            self.stage.say("tsm", "authority", "key pairs and certificates for user authentication and signature")
+            self.stage.relay()
             slip: dict[str, Any] = said["slip"]
-            (self._folder / "terminal" / "slip.txt").write_text(slip["text"])
+            write_private(self._folder / "terminal" / "slip.txt", slip["text"].encode())
             self.stage.show(slip["text"])
             self._credential = said["credential_id"]
             self.stage.report.subjects["credential"] = self._credential
@@ -386,12 +386,13 @@ class Story:
                 count = f"  ({len(times)} exchanges)" if len(times) > 1 else ""
                 self.stage.say("common app", "MAS", said + count, sum(times))
                 times.clear()
+            self.stage.relay()
 
         for line in lines:
             match line["step"]:
                 case "PAGE" | "LAUNCH" | "RE-ACCESS" | "REPEAT" as what:
                     tell_exchanges()
-                    self.stage.say(*TOLD[what](line))
+                    self.stage.say(*TOLD[what](line), line.get("ms"))
                     state = line.get("state", state)
                 case exchange:
                     now = f"{exchange} → {line['answer']}"
@@ -405,6 +406,7 @@ class Story:
 
     def _count(self, step: Step) -> None:
         """How many events the step has added, once no more come."""
+        self.stage.relay()
         position = self.auditor.position()
         step.events, self._position = position - self._position, position
 

@@ -1,6 +1,7 @@
 """The phone's browser: pages, cookies, one form, and the common app when a page asks for it (MC-05 interface 1)."""
 
 import re
+import time
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from urllib.parse import urljoin
@@ -8,7 +9,7 @@ from urllib.parse import urljoin
 import httpx
 
 from api.demo.party import reaching
-from api.demo.phone.common_app import CommonApp, Emit
+from api.demo.phone.common_app import CommonApp, Emit, elapsed_ms
 from tsm.errors import ErrorCode, TsmError
 
 MOST_LAUNCHES = 10  # in one visit
@@ -68,28 +69,32 @@ class Browser:
 
     def open(self, url: str, **query: str) -> Page:
         """The page where a visit comes to rest, after every launch on the way."""
+        began = time.perf_counter()
         with reaching():
             response = self._http.get(url, params=query or None)
-        return self._rest(response)
+        return self._rest(response, elapsed_ms(began))
 
     def submit(self, page: Page, fields: dict[str, str]) -> Page:
         """Fill in the page's form and send it. INVALID_INPUT when there is none."""
         if page.action is None:
             raise TsmError(ErrorCode.INVALID_INPUT, "no form on this page")
+        began = time.perf_counter()
         with reaching():
             response = self._http.post(page.action, data=page.hidden | fields)
-        return self._rest(response)
+        return self._rest(response, elapsed_ms(began))
 
-    def _rest(self, response: httpx.Response) -> Page:
+    def _rest(self, response: httpx.Response, ms: float) -> Page:
         page = read_page(response)
         for _ in range(MOST_LAUNCHES):
-            self._emit(step="PAGE", state=page.state, status=page.status, text=page.text)
+            self._emit(step="PAGE", state=page.state, status=page.status, text=page.text, ms=ms)
             if page.launch is None:
                 return page
             back = self._app.run(page.launch)
             self._emit(step="RE-ACCESS", url=back.partition("?")[0])
+            began = time.perf_counter()
             with reaching():
                 page = read_page(self._http.get(back))
+            ms = elapsed_ms(began)
         raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "the site launches for ever")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from api.demo.party import checked, parsed, reaching
+from api.demo.party import checked, parsed, reaching, telling
 from api.demo.provider.keys import ProvisionalKeys, SharedKeys, base64_values
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Iccid
@@ -57,12 +57,14 @@ class IssuedKeys(msgspec.Struct, frozen=True, rename="camel"):
 class Peer:
     """Another party over HTTPS: its refusals are raised with their code, its silence as UPSTREAM_UNAVAILABLE."""
 
+    name = ""
+
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
         self._http = http
         self.url = url
 
-    async def _ask(self, method: str, path: str, **options: Any) -> bytes:
-        with reaching():
+    async def _ask(self, what: str, method: str, path: str, **options: Any) -> bytes:
+        with telling("provider", self.name, what), reaching():
             response = await self._http.request(method, f"{self.url}{path}", **options)
         return checked(response).content
 
@@ -70,22 +72,27 @@ class Peer:
 class TsmClient(Peer):
     """The TSM server, as its service provider meets it."""
 
+    name = "tsm"
+
     @property
     def mas_url(self) -> str:
         """Where the common app links to (masUrl of interface 1)."""
         return f"{self.url}/mas/link"
 
     async def deploy(self, iccid: Iccid, return_url: str) -> Deployment:
+        what = "asks for the next step of the deployment"
         content = {"iccid": iccid, "returnUrl": return_url}
-        return parsed(await self._ask("POST", "/sp-tsm/deployments", json=content), Deployment)
+        return parsed(await self._ask(what, "POST", "/sp-tsm/deployments", json=content), Deployment)
 
     async def transport_key(self) -> bytes:
-        return parsed(await self._ask("GET", "/sp-tsm/transport-key"), TransportKey).public_key
+        body = await self._ask("fetches its transport key", "GET", "/sp-tsm/transport-key")
+        return parsed(body, TransportKey).public_key
 
     async def provisional_keys(self, iccid: Iccid) -> ProvisionalKeys | None:
         """The keys that our domain has on a card, or None while there is no such domain."""
+        what = "asks for its provisional keys on the card"
         try:
-            body = await self._ask("GET", f"/sp-tsm/cards/{iccid}/provisional-keys")
+            body = await self._ask(what, "GET", f"/sp-tsm/cards/{iccid}/provisional-keys")
         except TsmError as error:
             if error.code in (ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_SECURITY_DOMAIN, ErrorCode.UNKNOWN_KEY):
                 return None
@@ -94,22 +101,26 @@ class TsmClient(Peer):
         return ProvisionalKeys(given.key_version, given.diversification, given.check_values, given.wrapped)
 
     async def share_keys(self, iccid: Iccid, keys: SharedKeys) -> None:
+        what = "shares ENC and MAC of its own keys, wrapped"
         content = {
             "keyVersion": keys.key_version,
             "checkValues": keys.check_values,
             "wrapped": base64_values(keys.wrapped),
         }
-        await self._ask("POST", f"/sp-tsm/cards/{iccid}/keys", json=content)
+        await self._ask(what, "POST", f"/sp-tsm/cards/{iccid}/keys", json=content)
 
     async def check_access_code(self, iccid: Iccid, access_code: str, password: str) -> str:
         """The credential that code and password stand for. ACCESS_CODE_REFUSED, _EXPIRED, _LOCKED."""
+        what = "access code and password, as they were typed"
         content = {"accessCode": access_code, "password": password, "iccid": iccid}
-        return parsed(await self._ask("POST", "/sp-tsm/access-codes/check", json=content), Identified).credential_id
+        body = await self._ask(what, "POST", "/sp-tsm/access-codes/check", json=content)
+        return parsed(body, Identified).credential_id
 
     async def delegate(self, request: DelegationRequest, iccid: Iccid, correlation: str) -> None:
         """DELEGATE (interface 2). The tables carry no card, so a header does. UPSTREAM_UNAVAILABLE if it is refused."""
         headers = XML | {"Tsm-Card": iccid} | ({"Tsm-Correlation": correlation} if correlation else {})
-        body = await self._ask("POST", "/mas/delegation", content=request.encode(), headers=headers)
+        what = f"DELEGATE, reception {request.reception}, commands: {len(request.commands)}"
+        body = await self._ask(what, "POST", "/mas/delegation", content=request.encode(), headers=headers)
         taken = DelegationResponse.parse(body)
         if taken.status != Status.OK:
             raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, f"delegation: {taken.status} {taken.error}")
@@ -118,13 +129,16 @@ class TsmClient(Peer):
 class AuthorityClient(Peer):
     """The certificate authority, as the provider meets it."""
 
+    name = "authority"
+
     async def certificate(self, kind: Kind) -> bytes:
         """DER of the authority's own certificate."""
-        return await self._ask("GET", f"/ca/{kind}.der")
+        return await self._ask(f"fetches the {kind} CA's certificate", "GET", f"/ca/{kind}.der")
 
     async def keys(self, credential: str) -> IssuedKeys:
-        return parsed(await self._ask("GET", f"/credentials/{credential}/keys"), IssuedKeys)
+        body = await self._ask("fetches the key pairs, wrapped for it", "GET", f"/credentials/{credential}/keys")
+        return parsed(body, IssuedKeys)
 
     async def written(self, credential: str) -> None:
         """The credential stands on its card: the authority destroys its copies of the keys."""
-        await self._ask("POST", f"/credentials/{credential}/written")
+        await self._ask("the credential is written", "POST", f"/credentials/{credential}/written")

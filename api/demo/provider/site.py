@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.demo.party import demand, starlette
+from api.demo.party import demand, starlette, telling
 from api.demo.provider.back_end import BackEnd, Holder, Returned
 from api.demo.provider.pages import (
     PENDING,
@@ -73,7 +73,8 @@ class Site:
         """NOTIFY, from the TSM server alone; NOTIFY-ACK."""
         demand(request, self._tsm_fingerprint)
         notification = NotificationRequest.parse(await read_body(request, MAX_MESSAGE))
-        acknowledged = NotificationResponse(self._back_end.notified(notification))
+        with telling("MAS", "provider", "NOTIFY → NOTIFY-ACK"):
+            acknowledged = NotificationResponse(self._back_end.notified(notification))
         afterwards = BackgroundTask(self._back_end.settle_late, notification.reception)
         return Response(acknowledged.encode(), media_type="application/xml", background=afterwards)
 
