@@ -168,7 +168,7 @@ class Stage:
     def show_event(self, entry: dict[str, Any]) -> None:
         """One line of the history."""
         self._console.print(
-            f"[dim]{entry['position']:>6}  {entry['recordedAt'][11:23]}[/dim]  [cyan]{entry['actor']:<24}[/cyan] ",
+            f"[dim]{entry['position']:>6}  {entry['recordedAt'][11:23]}[/dim]  [cyan]{entry['actor']:<22}[/cyan] for [cyan]{entry['tenant']:<10}[/cyan] ",
             end="",
         )
         self._console.print(entry["text"], markup=False, soft_wrap=True)

@@ -150,7 +150,9 @@ class Story:
                 self.stage.say(name, "administrator", f"certificate request, key kept in {self._folder / name}")
 
     def _enrol(self) -> None:
-        with self.stage.step("enrolment", "Operator, certificate authority, provider and terminal are enrolled"):
+        with self.stage.step(
+            "enrolment", "Operator, certificate authority, provider and terminal are enrolled"
+        ) as step:
             operator = {
                 "operator": OPERATOR,
                 "name": "Simulated Mobile",
@@ -178,9 +180,12 @@ class Story:
             self._admit("provider", self._provider_said)
             terminal = {"terminal": TERMINAL, "municipality": "13101", "tsm_url": self.server["url"]}
             self._admit("terminal", self._make_party("terminal", terminal))
+            self._count_here(step)
 
     def _register(self) -> None:
-        with self.stage.step("registration", "Cards and the load file are registered, the master key enters the vault"):
+        with self.stage.step(
+            "registration", "A card and a load file are registered, the master key enters the vault"
+        ) as step:
             phone = self._folder / "phone"
             phone.mkdir()
             self.card_file = phone / "card.json"
@@ -208,6 +213,7 @@ class Story:
             options = ["--out", str(self._my_number_card)]
             self._run("authority", "my-number-card", options, stdin=json.dumps(mine))
             self.stage.say("authority", "citizen", f"{self._citizen.name}'s My Number card, in the factory")
+            self._count_here(step)
 
     def _open_doors(self) -> None:
         with self.stage.step("opening", "Everybody opens") as step:
@@ -403,6 +409,11 @@ class Story:
                     count_exchange(step, line)
         tell_exchanges()
         return state
+
+    def _count_here(self, step: Step) -> None:
+        """The same, while the administrator is alone with the log."""
+        with administration.opened(self._data) as parts:
+            step.events, self._position = parts.tsm.position - self._position, parts.tsm.position
 
     def _count(self, step: Step) -> None:
         """How many events the step has added, once no more come."""
