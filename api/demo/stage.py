@@ -167,10 +167,9 @@ class Stage:
 
     def show_event(self, entry: dict[str, Any]) -> None:
         """One line of the history."""
-        self._console.print(
-            f"[dim]{entry['position']:>6}  {entry['recordedAt'][11:23]}[/dim]  [cyan]{entry['actor']:<22}[/cyan] for [cyan]{entry['tenant']:<10}[/cyan] ",
-            end="",
-        )
+        when = f"[dim]{entry['position']:>6}  {entry['recordedAt'][11:23]}[/dim]"
+        who = f"[cyan]{entry['actor']:<22}[/cyan] for [cyan]{entry['tenant']:<10}[/cyan]"
+        self._console.print(f"{when}  {who} ", end="")
         self._console.print(entry["text"], markup=False, soft_wrap=True)
 
     def check(self, what: str, holds: bool) -> None:
@@ -204,7 +203,7 @@ class Stage:
         """Print the table or the JSON; the exit code is 0 only if every check held."""
         self.report.ok = bool(self.report.checks) and all(self.report.checks.values())
         if self._as_json:
-            print(json.dumps(asdict(self.report), indent=2))
+            print(json.dumps(asdict(self.report), indent=2), flush=True)
         else:
             self._console.print(self._table())
             for name, place in self.report.places.items():

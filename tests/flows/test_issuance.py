@@ -153,6 +153,7 @@ def test_a_revoked_certificate_is_refused_and_recorded(world):
     world.authority.revoke(Kind.SIGNATURE, serial, x509.ReasonFlags.cessation_of_operation)
 
     final_refusal(world, world.signed(), ErrorCode.CERTIFICATE_REVOKED)
+    assert world.line.asked == []  # the server itself looked into the list; the authority was not even asked
 
 
 def test_an_expired_certificate_is_refused_and_recorded(world):
