@@ -7,7 +7,7 @@ GET  /mno/return              RE-ACCESS           anybody's browser        MC-05
      /counter/*               applications                                 JSON, terminal
      /authority/*             what the certificate authority reports       JSON, authority
 POST /graphql                 what happened       auditor                  GraphQL
-GET  /health                  is it up            anybody                  JSON
+GET  /health                  is it up            anybody                  JSON, 503 when a worker does not keep up
 """
 
 from collections.abc import AsyncIterator
@@ -26,9 +26,8 @@ from api.rest import authority, counter, operator_site, sp_tsm
 from api.xml import mas
 from tsm.errors import TsmError
 
-
-async def health(_: Request) -> Response:
-    return JSONResponse({"status": "up"})
+UP = {"status": "up"}
+UNAVAILABLE = 503
 
 
 def create_app(parts: Parts) -> Starlette:
@@ -41,6 +40,10 @@ def create_app(parts: Parts) -> Starlette:
             yield
         finally:
             parts.close()
+
+    async def health(_: Request) -> Response:
+        behind = [worker.name for worker in parts.workers if not worker.keeping_up()]
+        return JSONResponse({"status": "behind", "workers": behind}, UNAVAILABLE) if behind else JSONResponse(UP)
 
     return Starlette(
         routes=[

@@ -8,6 +8,7 @@ on. A failure of the machine (a full disk, a locked file) is no event's fault: t
 import logging
 import sqlite3
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from tsm.model.event import Event
 PAGE = 2000  # events per transaction: 25 times the speed of one by one, and still a short write
 IDLE = 0.5  # seconds between looks at the log, and the longest time that stopping takes
 RETRY = 1.0  # seconds after a failure
+LATE = 10.0  # seconds without having caught up after which the runner does not keep up
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +38,30 @@ class Log(Protocol):
 class Runner:
     """Keeps the read models of one file up to date, in a thread or by steps. Two runners on one file do no harm."""
 
+    name = "projections"
+
     def __init__(self, log: Log, views: Views) -> None:
         self._log = log
         self._views = views
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._caught_up = 0.0
 
     def start(self) -> None:
         """Follows the log in a thread of its own until `stop`."""
-        self._thread = threading.Thread(target=self._follow, name="projections", daemon=True)
+        self._caught_up = time.monotonic()
+        self._thread = threading.Thread(target=self._follow, name=self.name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+
+    def keeping_up(self) -> bool:
+        """Whether the thread lives, and has lately been at the end of the log."""
+        alive = self._thread is not None and self._thread.is_alive()
+        return alive and time.monotonic() - self._caught_up < LATE
 
     def catch_up(self) -> int:
         """Folds all there is; returns the position reached."""
@@ -101,6 +112,7 @@ class Runner:
         while not self._stopping.is_set():
             try:
                 self.catch_up()
+                self._caught_up = time.monotonic()
                 self._log.wait(self._views.position, IDLE)
             except Exception:  # the thread must outlive a full disk, and say so
                 logger.exception("the read models could not be brought up to date")

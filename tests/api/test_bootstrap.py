@@ -56,6 +56,29 @@ def test_a_server_starts_answers_stops_and_starts_again(data):
         assert ask(create_app(build(Settings.load(data))), "/health").json() == {"status": "up"}
 
 
+def test_health_names_the_workers_that_do_not_keep_up(data):
+    parts = build(Settings.load(data))
+    app = create_app(parts)
+
+    async def before_and_after_a_worker_died():
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="https://tsm") as http,
+        ):
+            answers = [await http.get("/health")]
+            for worker in parts.workers:
+                worker.stop()
+                answers.append(await http.get("/health"))
+            return answers
+
+    up, *impaired = asyncio.run(before_and_after_a_worker_died())
+    assert (up.status_code, up.json()) == (200, {"status": "up"})
+    assert {answer.status_code for answer in impaired} == {503}
+    assert impaired[0].json() == {"status": "behind", "workers": ["notification"]}
+    assert impaired[-1].json()["workers"] == ["notification", "expiry", "issuance", "projections"]
+
+
 def test_a_fault_inside_is_told_as_a_code_and_an_id_only(data, caplog):
     app = create_app(build(Settings.load(data)))
 

@@ -111,14 +111,24 @@ def test_a_site_that_says_false_is_not_asked_again(world, start):
     assert world.delegation(reception, PROVIDER).acknowledged == set()
 
 
-def test_a_site_that_stays_down_is_given_up_in_the_open(world, start, monkeypatch):
-    monkeypatch.setattr(notification, "ATTEMPTS", 3)
+def test_a_site_that_stays_down_for_a_day_is_given_up_in_the_open(world, start, monkeypatch):
+    monkeypatch.setattr(notification, "LONGEST_PAUSE", 0.01)
     world.create_domain()
-    site = Site(*[None] * 3)
     reception, _ = world.run([GET_KEY_INFORMATION], PROVIDER)
-    start(site)
+    world.clock.pass_by(hours=23)
+    worker = start(down := Site(*[None] * 10_000))
+    eventually(lambda: len(down.told) > 20)
+    worker.stop()
+    world.clock.pass_by(minutes=59)
+    start(down := Site(*[None] * 10_000))
+    eventually(lambda: len(down.told) > 20)
+    assert not world.delegation(reception, PROVIDER).notified
+    assert len(world.payloads()) == 1
+    world.clock.pass_by(minutes=1)
     eventually(lambda: world.delegation(reception, PROVIDER).notified)
-    assert outcomes(world)[-1] == ResultNotified(order=1, acknowledged=False, attempts=3)
+    [given_up] = outcomes(world)
+    assert not given_up.acknowledged
+    assert given_up.attempts == len(down.told)
     assert world.payloads() == []
 
 

@@ -2,7 +2,8 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +213,36 @@ def test_the_thread_outlives_a_fault_and_says_so(
     finally:
         runner.stop()
     assert "the read models could not be brought up to date" in caplog.text
+
+
+def test_a_runner_that_cannot_catch_up_says_so_until_it_can(
+    log: MemoryLog, views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(after: int, limit: int) -> Sequence[Event]:
+        raise sqlite3.OperationalError("disk full")
+
+    monkeypatch.setattr("projections.runner.RETRY", 0.01)
+    monkeypatch.setattr("projections.runner.IDLE", 0.01)
+    monkeypatch.setattr("projections.runner.LATE", 0.2)
+    runner = Runner(log, views)
+    assert not runner.keeping_up()
+    runner.start()
+    try:
+        eventually(runner.keeping_up)
+        with monkeypatch.context() as disk:
+            disk.setattr(log, "read", broken)
+            eventually(lambda: not runner.keeping_up())
+        eventually(runner.keeping_up)
+    finally:
+        runner.stop()
+    assert not runner.keeping_up()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
 
 
 def test_the_file_is_for_its_owner_only(views: Views, tmp_path: Path) -> None:

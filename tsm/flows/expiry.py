@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from tsm.application import Tsm
-from tsm.flows.follower import Follower, StoredPosition
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.session import SessionService
 from tsm.model.delegation import DelegationAccepted, DelegationEnded
 from tsm.model.event import Event
@@ -43,15 +43,17 @@ class ExpiryWorker(Follower):
 
     def act(self) -> None:
         now = self._clock()
-        for place in [place for place, deadline in self._deadlines.items() if deadline <= now]:
-            later = self._sessions.expire(*place)
-            if later is None:
-                self._close(place)
-            else:
-                self._deadlines[place] = later
+        for_each([place for place, deadline in self._deadlines.items() if deadline <= now], self._expire)
 
     def unfinished(self) -> int | None:
         return min(self._opened.values(), default=None)
+
+    def _expire(self, place: tuple[str, str]) -> None:
+        later = self._sessions.expire(*place)
+        if later is None:
+            self._close(place)
+        else:
+            self._deadlines[place] = later
 
     def _close(self, place: tuple[str, str]) -> None:
         self._opened.pop(place, None)

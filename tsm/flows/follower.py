@@ -1,16 +1,19 @@
 """Reading along the log: what a worker does with each event, from where it left off.
 
-A follower is a thread. It sees every event from its stored position on, in order and at least once; after each round in
-which it caught up it acts. Its position says from where a restart must read again, so it stays before whatever is
-unfinished.
+A follower is a thread. It goes in rounds: it sees every event from its position on, in order and at least once, acts,
+and keeps its position in a file. The position says from where a restart must read again, so it stays before whatever
+is unfinished. No fault ends a follower: a round that fails is logged and begun again. Whoever wants to know whether
+rounds still come to their end asks `keeping_up`.
 """
 
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
+from typing import TypeVar
 
 from tsm.application import Tsm
 from tsm.model.event import Event
@@ -20,11 +23,18 @@ TICK = 0.2  # seconds between rounds when nothing happens
 GATHER = 0.02  # seconds after the first new event: what follows at once is read in one go
 KEEP_EVERY = 1.0  # seconds between writes of the position
 PAUSE = 1.0  # seconds after a fault
+LATE = 10.0  # seconds without a complete round after which a follower does not keep up
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 class StoredPosition:
-    """A position in a file of its own. Losing the last writes only makes a follower read a little twice."""
+    """A position in a file of its own.
+
+    To lose it is harmless, for a follower that reads again does nothing twice. So the file is not forced to the disk:
+    what a power cut leaves, an old position, an empty file or none, counts for what it says, or as 0.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,6 +43,9 @@ class StoredPosition:
         try:
             return int(self._path.read_text())
         except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            log.warning("%s cannot be read (%s): the log is read from its beginning", self._path, error)
             return 0
 
     def write(self, position: int) -> None:
@@ -49,6 +62,10 @@ class Follower(ABC):
     def __init__(self, tsm: Tsm, position: StoredPosition) -> None:
         self._tsm = tsm
         self._position = position
+        self._after = 0  # all events up to here were seen
+        self._kept = 0  # what the file says
+        self._keep_next = 0.0
+        self._completed = 0.0  # when the last round was complete
         self._stopping = Flag()
         self._thread = Thread(target=self._run, name=self.name, daemon=True)
 
@@ -65,6 +82,11 @@ class Follower(ABC):
         """The position of the oldest event that a restart must see again; None when all is done."""
 
     def start(self) -> None:
+        self._after = self._kept = self._position.read()
+        if self._after > self._tsm.position:
+            log.warning("%s has read beyond the end of the log, as after a restored backup: it begins anew", self.name)
+            self._after = 0
+        self._completed = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -72,29 +94,52 @@ class Follower(ABC):
         if self._thread.is_alive():
             self._thread.join()
 
+    def keeping_up(self) -> bool:
+        """Whether the thread lives, and has lately seen and done all there was."""
+        return self._thread.is_alive() and time.monotonic() - self._completed < LATE
+
     def _run(self) -> None:
-        after = reached = kept = self._position.read()
-        due = 0.0
         while not self._stopping.is_set():
             try:
-                after = self._catch_up(after)
-                self.act()
-            except Exception:  # a worker outlives a fault: what failed is tried again
-                log.exception("%s stumbled after position %d", self.name, after)
+                self._round()
+            except Exception:  # whatever it was, it is tried again
+                log.exception("%s stumbled after position %d", self.name, self._after)
                 self._stopping.wait(PAUSE)
-            oldest = self.unfinished()
-            reached = after if oldest is None else oldest - 1
-            if reached != kept and time.monotonic() >= due:
-                self._position.write(reached)
-                kept, due = reached, time.monotonic() + KEEP_EVERY
-            if self._tsm.wait(after, TICK):
-                self._stopping.wait(GATHER)
-        if reached != kept:
-            self._position.write(reached)
+        try:
+            self._keep()
+        except OSError:
+            log.exception("%s could not keep its position", self.name)
 
-    def _catch_up(self, after: int) -> int:
-        while page := self._tsm.read(after, PAGE):
+    def _round(self) -> None:
+        self._catch_up()
+        self.act()
+        if time.monotonic() >= self._keep_next:
+            self._keep()
+        self._completed = time.monotonic()
+        if self._tsm.wait(self._after, TICK):
+            self._stopping.wait(GATHER)
+
+    def _catch_up(self) -> None:
+        while page := self._tsm.read(self._after, PAGE):
             for event in page:
                 self.see(event)
-            after = page[-1].position
-        return after
+            self._after = page[-1].position
+
+    def _keep(self) -> None:
+        oldest = self.unfinished()
+        reached = self._after if oldest is None else oldest - 1
+        if reached != self._kept:
+            self._position.write(reached)
+            self._kept, self._keep_next = reached, time.monotonic() + KEEP_EVERY
+
+
+def for_each(items: Iterable[Item], do: Callable[[Item], None]) -> None:
+    """Do it for each; the faults of some are raised when the others are done."""
+    faults = []
+    for item in items:
+        try:
+            do(item)
+        except Exception as fault:  # noqa: BLE001 - raised below
+            faults.append(fault)
+    if faults:
+        raise ExceptionGroup(f"{len(faults)} failed", faults)

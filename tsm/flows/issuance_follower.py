@@ -10,7 +10,7 @@ from functools import partial
 
 from tsm.application import Change, Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import Follower, StoredPosition
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.issuance import context_of
 from tsm.flows.session import decided
 from tsm.jpki.personalisation import APPLICATION
@@ -35,22 +35,30 @@ class IssuanceFollower(Follower):
     def __init__(self, tsm: Tsm, vault: SoftwareVault, position: StoredPosition) -> None:
         super().__init__(tsm, position)
         self._vault = vault
-        self._waiting: list[Event] = []
+        self._waiting: dict[str, list[Event]] = {}  # in order, by the story that they belong to
 
     def see(self, event: Event) -> None:
         match event.fact:
             case DelegationAccepted():
-                self._waiting.append(event)
+                self._wait(event)
             case ApplicationPersonalized(application=application) if application == JPKI_APPLICATION:
-                self._waiting.append(event)
+                self._wait(event)
 
     def act(self) -> None:
-        while self._waiting:
-            self.carry_over(self._waiting[0])
-            del self._waiting[0]
+        for_each(list(self._waiting), self._go_on)
 
     def unfinished(self) -> int | None:
-        return self._waiting[0].position if self._waiting else None
+        return min((events[0].position for events in self._waiting.values()), default=None)
+
+    def _wait(self, event: Event) -> None:
+        self._waiting.setdefault(event.context.correlation, []).append(event)
+
+    def _go_on(self, story: str) -> None:
+        events = self._waiting[story]
+        while events:
+            self.carry_over(events[0])
+            del events[0]
+        del self._waiting[story]
 
     def carry_over(self, event: Event) -> None:
         """Record what one event means for its credential, if it has one. Safe to repeat."""

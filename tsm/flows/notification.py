@@ -2,8 +2,9 @@
 
 The exchange that receives a result lays down, sealed beside the log, the very message that the party will get. The
 worker reads along the log and posts it, one thread for each party, so that a slow one delays nobody else. A post that
-fails is repeated with growing pauses; how it ended is recorded as `ResultNotified`, and the message leaves the server
-in the same commit. A party may get a message twice, never a different one.
+fails is repeated with growing pauses, a minute at most, until `GIVE_UP_AFTER` has passed since the result, restarts or
+not. How it ended is recorded as `ResultNotified`, and the message leaves the server in the same commit. A party may get
+a message twice, never a different one.
 
 There is a NOTIFY for every delegated command that the card answered, and one with order 0 when a session failed at a
 step of the server's own. An operator on this server reads the log itself: nothing is posted, and the result counts as
@@ -15,7 +16,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Condition, Thread
 from typing import NamedTuple, Protocol
 
@@ -30,7 +31,7 @@ from tsm.model.delegation import DelegationAccepted, ResultNotified
 from tsm.model.event import Context, Event
 from tsm.model.session import ResponseReceived, SessionExpired, SessionFailed
 
-ATTEMPTS = 10
+GIVE_UP_AFTER = timedelta(hours=24)
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 60.0  # seconds between attempts: doubled each time
 REQUEST = "request"  # the payload's name
 
@@ -79,8 +80,8 @@ class NotificationWorker(Follower):
         super().__init__(tsm, position)
         self._outbound = outbound
         self._clock = clock
-        self._pending: dict[Notice, int] = {}  # to the position of the event that asked for it
-        self._fresh: list[Notice] = []
+        self._pending: dict[Notice, Event] = {}  # to the event that asked for it
+        self._fresh: deque[Notice] = deque()
         self._needless: deque[Notice] = deque()  # those without a message, as the senders find out
         self._senders: dict[str, Sender] = {}
 
@@ -91,19 +92,23 @@ class NotificationWorker(Follower):
         elif (order := order_to_notify(event)) is not None:
             notice = notice_in(event.originator_id, order)
             if notice not in self._pending:
-                self._pending[notice] = event.position
+                self._pending[notice] = event
                 self._fresh.append(notice)
 
     def act(self) -> None:
         while self._needless:
             self._pending.pop(self._needless.popleft(), None)
-        fresh, self._fresh = self._fresh, []
-        for notice in fresh:
+        while self._fresh:
+            notice = self._fresh[0]
             if notice in self._pending:
                 self._sender(notice.provider).take(notice)
+            self._fresh.popleft()
 
     def unfinished(self) -> int | None:
-        return min(self._pending.values(), default=None)
+        return min((event.position for event in self._pending.values()), default=None)
+
+    def keeping_up(self) -> bool:
+        return super().keeping_up() and all(sender.alive for sender in list(self._senders.values()))
 
     def stop(self) -> None:
         super().stop()
@@ -117,6 +122,9 @@ class NotificationWorker(Follower):
 
     def deliver(self, notice: Notice, attempt: int) -> bool:
         """One attempt; whether the notice came to its end."""
+        asked = self._pending.get(notice)
+        if asked is None:  # told by another server on the same log
+            return True
         message = self._tsm.payload(notice.stream, REQUEST)
         if message is None:  # told before, by this worker's last run or by the notice of what failed
             self._needless.append(notice)
@@ -127,8 +135,11 @@ class NotificationWorker(Follower):
         try:
             answer = NotificationResponse.parse(self._outbound.post(provider.notify_url, message))
         except TsmError as error:
-            log.warning("NOTIFY %s, attempt %d: %s", notice.stream, attempt, error)
-            return attempt >= ATTEMPTS and self._record(notice, acknowledged=False, attempts=attempt)
+            log.log(logging.DEBUG if attempt > 1 else logging.WARNING, "%s, attempt %d: %s", notice, attempt, error)
+            if self._clock() < asked.occurred_at + GIVE_UP_AFTER:
+                return False
+            log.error("%s is given up after %d attempts: %s", notice, attempt, error)
+            return self._record(notice, acknowledged=False, attempts=attempt)
         return self._record(notice, acknowledged=answer.result, attempts=attempt)
 
     def _record(self, notice: Notice, acknowledged: bool, attempts: int) -> bool:
@@ -164,6 +175,10 @@ class Sender:
         self._stopping = False
         self._thread = Thread(target=self._run, name=f"notification {provider}", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def take(self, notice: Notice, attempts: int = 0, pause: float = 0.0) -> None:
         with self._changed:

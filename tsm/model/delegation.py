@@ -43,12 +43,12 @@ class DelegationAccepted(Fact, frozen=True, kw_only=True):
 
 
 class ResultNotified(Fact, frozen=True, kw_only=True):
-    """NOTIFY of one result came to its end: acknowledged by the party, or given up."""
+    """NOTIFY of one result came to its end: acknowledged by the party, refused by it, or given up."""
 
     topic: ClassVar[str] = "delegation.result_notified"
     order: int
     acknowledged: bool
-    attempts: int
+    attempts: int  # since the server last started
 
 
 class DelegationEnded(Fact, frozen=True, kw_only=True):
