@@ -120,7 +120,8 @@ class ProviderRoutes:
         return answer(KeysAnswer(given.check_values))
 
     async def check_access_code(self, request: Request) -> Response:
-        """ACCESS_CODE_REFUSED, ACCESS_CODE_LOCKED, ACCESS_CODE_EXPIRED; WRONG_ORDER once the credential is written."""
+        """ACCESS_CODE_REFUSED, ACCESS_CODE_LOCKED, ACCESS_CODE_EXPIRED; CERTIFICATE_REVOKED for the main certificate;
+        WRONG_ORDER once the credential is written. UPSTREAM_UNAVAILABLE, REVOCATION_UNKNOWN: repeat, no try is lost."""
         caller = self._access.demand(request, "provider")
         given = await read_message(request, AccessCodeRequest)
         typed = AccessCode.typed(given.access_code, given.password)

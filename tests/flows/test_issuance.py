@@ -95,6 +95,12 @@ def test_an_application_sent_twice_does_not_give_a_second_slip(world):
     assert world.the_credential_topics() == HANDED_OUT
 
 
+def test_an_application_that_is_too_large_is_not_even_recorded(world):
+    with refused(ErrorCode.MESSAGE_TOO_LARGE):
+        world.apply(world.signed(certificate=bytes(8193)))
+    assert world.the_credential_topics() == []
+
+
 def test_a_challenge_is_good_for_one_application(world):
     document = world.document()
     world.apply(world.signed(document))
@@ -280,6 +286,63 @@ def test_five_wrong_passwords_lock_the_code(world):
         world.check(slip)
     assert world.topics("access-code-")[-2:] == ["access_code.refused", "access_code.locked"]
     assert world.the_credential_topics() == HANDED_OUT
+
+
+def test_the_right_password_is_not_answered_once_the_code_is_locked(world, monkeypatch):
+    slip = world.apply()
+    world.check(slip)  # so that the right password is no news
+    compare = world.vault.check_verifier
+
+    def overtaken(ref, secret):
+        right = compare(ref, secret)
+        monkeypatch.setattr(world.vault, "check_verifier", compare)
+        for _ in range(5):
+            with pytest.raises(TsmError):
+                world.check(replace(slip, code=AccessCode(slip.code.code, "222222222222")))
+        return right
+
+    monkeypatch.setattr(world.vault, "check_verifier", overtaken)
+    with refused(ErrorCode.ACCESS_CODE_LOCKED):
+        world.check(slip)
+
+
+def revoke_main(world):
+    serial = read_certificate(world.main.signature_certificate).serial_number
+    world.authority.revoke(Kind.SIGNATURE, serial, x509.ReasonFlags.key_compromise)
+
+
+def test_who_is_revoked_after_the_slip_is_refused_on_the_phone_and_it_is_recorded(world):
+    slip = world.apply()
+    revoke_main(world)
+    for _ in range(2):
+        with refused(ErrorCode.CERTIFICATE_REVOKED):
+            world.check(slip)
+    assert world.the_credential_topics() == [*HANDED_OUT, "holder_refused"]
+    assert world.topics("access-code-") == ["access_code.handed_out"]
+
+
+def test_a_wrong_password_learns_nothing_of_a_revocation(world):
+    slip = world.apply()
+    revoke_main(world)
+    with refused(ErrorCode.ACCESS_CODE_REFUSED):
+        world.check(replace(slip, code=AccessCode(slip.code.code, "222222222222")))
+
+
+def test_when_nobody_can_say_who_is_revoked_the_code_waits_and_no_try_is_lost(world):
+    slip = world.apply()
+    world.line.silent_lists = True
+    with refused(ErrorCode.UPSTREAM_UNAVAILABLE):
+        world.check(slip)
+    assert world.topics("access-code-") == ["access_code.handed_out"]
+    world.line.silent_lists = False
+    assert world.check(slip) == slip.credential
+
+
+def test_a_holder_whose_data_are_erased_is_not_let_in(world):
+    slip = world.apply()
+    world.vault.destroy_subject(slip.credential)
+    with refused(ErrorCode.REVOCATION_UNKNOWN):
+        world.check(slip)
 
 
 def test_another_card_costs_a_try(world):

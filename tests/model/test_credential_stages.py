@@ -15,6 +15,7 @@ from tsm.model.credential import (
     CredentialIssued,
     CredentialWritten,
     HolderAuthenticated,
+    HolderRefused,
     KeyCopyDestroyed,
     MainCertificateVerified,
     PersonalizationDelegated,
@@ -118,6 +119,16 @@ def test_there_is_no_second_slip() -> None:
 
 def test_there_is_no_slip_before_the_certificates() -> None:
     given(credential.evolve, *TO_VERIFIED).when(credential.hand_out_slip).then_refused(ErrorCode.WRONG_ORDER)
+
+
+def test_a_holder_is_turned_away_before_the_phone_may_write_and_may_come_back() -> None:
+    refused = HolderRefused(code=ErrorCode.CERTIFICATE_REVOKED)
+    given(credential.evolve, *TO_SLIP).when(credential.refuse_holder, refused.code).then(refused)
+    given(credential.evolve, *TO_SLIP, refused).when(credential.refuse_holder, refused.code).then_nothing()
+    given(credential.evolve, *TO_SLIP, refused).when(credential.authenticate_holder).then(HolderAuthenticated())
+    given(credential.evolve, *TO_ISSUED).when(credential.refuse_holder, refused.code).then_refused(
+        ErrorCode.WRONG_ORDER
+    )
 
 
 def test_the_holder_is_authenticated() -> None:

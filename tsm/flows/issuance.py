@@ -4,7 +4,8 @@
     POST the signed application            credential.applied, or refused at once if the signature does not hold
       ask for the revocation list          credential.main_certificate_verified, or refused
       ask the authority for certificates   credential.issued, credential.slip_handed_out, access_code.handed_out
-    present code and password              credential.holder_authenticated
+    present code and password
+      ask for the revocation list again    credential.holder_authenticated, or credential.holder_refused
     (the provider writes the card)         `tsm.flows.issuance_follower` sees it: credential.written
     POST receipts                          credential.key_copy_destroyed, and at last credential.activated
 
@@ -147,7 +148,7 @@ class Issuance:
         CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED. To be repeated with the same application: UPSTREAM_UNAVAILABLE,
         REVOCATION_UNKNOWN, CONFLICT. WRONG_ORDER when the challenge is not ours, too old or used: take a new one.
         ALREADY_EXISTS when the same application, sent at the same time, got the slip. UNKNOWN_CARD,
-        UNKNOWN_SERVICE_PROVIDER and INVALID_INPUT for a document that names what is not here.
+        UNKNOWN_SERVICE_PROVIDER and INVALID_INPUT for a document that names what is not here. MESSAGE_TOO_LARGE.
         """
         case = self._case(signed, counter)
         try:
@@ -163,7 +164,7 @@ class Issuance:
 
     def _case(self, signed: SignedApplication, counter: Counter) -> Case:
         """The application in its surroundings, once its challenge is shown to be ours for this terminal."""
-        document = ApplicationDocument.read(signed.document)
+        document = signed.read_document()
         credential = str(UUID(bytes=bytes.fromhex(self._genuine(document.challenge, counter))[:16], version=4))
         provider = self._tsm.load(providers.stream(document.provider), providers.evolve).state
         if provider is None:
@@ -215,8 +216,7 @@ class Issuance:
 
     def _verify_main_certificate(self, case: Case, main: x509.Certificate) -> None:
         """Revocation is asked each time, and the first good answer recorded."""
-        der = self._authority.revocation_list(case.authority.signature_crl_url)
-        revoked = RevocationList.read(der, anchors_of(case.authority)[Kind.SIGNATURE], self._clock())
+        revoked = self._revoked(case.authority)
         revoked.check(main)
         serial = serial_text(main)
         verified = MainCertificateVerified(
@@ -227,6 +227,11 @@ class Issuance:
         )
         loaded = self._credential(case.credential)
         self._commit(case, credentials.verify_main_certificate(loaded.state, verified), loaded.version)
+
+    def _revoked(self, authority: Authority) -> RevocationList:
+        """The main certificates that are revoked now."""
+        der = self._authority.revocation_list(authority.signature_crl_url)
+        return RevocationList.read(der, anchors_of(authority)[Kind.SIGNATURE], self._clock())
 
     def _record_refusal(self, case: Case, code: ErrorCode) -> None:
         """What is wrong with the application itself ends it, and everybody can see why."""
@@ -265,7 +270,8 @@ class Issuance:
 
         ACCESS_CODE_REFUSED, ACCESS_CODE_LOCKED, ACCESS_CODE_EXPIRED; another card than the one applied for counts as a
         wrong password. Code and password may be presented again until the credential is written (then WRONG_ORDER), for
-        a phone may lose its connection.
+        a phone may lose its connection. CERTIFICATE_REVOKED, once they are right, when the main certificate was revoked
+        after the slip; UPSTREAM_UNAVAILABLE or REVOCATION_UNKNOWN when nobody can say: to be repeated, and no try lost.
         """
         return decided(partial(self._check_access_code, provider, Iccid(iccid), typed, request_id))
 
@@ -282,16 +288,38 @@ class Issuance:
         if applied.provider != provider:
             raise TsmError(ErrorCode.ACCESS_CODE_REFUSED, "another provider's")
         right = right and hmac.compare_digest(applied.iccid_index, self._vault.blind_index("iccid", iccid))
-        presented = access_codes.present(code.state, right, now)
-        authenticated = credentials.authenticate_holder(credential.state) if right else []
-        changes = (
+        presented: Sequence[Fact] = access_codes.present(code.state, right, now)
+        news: Sequence[Fact] = credentials.authenticate_holder(credential.state) if right else []
+        revoked = right and self._main_certificate_revoked(credential.state)
+        if revoked:
+            presented, news = [], credentials.refuse_holder(credential.state, ErrorCode.CERTIFICATE_REVOKED)
+        changes = (  # also without facts: a try that was counted meanwhile may have been the last
             Change(access_codes.stream(index), code.version, presented),
-            Change(credentials.stream(code.state.credential), credential.version, authenticated),
+            Change(credentials.stream(code.state.credential), credential.version, news),
         )
         context = context_of(code.state.credential, applied, f"provider:{provider}", "provider", request_id)
         self._tsm.commit(*changes, context=context, occurred_at=now)
         access_codes.refuse(presented)
+        if revoked:
+            raise TsmError(ErrorCode.CERTIFICATE_REVOKED, "the main certificate, after the slip")
         return code.state.credential
+
+    def _main_certificate_revoked(self, state: Credential) -> bool:
+        """Asked again, for a day may have passed since the slip. UPSTREAM_UNAVAILABLE, REVOCATION_UNKNOWN."""
+        assert state.issued is not None and state.main_certificate is not None  # noqa: S101  there is a slip
+        authority = self._tsm.load(authorities.stream(state.issued.authority), authorities.evolve).state
+        assert authority is not None  # noqa: S101  it issued
+        try:
+            serial = int(state.main_certificate.serial, 16)
+        except ValueError as error:
+            raise TsmError(ErrorCode.REVOCATION_UNKNOWN, "the holder's data are erased") from error
+        try:
+            self._revoked(authority).check_serial(serial)
+        except TsmError as error:
+            if error.code is ErrorCode.CERTIFICATE_REVOKED:
+                return True
+            raise
+        return False
 
     # The authority
 

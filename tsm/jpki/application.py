@@ -72,19 +72,24 @@ class SignedApplication:
     def digest(self) -> str:
         return hashlib.sha256(self.document).hexdigest()
 
+    def read_document(self) -> ApplicationDocument:
+        """MESSAGE_TOO_LARGE when document or certificate is; INVALID_INPUT for a document as `ApplicationDocument`."""
+        if len(self.certificate) > MAX_CERTIFICATE:
+            raise TsmError(ErrorCode.MESSAGE_TOO_LARGE, "the certificate")
+        return ApplicationDocument.read(self.document)
+
 
 def verify_application(signed: SignedApplication, authority: x509.Certificate, at: datetime) -> x509.Certificate:
     """The My Number card's signature certificate, once possession, chain, validity and the applicant's name are proven.
 
     BAD_SIGNATURE for a certificate without its key, CERTIFICATE_INVALID for one that is not a My Number card's
     signature certificate of this authority or names somebody else, CERTIFICATE_EXPIRED outside its validity. Revocation
-    is asked separately, for it needs the outside.
+    is asked separately, for it needs the outside. MESSAGE_TOO_LARGE and INVALID_INPUT as `read_document`.
     """
-    if len(signed.certificate) > MAX_CERTIFICATE:
-        raise TsmError(ErrorCode.MESSAGE_TOO_LARGE, "the certificate")
+    document = signed.read_document()
     certificate = read_certificate(signed.certificate)
     verify_signature(certificate, signed.document, signed.signature)
     verify_certificate(certificate, authority, Kind.SIGNATURE, at, Carrier.CARD)
-    if holder(certificate).name != ApplicationDocument.read(signed.document).applicant:
+    if holder(certificate).name != document.applicant:
         raise TsmError(ErrorCode.CERTIFICATE_INVALID, "the certificate names another person than the application")
     return certificate

@@ -214,7 +214,11 @@ class RevocationList:
 
     def check(self, certificate: x509.Certificate) -> None:
         """CERTIFICATE_REVOKED when the certificate is on the list."""
-        if self.crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
+        self.check_serial(certificate.serial_number)
+
+    def check_serial(self, serial_number: int) -> None:
+        """The same for the authority's certificate with this number."""
+        if self.crl.get_revoked_certificate_by_serial_number(serial_number) is not None:
             raise TsmError(ErrorCode.CERTIFICATE_REVOKED, "on the revocation list")
 
 

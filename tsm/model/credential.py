@@ -85,6 +85,13 @@ class HolderAuthenticated(Fact, frozen=True, kw_only=True):
     topic: ClassVar[str] = "credential.holder_authenticated"
 
 
+class HolderRefused(Fact, frozen=True, kw_only=True):
+    """Access code and password were right, but the main certificate does not hold any more."""
+
+    topic: ClassVar[str] = "credential.holder_refused"
+    code: str  # an ErrorCode
+
+
 class PersonalizationDelegated(Fact, frozen=True, kw_only=True):
     """The provider delegated the commands that write the credential."""
 
@@ -134,6 +141,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""  # why the application came to nothing: an ErrorCode
     main_certificate: MainCertificateVerified | None = None
     issued: CredentialIssued | None = None
+    holder_refused: str = ""  # why the holder was turned away: an ErrorCode
     receptions: tuple[str, ...] = ()  # of the delegations that were to write it
     destroyed: frozenset[str] = frozenset()  # kinds of key whose copy is gone
 
@@ -191,6 +199,12 @@ def authenticate_holder(state: Credential | None) -> list[HolderAuthenticated]:
     if known.stage >= Stage.WRITTEN:
         raise TsmError(ErrorCode.WRONG_ORDER, "the credential is written")
     return [HolderAuthenticated()] if known.stage is Stage.HANDED_OUT else []
+
+
+def refuse_holder(state: Credential | None, code: ErrorCode) -> list[HolderRefused]:
+    """Decide that the holder is turned away; for the same reason again is no news. WRONG_ORDER before the slip."""
+    known = _from(state, Stage.HANDED_OUT)
+    return [HolderRefused(code=code)] if known.holder_refused != code else []
 
 
 def delegate_personalization(state: Credential | None, reception: str) -> list[PersonalizationDelegated]:
@@ -276,6 +290,8 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
             return msgspec.structs.replace(state, refused=fact.code)
         case CredentialIssued():
             return msgspec.structs.replace(state, issued=fact)
+        case HolderRefused():
+            return msgspec.structs.replace(state, holder_refused=fact.code)
         case PersonalizationDelegated():
             return msgspec.structs.replace(state, receptions=(*state.receptions, fact.reception))
         case KeyCopyDestroyed():
@@ -291,6 +307,7 @@ FACTS: tuple[type[Fact], ...] = (
     CredentialIssued,
     SlipHandedOut,
     HolderAuthenticated,
+    HolderRefused,
     PersonalizationDelegated,
     CredentialWritten,
     KeyCopyDestroyed,
