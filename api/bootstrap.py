@@ -79,8 +79,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Worker(Protocol):
     """What runs beside the requests."""
 
+    name: str
+
     def start(self) -> None: ...
     def stop(self) -> None: ...
+    def keeping_up(self) -> bool: ...
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,20 @@
 The request id stands in the log beside the detail, and in the context of every event that the request caused.
 """
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from tsm.errors import MESSAGES, ErrorCode, TsmError
 
 BAD_REQUEST = 400
 HTTP_STATUS: dict[ErrorCode, int] = {
+    ErrorCode.MESSAGE_INCOMPLETE: 408,
     ErrorCode.MESSAGE_TOO_LARGE: 413,
     ErrorCode.UNAUTHENTICATED: 401,
     ErrorCode.FORBIDDEN: 403,
@@ -42,6 +44,8 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INTERNAL: 500,
 }
 SERVER_FAULT = 500
+UNREAD = {ErrorCode.MESSAGE_INCOMPLETE, ErrorCode.MESSAGE_TOO_LARGE}  # more of the body may come: nobody waits for it
+BODY_SECONDS = 30.0  # in which a body must have arrived: half of what a session may be silent
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +85,22 @@ async def refuse(request: Request, error: Exception) -> Response:
     """The one exception handler of the application."""
     code = logged(request, error)
     content = {"code": code, "message": MESSAGES[code], "requestId": request_id(request)}
-    return JSONResponse(content, HTTP_STATUS.get(code, BAD_REQUEST), headers={"Cache-Control": "no-store"})
+    headers = {"Cache-Control": "no-store"} | ({"Connection": "close"} if code in UNREAD else {})
+    return JSONResponse(content, HTTP_STATUS.get(code, BAD_REQUEST), headers=headers)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, of at most `limit` octets; MESSAGE_TOO_LARGE before more than that is held."""
+    """The body, of at most `limit` octets; MESSAGE_TOO_LARGE before more than that is held.
+
+    MESSAGE_INCOMPLETE when it takes longer than `BODY_SECONDS`, or its sender goes away (who then hears nothing).
+    """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise TsmError(ErrorCode.MESSAGE_TOO_LARGE, f"more than {limit} octets")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise TsmError(ErrorCode.MESSAGE_TOO_LARGE, f"more than {limit} octets")
+    except (ClientDisconnect, TimeoutError) as error:
+        raise TsmError(ErrorCode.MESSAGE_INCOMPLETE, f"{type(error).__name__} after {len(body)} octets") from None
     return bytes(body)

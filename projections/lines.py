@@ -139,6 +139,8 @@ def credential_line(fact: Fact) -> str | None:
             return "slip with access code and password handed out"
         case credential.HolderAuthenticated():
             return "holder authenticated on the phone by access code and password"
+        case credential.HolderRefused():
+            return f"holder refused on the phone, access code and password were right: {fact.code}"
         case credential.PersonalizationDelegated():
             return f"personalization delegated, reception {fact.reception}"
         case credential.CredentialWritten():

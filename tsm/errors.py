@@ -14,6 +14,7 @@ class ErrorCode(StrEnum):
     INVALID_INPUT = "INVALID_INPUT"
     MALFORMED_MESSAGE = "MALFORMED_MESSAGE"
     MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
+    MESSAGE_INCOMPLETE = "MESSAGE_INCOMPLETE"
     WRONG_ORDER = "WRONG_ORDER"
     # who is asking
     UNAUTHENTICATED = "UNAUTHENTICATED"
@@ -63,6 +64,7 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.INVALID_INPUT: "a value is missing or not as specified",
     ErrorCode.MALFORMED_MESSAGE: "the message is not well formed",
     ErrorCode.MESSAGE_TOO_LARGE: "the message is larger than allowed",
+    ErrorCode.MESSAGE_INCOMPLETE: "the message did not arrive as a whole in time",
     ErrorCode.WRONG_ORDER: "this message is not expected now",
     ErrorCode.UNAUTHENTICATED: "a known client certificate is needed",
     ErrorCode.FORBIDDEN: "this party may not do that",

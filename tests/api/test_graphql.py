@@ -1,17 +1,18 @@
 """The GraphQL API: what an auditor sees, and what it refuses."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from graphql import get_introspection_query
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.testclient import TestClient
 
 from api.access import Access
 from api.certificates import certify, create_authority, request
@@ -79,6 +80,23 @@ class Shows:
         await self.app(scope, receive, send)
 
 
+class Client:
+    """Requests to the application, one at a time and without a network."""
+
+    def __init__(self, app: Any) -> None:
+        self.transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return asyncio.run(self.send("POST", path, options))
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return asyncio.run(self.send("GET", path, options))
+
+    async def send(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
+        async with httpx.AsyncClient(transport=self.transport, base_url="https://tsm") as http:
+            return await http.request(method, path, **options)
+
+
 class World:
     """A server with a log in memory, and clients of several roles."""
 
@@ -92,7 +110,7 @@ class World:
     def catch_up(self) -> None:
         Runner(self.log, self.views).catch_up()
 
-    def client(self, role: str | None = "auditor") -> TestClient:
+    def client(self, role: str | None = "auditor") -> Client:
         der = None
         if role is not None:
             wanted = request(self.folder / role, "A-1").read_bytes()
@@ -103,7 +121,7 @@ class World:
             middleware=[Middleware(RequestIds)],
             exception_handlers={TsmError: refuse, Exception: refuse},
         )
-        return TestClient(Shows(app, der), raise_server_exceptions=False)
+        return Client(Shows(app, der))
 
 
 @pytest.fixture
@@ -116,11 +134,11 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def auditor(world: World) -> TestClient:
+def auditor(world: World) -> Client:
     return world.client()
 
 
-def ask(client: TestClient, query: str, **variables: object) -> dict[str, Any]:
+def ask(client: Client, query: str, **variables: object) -> dict[str, Any]:
     """The data of an answer without errors."""
     answer = client.post("/graphql", json={"query": query, "variables": variables})
     assert answer.status_code == 200, answer.text
@@ -129,7 +147,7 @@ def ask(client: TestClient, query: str, **variables: object) -> dict[str, Any]:
     return dict(content["data"])
 
 
-def refused(client: TestClient, query: str, status: int = 400, **variables: object) -> Mapping[str, Any]:
+def refused(client: Client, query: str, status: int = 400, **variables: object) -> Mapping[str, Any]:
     """The only error of an answer."""
     answer = client.post("/graphql", json={"query": query, "variables": variables})
     assert answer.status_code == status, answer.text
@@ -141,7 +159,7 @@ def refused(client: TestClient, query: str, status: int = 400, **variables: obje
 # What an auditor sees
 
 
-def test_the_domain_tree_of_a_card(auditor: TestClient) -> None:
+def test_the_domain_tree_of_a_card(auditor: Client) -> None:
     keys = "keys { version checkValues provisional current }"
     found = ask(
         auditor,
@@ -181,7 +199,7 @@ def test_the_domain_tree_of_a_card(auditor: TestClient) -> None:
     }
 
 
-def test_the_history_has_the_steps_of_the_card_and_of_the_credential_meant_for_it(auditor: TestClient) -> None:
+def test_the_history_has_the_steps_of_the_card_and_of_the_credential_meant_for_it(auditor: Client) -> None:
     edges = ask(
         auditor,
         "query ($iccid: String!) { card(iccid: $iccid) { issuanceHistory(first: 100) { edges { cursor node {"
@@ -212,7 +230,7 @@ def test_the_history_has_the_steps_of_the_card_and_of_the_credential_meant_for_i
     assert not any(secret in str(edges) for secret in SECRETS)
 
 
-def test_pages_forwards_cover_the_history_once(auditor: TestClient) -> None:
+def test_pages_forwards_cover_the_history_once(auditor: Client) -> None:
     seen: list[int] = []
     after, more = None, True
     while more:
@@ -223,7 +241,7 @@ def test_pages_forwards_cover_the_history_once(auditor: TestClient) -> None:
     assert seen == list(range(2, 22))
 
 
-def test_pages_backwards_cover_the_history_once(auditor: TestClient) -> None:
+def test_pages_backwards_cover_the_history_once(auditor: Client) -> None:
     seen: list[int] = []
     before, more = None, True
     while more:
@@ -234,7 +252,7 @@ def test_pages_backwards_cover_the_history_once(auditor: TestClient) -> None:
     assert seen == list(range(2, 22))
 
 
-def test_new_events_come_after_the_last_cursor(world: World, auditor: TestClient) -> None:
+def test_new_events_come_after_the_last_cursor(world: World, auditor: Client) -> None:
     first = ask(auditor, HISTORY, iccid=ICCID, first=100)["card"]["issuanceHistory"]
     world.log.add(f"card-{ICCID}", personalized())
     world.catch_up()
@@ -243,7 +261,7 @@ def test_new_events_come_after_the_last_cursor(world: World, auditor: TestClient
     assert [edge["node"]["position"] for edge in page["issuanceHistory"]["edges"]] == [22]
 
 
-def test_a_page_beyond_the_end_is_empty(auditor: TestClient) -> None:
+def test_a_page_beyond_the_end_is_empty(auditor: Client) -> None:
     page = ask(auditor, HISTORY, iccid=ICCID, first=5, after="9999")["card"]["issuanceHistory"]
     assert page == {
         "edges": [],
@@ -251,11 +269,11 @@ def test_a_page_beyond_the_end_is_empty(auditor: TestClient) -> None:
     }
 
 
-def test_an_unregistered_card_is_null(auditor: TestClient) -> None:
+def test_an_unregistered_card_is_null(auditor: Client) -> None:
     assert ask(auditor, HISTORY, iccid=OTHER_ICCID) == {"card": None}
 
 
-def test_ids_find_their_objects_again(auditor: TestClient) -> None:
+def test_ids_find_their_objects_again(auditor: Client) -> None:
     found = ask(
         auditor,
         "query ($iccid: String!) { card(iccid: $iccid) { id issuanceHistory(first: 1) { edges { node { id } } } } }",
@@ -272,7 +290,7 @@ def test_ids_find_their_objects_again(auditor: TestClient) -> None:
     ]
 
 
-def test_read_models_say_how_far_they_are_and_what_they_lack(world: World, auditor: TestClient) -> None:
+def test_read_models_say_how_far_they_are_and_what_they_lack(world: World, auditor: Client) -> None:
     world.log.add("session-JPKI0001-2026112100000009", CardConnected())
     world.catch_up()
     answer = ask(
@@ -293,7 +311,7 @@ def test_read_models_say_how_far_they_are_and_what_they_lack(world: World, audit
 # Read your writes
 
 
-def test_a_query_waits_until_its_position_is_read(world: World, auditor: TestClient) -> None:
+def test_a_query_waits_until_its_position_is_read(world: World, auditor: Client) -> None:
     world.log.add(f"card-{ICCID}", keys_put(3, False))
     runner = Runner(world.log, world.views)
     runner.start()
@@ -311,7 +329,7 @@ def test_a_query_waits_until_its_position_is_read(world: World, auditor: TestCli
 
 
 def test_a_read_model_that_stays_behind_is_an_error(
-    world: World, auditor: TestClient, monkeypatch: pytest.MonkeyPatch
+    world: World, auditor: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graphql_schema, "READ_YOUR_WRITES", 0.05)
     world.log.add(f"card-{ICCID}", keys_put(3, False))
@@ -336,7 +354,7 @@ def test_only_an_auditor_gets_in(world: World, role: str | None, status: int, co
     assert answer.json()["code"] == code
 
 
-def test_an_auditor_may_introspect_with_the_usual_query(auditor: TestClient) -> None:
+def test_an_auditor_may_introspect_with_the_usual_query(auditor: Client) -> None:
     assert ask(auditor, get_introspection_query())["__schema"]["queryType"]["name"] == "Query"
 
 
@@ -356,29 +374,29 @@ def test_an_auditor_may_introspect_with_the_usual_query(auditor: TestClient) -> 
         ({"before": "9" * 400}, "before is not a cursor of this server"),
     ],
 )
-def test_a_bad_page_is_refused_with_a_code(auditor: TestClient, variables: dict[str, object], message: str) -> None:
+def test_a_bad_page_is_refused_with_a_code(auditor: Client, variables: dict[str, object], message: str) -> None:
     error = refused(auditor, HISTORY, 200, iccid=ICCID, **variables)
     assert (error["extensions"]["code"], error["message"]) == ("INVALID_INPUT", message)
 
 
 @pytest.mark.parametrize("iccid", ["", "x", "8981100000000000011", "' OR 1=1 --", "８９８１１０"])
-def test_a_bad_iccid_is_refused_with_a_code(auditor: TestClient, iccid: str) -> None:
+def test_a_bad_iccid_is_refused_with_a_code(auditor: Client, iccid: str) -> None:
     assert refused(auditor, HISTORY, 200, iccid=iccid)["extensions"]["code"] == "INVALID_INPUT"
 
 
 @pytest.mark.parametrize("node_id", ["", "x", "!!!!", "Q2FyZA==", "Q2FyZDo=", "Tm9uZTox", "Q2FyZDp4", "w7_DvzE="])
-def test_a_foreign_id_is_refused_with_a_code(auditor: TestClient, node_id: str) -> None:
+def test_a_foreign_id_is_refused_with_a_code(auditor: Client, node_id: str) -> None:
     error = refused(auditor, "query ($id: ID!) { node(id: $id) { id } }", 200, id=node_id)
     assert error["extensions"]["code"] == "INVALID_INPUT"
 
 
 @pytest.mark.parametrize("position", [-1, 2**53, True, "1", 1.5])
-def test_a_bad_position_is_refused_with_a_code(auditor: TestClient, position: object) -> None:
+def test_a_bad_position_is_refused_with_a_code(auditor: Client, position: object) -> None:
     query = "query ($iccid: String!, $p: Position) { card(iccid: $iccid, minPosition: $p) { id } }"
     assert refused(auditor, query, 400, iccid=ICCID, p=position)["extensions"]["code"] == "INVALID_INPUT"
 
 
-def test_a_position_that_the_log_does_not_have_is_refused_at_once(auditor: TestClient) -> None:
+def test_a_position_that_the_log_does_not_have_is_refused_at_once(auditor: Client) -> None:
     query = "query ($iccid: String!, $p: Position) { card(iccid: $iccid, minPosition: $p) { id } }"
     assert refused(auditor, query, 200, iccid=ICCID, p=10**9)["message"] == "the log has no such position yet"
 
@@ -422,12 +440,12 @@ def chained(fragments: int) -> str:
     ],
     ids=["levels", "aliases", "fields", "fragments"],
 )
-def test_a_query_that_asks_too_much_is_refused_before_it_runs(auditor: TestClient, query: str, message: str) -> None:
+def test_a_query_that_asks_too_much_is_refused_before_it_runs(auditor: Client, query: str, message: str) -> None:
     error = refused(auditor, query)
     assert (error["extensions"]["code"], error["message"]) == ("MESSAGE_TOO_LARGE", message)
 
 
-def test_a_query_of_too_many_tokens_is_refused(auditor: TestClient) -> None:
+def test_a_query_of_too_many_tokens_is_refused(auditor: Client) -> None:
     assert "1000 tokens" in refused(auditor, "{" + "logPosition " * 1000 + "}")["message"]
 
 
@@ -446,24 +464,24 @@ def test_a_query_of_too_many_tokens_is_refused(auditor: TestClient) -> None:
         "{ logPosition @nope }",
     ],
 )
-def test_a_query_that_makes_no_sense_is_a_bad_request(auditor: TestClient, query: str) -> None:
+def test_a_query_that_makes_no_sense_is_a_bad_request(auditor: Client, query: str) -> None:
     answer = auditor.post("/graphql", json={"query": query})
     assert answer.status_code == 400
     assert "data" not in answer.json()
     assert "INTERNAL" not in answer.text
 
 
-def test_an_unknown_operation_name_is_a_bad_request(auditor: TestClient) -> None:
+def test_an_unknown_operation_name_is_a_bad_request(auditor: Client) -> None:
     answer = auditor.post("/graphql", json={"query": "query A { logPosition }", "operationName": "B"})
     assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (400, "INVALID_INPUT")
 
 
-def test_a_wrong_name_brings_no_suggestion(auditor: TestClient) -> None:
+def test_a_wrong_name_brings_no_suggestion(auditor: Client) -> None:
     message = refused(auditor, "{ logPositio }")["message"]
     assert message == "Cannot query field 'logPositio' on type 'Query'."
 
 
-def test_a_body_that_is_too_large_is_refused(auditor: TestClient) -> None:
+def test_a_body_that_is_too_large_is_refused(auditor: Client) -> None:
     answer = auditor.post("/graphql", json={"query": "{ logPosition }" + " " * MAX_BODY})
     assert (answer.status_code, answer.json()["code"]) == (413, ErrorCode.MESSAGE_TOO_LARGE)
 
@@ -482,7 +500,7 @@ def test_a_body_that_is_too_large_is_refused(auditor: TestClient) -> None:
     ],
 )
 def test_the_answers_type_and_status_follow_the_accept_header(
-    auditor: TestClient, accept: str, kind: str, status_of_bad_query: int
+    auditor: Client, accept: str, kind: str, status_of_bad_query: int
 ) -> None:
     headers = {"Accept": accept}
     good = auditor.post("/graphql", json={"query": "{ logPosition }"}, headers=headers)
@@ -494,17 +512,17 @@ def test_the_answers_type_and_status_follow_the_accept_header(
     assert good.headers["cache-control"] == "no-store"
 
 
-def test_a_client_that_takes_neither_type_is_told_so(auditor: TestClient) -> None:
+def test_a_client_that_takes_neither_type_is_told_so(auditor: Client) -> None:
     answer = auditor.post("/graphql", json={"query": "{ logPosition }"}, headers={"Accept": "text/html"})
     assert answer.status_code == 406
 
 
-def test_only_post_is_offered(auditor: TestClient) -> None:
+def test_only_post_is_offered(auditor: Client) -> None:
     answer = auditor.get("/graphql", params={"query": "{ logPosition }"})
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-def test_a_form_is_refused(auditor: TestClient) -> None:
+def test_a_form_is_refused(auditor: Client) -> None:
     """A browser can send forms and plain text across sites without asking; JSON it cannot."""
     assert auditor.post("/graphql", data={"query": "{ logPosition }"}).status_code == 415
 
@@ -525,7 +543,7 @@ def test_a_form_is_refused(auditor: TestClient) -> None:
         b'{"query": "{ logPosition }", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
-def test_a_body_that_is_no_query_is_refused(auditor: TestClient, body: bytes) -> None:
+def test_a_body_that_is_no_query_is_refused(auditor: Client, body: bytes) -> None:
     answer = auditor.post("/graphql", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (400, "MALFORMED_MESSAGE")
 

@@ -3,7 +3,7 @@
 | strProcStatus | strErrInfo           | meaning and what to do                                                       |
 |---------------|----------------------|------------------------------------------------------------------------------|
 | 00            | (empty)              | done                                                                         |
-| 01            | NOT_ALL_ACKNOWLEDGED | the card did all; a NOTIFY was not acknowledged in time and is still tried   |
+| 01            | NOT_ALL_ACKNOWLEDGED | the card did all; a NOTIFY was not acknowledged in time: tried for 24 hours  |
 | 10            | MALFORMED_MESSAGE    | not the XML of the tables: mend the sender                                   |
 | 11            | MESSAGE_TOO_LARGE    | larger than the limit of its interface                                       |
 | 12            | INVALID_INPUT        | a value is missing or not as specified                                       |
@@ -94,6 +94,7 @@ FINAL_STATUSES: tuple[Status, ...] = (
 OF_ERROR: dict[ErrorCode, Status] = {
     ErrorCode.MALFORMED_MESSAGE: Status.MALFORMED_MESSAGE,
     ErrorCode.MESSAGE_TOO_LARGE: Status.MESSAGE_TOO_LARGE,
+    ErrorCode.MESSAGE_INCOMPLETE: Status.MALFORMED_MESSAGE,
     ErrorCode.INVALID_INPUT: Status.INVALID_INPUT,
     ErrorCode.WRONG_ORDER: Status.WRONG_ORDER,
     ErrorCode.UNAUTHENTICATED: Status.UNAUTHENTICATED,
