@@ -14,19 +14,22 @@ from uuid import uuid4
 
 import msgspec
 
+from api.access import ENROLLED
 from api.bootstrap import CONFIG_FILE, Parts, Settings, build
 from api.certificates import certify, create_authority, fingerprint, request, write_private
 from api.rest.operator_site import RETURN_PATH
 from api.xml.mas import LINK_PATH
 from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.cap import CapFile
-from tsm.identifiers import Aid, KeyRef, SpId
+from tsm.identifiers import Aid, Iccid, KeyRef, SpId
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.signing import MAS_SIGNING_KEY, MAS_TRANSPORT_KEY
 from tsm.model import operator
 from tsm.model.authority import AuthorityEnrolled
+from tsm.model.card import CardReleased
 from tsm.model.catalogue import LoadFileRegistered
+from tsm.model.checks import check_text
 from tsm.model.event import Context
 from tsm.model.operator import OperatorEnrolled
 from tsm.model.production import parse_production_file
@@ -103,7 +106,10 @@ def certify_party(data: Path, request_pem: bytes, party: str, role: str, hosts: 
 
 
 def enrol(data: Path, role: str, description: bytes) -> int:
-    """Admit a party as its description (JSON, what its own set-up prints) says; returns the log's position."""
+    """Admit a party as its description (JSON, what its own set-up prints) says; returns the log's position.
+
+    A description that differs only in the certificate's fingerprint replaces the certificate.
+    """
     with opened(data) as parts:
         context = administrator(f"enrol {role}")
         match role:
@@ -117,6 +123,15 @@ def enrol(data: Path, role: str, description: bytes) -> int:
                 return parts.tsm.enrol_authority(described(description, AuthorityEnrolled), context)
             case _:
                 raise TsmError(ErrorCode.INVALID_INPUT, f"a {role} is not enrolled")
+
+
+def withdraw(data: Path, role: str, party: str, reason: str) -> int:
+    """Withdraw a party's certificate; returns the log's position. NOT_FOUND for a party that is not enrolled."""
+    room = ENROLLED[role]
+    check_text(reason, "reason")
+    with opened(data) as parts:
+        context = msgspec.structs.replace(administrator(reason), tenant=party)
+        return parts.tsm.withdraw(room.stream(party), room.evolve, context)
 
 
 def enrol_operator(parts: Parts, said: OperatorDescription, context: Context) -> int:
@@ -154,6 +169,13 @@ def register_cards(data: Path, operator_id: str, production_file: bytes) -> int:
     with opened(data) as parts:
         parts.tsm.register_cards(operator_id, rows, administrator("production file"))
     return len(rows)
+
+
+def release_card(data: Path, operator_id: str, iccid: str, domain: str, reason: str) -> int:
+    """Let sessions with a domain of a card begin again after too many failed authentications; the log's position."""
+    released = CardReleased(domain=Aid(domain.upper()), reason=reason)
+    with opened(data) as parts:
+        return parts.tsm.release_card(operator_id, Iccid(iccid), released, administrator(reason))
 
 
 def register_load_file(data: Path, provider: str, version: str, application: str, cap: bytes) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from api import administration
+from api.access import ENROLLED
 from api.app import create_app
 from api.bootstrap import Settings, build
 from api.certificates import ROLES, request
@@ -47,6 +48,10 @@ def enrol(given: argparse.Namespace) -> None:
     print(f"position {administration.enrol(given.data, given.role, text)}")
 
 
+def withdraw(given: argparse.Namespace) -> None:
+    print(f"position {administration.withdraw(given.data, given.role, given.party, given.reason)}")
+
+
 def import_key(given: argparse.Namespace) -> None:
     key = given.file.read_text() if given.file else secret_from_person_or_pipe("Master key (hex): ")
     check = administration.import_master_key(given.data, given.operator, given.key_set, given.key_version, key)
@@ -60,6 +65,11 @@ def secret_from_person_or_pipe(prompt: str) -> str:
 
 def register_cards(given: argparse.Namespace) -> None:
     print(f"{administration.register_cards(given.data, given.operator, given.file.read_bytes())} cards")
+
+
+def release_card(given: argparse.Namespace) -> None:
+    made = administration.release_card(given.data, given.operator, given.iccid, given.domain, given.reason)
+    print(f"position {made}")
 
 
 def register_load_file(given: argparse.Namespace) -> None:
@@ -121,9 +131,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--request", type=Path, required=True)
     made.add_argument("--out", type=Path, required=True)
     made.add_argument("--host", action="append", default=[], help="a name or address under which the party serves")
-    made = command("enrol", enrol, "admit a party")
-    made.add_argument("role", choices=("operator", "provider", "terminal", "authority"))
+    made = command("enrol", enrol, "admit a party, or replace its certificate")
+    made.add_argument("role", choices=tuple(ENROLLED))
     made.add_argument("description", help="JSON file, or - for standard input")
+
+    made = command("withdraw", withdraw, "withdraw a party's certificate: it is nobody until it is enrolled again")
+    made.add_argument("role", choices=tuple(ENROLLED))
+    made.add_argument("party", help="the party's id")
+    made.add_argument("--reason", required=True)
 
     made = command("import-key", import_key, "take an operator's master key into the vault (prompt, pipe or file)")
     made.add_argument("--operator", required=True)
@@ -133,6 +148,11 @@ def parser() -> argparse.ArgumentParser:
     made = command("register-cards", register_cards, "register the cards of a production file (CSV)")
     made.add_argument("--operator", required=True)
     made.add_argument("file", type=Path)
+    made = command("release-card", release_card, "let a domain be used again after too many failed authentications")
+    made.add_argument("--operator", required=True)
+    made.add_argument("--iccid", required=True)
+    made.add_argument("--domain", required=True, help="AID of the security domain")
+    made.add_argument("--reason", required=True, help="why: it stays in the log")
     made = command("register-load-file", register_load_file, "put a provider's CAP file into the catalogue")
     made.add_argument("--provider", required=True)
     made.add_argument("--version", required=True)

@@ -36,6 +36,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.RECEPTION_CLOSED: 409,
     ErrorCode.CONFLICT: 409,
     ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: 409,
+    ErrorCode.KEYS_REPLACED: 409,
     ErrorCode.SESSION_EXPIRED: 410,
     ErrorCode.UPSTREAM_UNAVAILABLE: 502,
     ErrorCode.READ_MODEL_BEHIND: 503,

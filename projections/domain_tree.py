@@ -1,7 +1,7 @@
 """Domain tree: what is on a card now. Security domains, their key versions, load files and applications.
 
-Answers `Card.domainTree`. It says what the cards acknowledged to this server: what somebody else changed on a card is
-not in it. Each row names the position of the event that made it so.
+Answers `Card.domainTree`. It says what the cards acknowledged to this server, or told when they were asked: what
+somebody else changed on a card is not in it. Each row names the position of the event that made it so.
 """
 
 import json
@@ -18,8 +18,10 @@ from tsm.model.card import (
     CardAuthenticated,
     CardAuthenticationFailed,
     CardRegistered,
+    CardReleased,
     KeysPut,
     LifeCycle,
+    LifeCycleChanged,
     LoadFileLoaded,
     SecurityDomainCreated,
 )
@@ -62,7 +64,7 @@ class LoadFileRow:
 
     aid: str
     domain: str
-    sha256: str
+    sha256: str  # empty, and size 0, when the card told only that it is there
     size: int  # octets of the load file data block
     position: int
 
@@ -206,12 +208,24 @@ def _installed(connection: sqlite3.Connection, iccid: str, position: int, fact: 
 
 def _personalized(connection: sqlite3.Connection, iccid: str, position: int, fact: ApplicationPersonalized) -> None:
     """An application that was never installed through us came with the card: what it is made of is not known."""
-    _need_domain(connection, iccid, fact.domain)
+    _set_application(connection, iccid, position, (fact.application, fact.domain, LifeCycle.PERSONALIZED))
+
+
+def _set_application(connection: sqlite3.Connection, iccid: str, position: int, values: tuple[str, str, str]) -> None:
+    aid, domain, life_cycle = values
+    _need_domain(connection, iccid, domain)
     connection.execute(
         "INSERT INTO domain_tree_application_1 VALUES (?, ?, '', '', ?, '', ?, ?)"
         " ON CONFLICT (card, aid) DO UPDATE SET life_cycle = excluded.life_cycle, position = excluded.position",
-        (iccid, fact.application, fact.domain, LifeCycle.PERSONALIZED, position),
+        (iccid, aid, domain, life_cycle, position),
     )
+
+
+def _life_cycle_changed(connection: sqlite3.Connection, iccid: str, position: int, fact: LifeCycleChanged) -> None:
+    """Of a domain, or else of an application, which may have come with the card."""
+    of_domain = "UPDATE domain_tree_domain_1 SET life_cycle = ? WHERE card = ? AND aid = ?"
+    if not connection.execute(of_domain, (fact.life_cycle, iccid, fact.instance)).rowcount:
+        _set_application(connection, iccid, position, (fact.instance, fact.domain, fact.life_cycle))
 
 
 def _authentication_failed(
@@ -220,7 +234,9 @@ def _authentication_failed(
     _set_failures(connection, iccid, fact.domain, fact.failures)
 
 
-def _authenticated(connection: sqlite3.Connection, iccid: str, position: int, fact: CardAuthenticated) -> None:
+def _authenticated(
+    connection: sqlite3.Connection, iccid: str, position: int, fact: CardAuthenticated | CardReleased
+) -> None:
     _set_failures(connection, iccid, fact.domain, 0)
 
 
@@ -254,6 +270,8 @@ CHANGES: Mapping[type[Fact], Callable[[sqlite3.Connection, str, int, Any], None]
     ApplicationPersonalized: _personalized,
     CardAuthenticationFailed: _authentication_failed,
     CardAuthenticated: _authenticated,
+    CardReleased: _authenticated,
+    LifeCycleChanged: _life_cycle_changed,
 }
 
 DOMAIN_TREE = Projection(name="domain_tree", version=1, tables=TABLES, fold=fold)

@@ -39,20 +39,34 @@ def card_line(fact: Fact) -> str | None:
                 f"registered for operator {fact.operator}, profile {fact.profile}, key version {fact.key_version:02X}"
             )
         case card.SecurityDomainCreated():
-            return f"security domain {fact.domain} created under {fact.parent}, {fact.life_cycle}"
+            how = "found" if fact.found else "created"
+            return f"security domain {fact.domain} {how} under {fact.parent}, {fact.life_cycle}"
         case card.KeysPut():
             what = "provisional keys" if fact.provisional else "keys"
             checks = ", ".join(fact.check_values)
-            return f"security domain {fact.domain} got {what}, version {fact.key_version:02X}, check values {checks}"
+            how = "was found to have" if fact.found else "got"
+            return f"security domain {fact.domain} {how} {what}, version {fact.key_version:02X}, check values {checks}"
+        case card.ProvisionalKeysDestroyed():
+            return f"provisional keys of {fact.domain}, version {fact.key_version:02X}, destroyed in the vault"
+        case card.LoadFileLoaded(found=True):
+            return f"load file {fact.load_file} found in {fact.domain}"
         case card.LoadFileLoaded():
             return f"load file {fact.load_file} loaded into {fact.domain}, {fact.size} octets, hash checked by the card"
         case card.ApplicationInstalled():
-            return f"application {fact.application} installed from {fact.load_file} in {fact.domain}, {fact.life_cycle}"
+            how = "found, from" if fact.found else "installed from"
+            return f"application {fact.application} {how} {fact.load_file} in {fact.domain}, {fact.life_cycle}"
         case card.ApplicationPersonalized():
             return f"application {fact.application} personalized by {fact.domain}"
+        case card.LifeCycleChanged():
+            return f"{fact.instance} in {fact.domain} {'found' if fact.found else 'made'} {fact.life_cycle}"
         case card.CommandRefused():
-            name = instruction(fact.header)
-            return f"the card refused {name} ({fact.header}) for {fact.domain} with status word {fact.status_word}"
+            what = f"{instruction(fact.header)} ({fact.header}) for {fact.domain} with status word {fact.status_word}"
+            return f"the card refused {what}" if fact.verified else f"refused: {what}, which nothing proves"
+        case card.CommandUnanswered():
+            what = f"{instruction(fact.header)} ({fact.header}) for {fact.domain}"
+            return f"no answer that verifies to {what}: whether the card executed it is unknown"
+        case card.ContentAudited():
+            return f"the card was asked what it holds, after commands for {fact.domain} whose outcome was unknown"
         case card.CardAuthenticationFailed():
             return (
                 f"authentication with {fact.domain} failed, key version {fact.key_version:02X}:"
@@ -60,6 +74,8 @@ def card_line(fact: Fact) -> str | None:
             )
         case card.CardAuthenticated():
             return f"authentication with {fact.domain} succeeded again, key version {fact.key_version:02X}"
+        case card.CardReleased():
+            return f"{fact.domain} released for authentication: {fact.reason}"
     return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,9 +14,10 @@ from samples import AUTHORITY, BLOCK, CARD, LOAD_FILE, OPERATOR, PROVIDER, TERMI
 from tsm.application import Change, Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.keys.vault import SoftwareVault
-from tsm.model import authority, card, catalogue, credential, operator, service_provider, terminal
-from tsm.model.card import CardAuthenticationFailed
+from tsm.model import authority, card, catalogue, credential, domain, operator, service_provider, terminal
+from tsm.model.card import MAX_FAILURES, CardAuthenticationFailed, CardReleased
 from tsm.model.credential import CredentialApplied
+from tsm.model.domain import DomainClaimed
 from tsm.model.event import Context, Fact
 from tsm.model.production import ProductionRow
 from tsm.model.topics import FACTS
@@ -298,8 +300,8 @@ def test_writers_that_race_lose_no_event(tsm: Tsm, other: Tsm) -> None:
 def test_parties_are_enrolled(tsm: Tsm) -> None:
     assert tsm.enrol_operator(OPERATOR, CONTEXT) == 1
     assert tsm.enrol_authority(AUTHORITY, CONTEXT) == 2
-    assert tsm.enrol_provider(PROVIDER, CONTEXT) == 3
-    assert tsm.enrol_terminal(TERMINAL, CONTEXT) == 4
+    assert tsm.enrol_provider(PROVIDER, CONTEXT) == 4  # with the claim of its domain
+    assert tsm.enrol_terminal(TERMINAL, CONTEXT) == 5
     assert tsm.load(service_provider.stream("JPKI0001"), service_provider.evolve).state == PROVIDER
     assert tsm.load(terminal.stream("T-13101-01"), terminal.evolve).state == TERMINAL
     assert tsm.load(authority.stream("jpki"), authority.evolve).state == AUTHORITY
@@ -310,7 +312,7 @@ def test_enrolling_again_writes_nothing(tsm: Tsm) -> None:
         tsm.enrol_operator(OPERATOR, CONTEXT)
         tsm.enrol_authority(AUTHORITY, CONTEXT)
         tsm.enrol_provider(PROVIDER, CONTEXT)
-        assert tsm.enrol_terminal(TERMINAL, CONTEXT) == 4
+        assert tsm.enrol_terminal(TERMINAL, CONTEXT) == 5
 
 
 def test_enrolling_with_other_values_is_refused(tsm: Tsm) -> None:
@@ -332,6 +334,53 @@ def test_an_sp_id_is_an_operators_or_a_providers(tsm: Tsm) -> None:
 def test_a_provider_needs_its_authority(tsm: Tsm) -> None:
     with refused(ErrorCode.NOT_FOUND):
         tsm.enrol_provider(PROVIDER, CONTEXT)
+
+
+@pytest.fixture
+def with_authority(tsm: Tsm) -> Tsm:
+    tsm.enrol_authority(AUTHORITY, CONTEXT)
+    return tsm
+
+
+def other_provider(**values: str) -> service_provider.ProviderEnrolled:
+    return msgspec.structs.replace(PROVIDER, provider="BANK0001", **values)
+
+
+def test_no_provider_owns_the_issuers_domain_or_another_providers(with_authority: Tsm) -> None:
+    with refused(ErrorCode.FORBIDDEN):
+        with_authority.enrol_provider(other_provider(domain=card.ISSUER_DOMAIN), CONTEXT)
+    with_authority.enrol_provider(PROVIDER, CONTEXT)
+    with refused(ErrorCode.ALREADY_EXISTS):
+        with_authority.enrol_provider(other_provider(), CONTEXT)
+    assert with_authority.load(service_provider.stream("BANK0001"), service_provider.evolve).state is None
+    with_authority.enrol_provider(other_provider(domain="A00000015153504199"), CONTEXT)
+
+
+def test_of_two_providers_that_enrol_one_domain_at_the_same_moment_one_wins(
+    with_authority: Tsm, other: Tsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def claim_when_another_just_did(*given: Any) -> list[DomainClaimed]:
+        monkeypatch.undo()
+        other.enrol_provider(PROVIDER, CONTEXT)
+        return domain.claim(*given)
+
+    monkeypatch.setattr(domain, "claim", claim_when_another_just_did)
+    with refused(ErrorCode.CONFLICT):
+        with_authority.enrol_provider(other_provider(), CONTEXT)
+    claimed = with_authority.load(domain.stream(PROVIDER.domain), domain.evolve).state
+    assert claimed == DomainClaimed(domain=PROVIDER.domain, provider=PROVIDER.provider)
+    assert with_authority.load(service_provider.stream("BANK0001"), service_provider.evolve).state is None
+
+
+def test_a_certificate_is_replaced_and_withdrawn(tsm: Tsm) -> None:
+    stream = terminal.stream(TERMINAL.terminal)
+    tsm.enrol_terminal(TERMINAL, CONTEXT)
+    replacing = msgspec.structs.replace(TERMINAL, certificate_fingerprint="cd" * 32)
+    assert tsm.enrol_terminal(replacing, CONTEXT) == 2
+    assert tsm.load(stream, terminal.evolve).state == replacing
+    assert tsm.withdraw(stream, terminal.evolve, CONTEXT) == 3
+    with refused(ErrorCode.NOT_FOUND):
+        tsm.withdraw(terminal.stream("T-2"), terminal.evolve, CONTEXT)
 
 
 @pytest.fixture
@@ -419,7 +468,7 @@ def with_provider(tsm: Tsm) -> Tsm:
 
 
 def test_a_load_file_is_registered_with_its_data_block(with_provider: Tsm) -> None:
-    assert with_provider.register_load_file(LOAD_FILE, BLOCK, CONTEXT) == 3
+    assert with_provider.register_load_file(LOAD_FILE, BLOCK, CONTEXT) == 4
     stream = catalogue.stream(LOAD_FILE.load_file)
     assert with_provider.payload(stream, catalogue.DATA_BLOCK) == BLOCK
     state = with_provider.load(stream, catalogue.evolve).state
@@ -428,7 +477,7 @@ def test_a_load_file_is_registered_with_its_data_block(with_provider: Tsm) -> No
 
 def test_registering_a_load_file_again_writes_no_event(with_provider: Tsm) -> None:
     with_provider.register_load_file(LOAD_FILE, BLOCK, CONTEXT)
-    assert with_provider.register_load_file(LOAD_FILE, BLOCK, CONTEXT) == 3
+    assert with_provider.register_load_file(LOAD_FILE, BLOCK, CONTEXT) == 4
 
 
 def test_a_load_file_needs_its_content_and_its_provider(with_provider: Tsm) -> None:
@@ -436,7 +485,7 @@ def test_a_load_file_needs_its_content_and_its_provider(with_provider: Tsm) -> N
         with_provider.register_load_file(LOAD_FILE, BLOCK + b"\x00", CONTEXT)
     with refused(ErrorCode.UNKNOWN_SERVICE_PROVIDER):
         with_provider.register_load_file(msgspec.structs.replace(LOAD_FILE, provider="OTHER001"), BLOCK, CONTEXT)
-    assert with_provider.position == 2
+    assert with_provider.position == 3
 
 
 def test_a_refused_version_leaves_the_data_block_as_it_was(with_provider: Tsm) -> None:
@@ -454,3 +503,15 @@ def test_nothing_secret_enters_the_log(with_operator: Tsm, tmp_path: Path) -> No
     stored = b"".join(event.state for event in with_operator.recorder.select_notifications(0, 100))
     for secret in (MASTER_KEY, MASTER_KEY.hex().encode(), "山田".encode()):
         assert secret not in stored
+
+
+def test_a_domain_is_released_by_its_operator_only(tsm: Tsm) -> None:
+    commit(tsm, STREAM, 0, CARD, failed(MAX_FAILURES))
+    released = CardReleased(domain=CARD.isd, reason="the phone was replaced")
+    with refused(ErrorCode.FORBIDDEN):
+        tsm.release_card("MNO00002", CARD.iccid, released, CONTEXT)
+    with refused(ErrorCode.UNKNOWN_CARD):
+        tsm.release_card(CARD.operator, "8981100000000000028", released, CONTEXT)
+    tsm.release_card(CARD.operator, CARD.iccid, released, CONTEXT)
+    state = tsm.load(STREAM, card.evolve).state
+    assert state is not None and state.failures == {CARD.isd: 0}

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from api import administration
 from api.cli import parser
 from tsm.mas.status import Status
 from tsm.uicc import jpki_cap
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 INTERFACES = (ROOT / "api" / "INTERFACES.md").read_text()
 DESCRIPTION = '{"operator": "MNO00001", "name": "Simulated Mobile", "certificate_fingerprint": "%s"}'
 PRODUCTION = "iccid,iin,cin,key_set,profile\n8981100000000000010,8981100F,08981100000000000010,isd-2026,uicc-128k\n"
@@ -56,7 +58,8 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
         done = run(words, tmp_path)
         assert done.returncode == 0, (words, done.stderr)
         ran.append(words[0])
-    assert ran == ["init", "show", "request", "certify", "enrol", "import-key", "register-cards", "schema"]
+    registration = ["init", "show", "request", "certify", "enrol", "import-key", "register-cards"]
+    assert ran == [*registration, "release-card", "withdraw", "schema"]
 
 
 def run(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -82,6 +85,18 @@ def test_a_key_encryption_key_inside_the_data_folder_is_refused(tmp_path: Path) 
     assert done.returncode == 2
     assert "key-encryption key" in done.stderr
     assert not (tmp_path / "data" / "config.json").exists()
+
+
+def test_the_architecture_names_what_a_data_folder_holds(tmp_path: Path) -> None:
+    """What is stored where: the files of the table are there, and none that the table does not name."""
+    data = tmp_path / "data"
+    administration.initialise(data, tmp_path / "kek", "127.0.0.1", 8443)
+    table = ARCHITECTURE.partition("## What is stored where")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert [name for name in named if not (data / name).exists()] == []
+    kept = {path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()}
+    places = (*named, "config.json")
+    assert [name for name in kept if not name.startswith(places)] == []
 
 
 @pytest.mark.parametrize("status", Status)

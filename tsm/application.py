@@ -18,8 +18,9 @@ from eventsourcing.utils import Environment
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.keys.vault import SoftwareVault
-from tsm.model import authority, card, catalogue, operator, production, service_provider, terminal
+from tsm.model import authority, card, catalogue, domain, operator, party, production, service_provider, terminal
 from tsm.model.authority import AuthorityEnrolled
+from tsm.model.card import CardReleased
 from tsm.model.catalogue import LoadFileRegistered
 from tsm.model.event import Context, Event, Fact
 from tsm.model.operator import OperatorEnrolled
@@ -36,6 +37,7 @@ KEPT_STATES = 4096  # folded streams in memory: they only save replay, the log d
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 S = TypeVar("S")
+Enrolled = TypeVar("Enrolled", bound=party.Certified)
 Clock = Callable[[], datetime]
 Evolve = Callable[[S | None, Fact], S]
 
@@ -139,35 +141,50 @@ class Tsm(Application[str]):
     # Commands. Each returns a position to wait for, and is safe to repeat.
 
     def enrol_operator(self, enrolled: OperatorEnrolled, context: Context) -> int:
-        """Admit an operator. INVALID_INPUT; ALREADY_EXISTS with other values, or when a provider has this spId."""
+        """Admit an operator, or replace its certificate.
+
+        INVALID_INPUT; ALREADY_EXISTS with other values, or when a provider has this spId.
+        """
         self._refuse_taken(service_provider.stream(enrolled.operator))
         return self._decide(
             operator.stream(enrolled.operator), operator.evolve, lambda o: operator.enrol(o, enrolled), context
         )
 
     def enrol_provider(self, enrolled: ProviderEnrolled, context: Context) -> int:
-        """Admit a service provider. INVALID_INPUT; NOT_FOUND when its authority is not enrolled; ALREADY_EXISTS."""
+        """Admit a service provider, or replace its certificate.
+
+        INVALID_INPUT; NOT_FOUND when its authority is not enrolled; FORBIDDEN for the issuer's security domain;
+        ALREADY_EXISTS with other values, when an operator has this spId, or another provider this domain.
+        """
         self._refuse_taken(operator.stream(enrolled.provider))
         if self.load(authority.stream(enrolled.authority), authority.evolve).state is None:
             raise TsmError(ErrorCode.NOT_FOUND, f"authority {enrolled.authority}")
-        return self._decide(
-            service_provider.stream(enrolled.provider),
-            service_provider.evolve,
-            lambda p: service_provider.enrol(p, enrolled),
-            context,
+        streams = service_provider.stream(enrolled.provider), domain.stream(enrolled.domain)
+        known, claimed = self.load(streams[0], service_provider.evolve), self.load(streams[1], domain.evolve)
+        facts = service_provider.enrol(known.state, enrolled)
+        claim = domain.claim(claimed.state, enrolled.domain, enrolled.provider)
+        return self.commit(
+            Change(streams[0], known.version, facts),
+            Change(streams[1], claimed.version, claim),
+            context=context,
+            occurred_at=self._clock(),
         )
 
     def enrol_terminal(self, enrolled: TerminalEnrolled, context: Context) -> int:
-        """Admit a counter terminal. INVALID_INPUT, ALREADY_EXISTS."""
+        """Admit a counter terminal, or replace its certificate. INVALID_INPUT, ALREADY_EXISTS."""
         return self._decide(
             terminal.stream(enrolled.terminal), terminal.evolve, lambda t: terminal.enrol(t, enrolled), context
         )
 
     def enrol_authority(self, enrolled: AuthorityEnrolled, context: Context) -> int:
-        """Admit a certificate authority. INVALID_INPUT, ALREADY_EXISTS."""
+        """Admit a certificate authority, or replace its certificate. INVALID_INPUT, ALREADY_EXISTS."""
         return self._decide(
             authority.stream(enrolled.authority), authority.evolve, lambda a: authority.enrol(a, enrolled), context
         )
+
+    def withdraw(self, stream: str, evolve: Evolve[Enrolled], context: Context) -> int:
+        """Withdraw the certificate of the party whose stream that is: it is nobody from now on. NOT_FOUND."""
+        return self._decide(stream, evolve, party.withdraw, context)
 
     def import_master_key(self, operator_id: str, key_set: str, key: bytes, key_version: int, context: Context) -> int:
         """Take an operator's AES-128 master key into the vault. `key_version` is that of the keys on its cards.
@@ -197,6 +214,15 @@ class Tsm(Application[str]):
             loaded = self.load(stream, card.evolve)
             changes.append(Change(stream, loaded.version, card.register(loaded.state, registered)))
         return self.commit(*changes, context=context, occurred_at=self._clock())
+
+    def release_card(self, operator_id: str, iccid: str, released: CardReleased, context: Context) -> int:
+        """Give a domain of the operator's card its budget for failed authentications back.
+
+        UNKNOWN_CARD, FORBIDDEN for the card of another operator, UNKNOWN_SECURITY_DOMAIN, INVALID_INPUT.
+        """
+        return self._decide(
+            card.stream(iccid), card.evolve, lambda c: card.release(c, iccid, operator_id, released), context
+        )
 
     def register_load_file(self, registered: LoadFileRegistered, data_block: bytes, context: Context) -> int:
         """Put a version of a provider's load file into the catalogue, and its load file data block beside the log.

@@ -37,6 +37,7 @@ class ErrorCode(StrEnum):
     WRONG_CARD = "WRONG_CARD"
     CARD_AUTHENTICATION_FAILED = "CARD_AUTHENTICATION_FAILED"
     CARD_AUTHENTICATION_EXHAUSTED = "CARD_AUTHENTICATION_EXHAUSTED"
+    KEYS_REPLACED = "KEYS_REPLACED"
     CARD_REFUSED = "CARD_REFUSED"
     CARD_OUT_OF_MEMORY = "CARD_OUT_OF_MEMORY"
     SECURE_CHANNEL_BROKEN = "SECURE_CHANNEL_BROKEN"
@@ -83,7 +84,8 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.CONNECT_FAILED: "the phone could not connect to the card",
     ErrorCode.WRONG_CARD: "another card answers than the one expected",
     ErrorCode.CARD_AUTHENTICATION_FAILED: "the card could not prove its keys",
-    ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: "too many failed authentications: the card is protected until released",
+    ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: "too many failed authentications: the security domain is protected",
+    ErrorCode.KEYS_REPLACED: "the security domain has later keys than the record said: begin anew",
     ErrorCode.CARD_REFUSED: "the card refused a command",
     ErrorCode.CARD_OUT_OF_MEMORY: "the card has not enough memory",
     ErrorCode.SECURE_CHANNEL_BROKEN: "the card's answer does not verify",

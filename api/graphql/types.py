@@ -97,7 +97,7 @@ def read_node_id(value: str) -> tuple[str, str]:
 class KeySet:
     version: int = strawberry.field(description="Key version number, 1 to 127.")
     check_values: list[str] = strawberry.field(
-        description="Key check values of ENC, MAC and DEK, three octets each in hex; empty where the card never told."
+        description="Key check values of ENC, MAC and DEK, three octets each in hex, as far as known."
     )
     provisional: bool = strawberry.field(
         description="Chosen by another than the domain's owner, who has to replace them."
@@ -109,8 +109,12 @@ class KeySet:
 @strawberry.type(description="An executable load file on the card.")
 class LoadFile:
     aid: str = strawberry.field(description="Application identifier of the load file, hex.")
-    sha256: str = strawberry.field(description="SHA-256 of the load file data block, which the card checked.")
-    size: int = strawberry.field(description="Octets of the load file data block.")
+    sha256: str | None = strawberry.field(
+        description="SHA-256 of the load file data block, which the card checked; null when the card only told of it."
+    )
+    size: int | None = strawberry.field(
+        description="Octets of the load file data block; null when the card only told of it."
+    )
     position: Position = strawberry.field(description="Position of the event that says so.")
 
 
@@ -118,15 +122,15 @@ class LoadFile:
 class Application:
     aid: str = strawberry.field(description="Application identifier of the instance, hex.")
     module: str | None = strawberry.field(
-        description="AID of the executable module that it runs, hex; null when it came with the card."
+        description="AID of the executable module that it runs, hex; null when the card never told."
     )
     load_file: str | None = strawberry.field(
-        description="AID of the load file that holds the module, hex; null when it came with the card."
+        description="AID of the load file that holds the module, hex; null when the card never told."
     )
     privileges: str | None = strawberry.field(
-        description="Privileges (GPCS v2.3.1 table 11-7), hex; null when it came with the card."
+        description="Privileges (GPCS v2.3.1 table 11-7), hex; null when the card never told."
     )
-    life_cycle: str = strawberry.field(description="INSTALLED, SELECTABLE or PERSONALIZED.")
+    life_cycle: str = strawberry.field(description="INSTALLED, SELECTABLE, PERSONALIZED or LOCKED.")
     position: Position = strawberry.field(description="Position of the last event that changed it.")
 
 
@@ -139,7 +143,7 @@ class SecurityDomain:
     )
     life_cycle: str = strawberry.field(description="Life cycle state, as far as this server caused or learned it.")
     failed_authentications: int = strawberry.field(
-        description="How many in a row failed; after too many the server leaves the card alone, to protect its keys."
+        description="How many in a row failed; after too many the server leaves the domain alone, to protect its keys."
     )
     position: Position = strawberry.field(description="Position of the event that created it.")
     keys: list[KeySet] = strawberry.field(description="Its keys in the order in which it was given them.")
@@ -168,7 +172,8 @@ class SecurityDomain:
                 for k in row.keys
             ],
             load_files=[
-                LoadFile(aid=f.aid, sha256=f.sha256, size=f.size, position=Position(f.position)) for f in row.load_files
+                LoadFile(aid=f.aid, sha256=f.sha256 or None, size=f.size or None, position=Position(f.position))
+                for f in row.load_files
             ],
             applications=[
                 Application(

@@ -14,6 +14,7 @@ from tsm.globalplatform.commands import (
     GetData,
     InstallForInstall,
     InstallForLoad,
+    InstallForMakeSelectable,
     InstallForPersonalization,
     Load,
     PutKey,
@@ -24,6 +25,7 @@ from tsm.model.card import (
     ApplicationInstalled,
     ApplicationPersonalized,
     KeysPut,
+    LifeCycleChanged,
     LoadFileLoaded,
     SecurityDomainCreated,
 )
@@ -61,6 +63,11 @@ def test_a_module_with_the_privilege_becomes_a_domain_any_other_an_application(c
         privileges="00",
         life_cycle="INSTALLED",
     )
+
+
+def test_an_instance_becomes_selectable_by_a_command_of_its_own(card):
+    command = InstallForMakeSelectable(bytes.fromhex(APPLICATION))
+    assert facts(card, [command]) == [LifeCycleChanged(instance=APPLICATION, domain=ISD, life_cycle="SELECTABLE")]
 
 
 def test_a_load_file_is_there_with_its_last_block_and_named_by_its_hash(card):

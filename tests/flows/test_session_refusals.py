@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from mas_world import DOMAIN, GET_IIN, ICCID, ISD, MASTER, OPERATOR, OTHER_ICCID, PROVIDER
+from mas_world import DOMAIN, GET_IIN, GET_KEY_INFORMATION, ICCID, ISD, MASTER, OPERATOR, OTHER_ICCID, PROVIDER
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.apdu import CommandApdu
@@ -11,8 +11,16 @@ from tsm.globalplatform.commands import InstallForInstall, InstallForLoad, Load
 from tsm.keys.primitives import KeySet
 from tsm.mas.messages import UICC, LinkRequest, LinkResponse, NotificationRequest, Process, Return
 from tsm.mas.status import Status
-from tsm.model.card import MAX_FAILURES, CardAuthenticated, CardAuthenticationFailed, CommandRefused, LoadFileLoaded
+from tsm.model.card import (
+    MAX_FAILURES,
+    CardAuthenticated,
+    CardAuthenticationFailed,
+    CardReleased,
+    CommandRefused,
+    LoadFileLoaded,
+)
 from tsm.model.delegation import DelegationEnded
+from tsm.model.event import Context
 from tsm.model.session import CommandSent, SessionFailed
 from tsm.uicc.card import SimulatedUicc
 from tsm.uicc.faults import ConnectionCut, corrupt_answer, cut_after, cut_before, refuse
@@ -221,6 +229,16 @@ def impostor(world):
     return SimulatedUicc.manufacture(ICCID, b"\x89\x81\x10\x00", b"\x00\x00\x00\x01", bytes(range(10)), keys)
 
 
+def forged(transmit):
+    """Each card cryptogram (octets 21 to 28 of the answer to INITIALIZE UPDATE) is another."""
+
+    def forge(command):
+        answer = transmit(command)
+        return answer[:21] + bytes(8) + answer[29:] if command[1] == 0x50 else answer
+
+    return forge
+
+
 def test_a_wrong_cryptogram_counts_and_no_external_authenticate_follows(world):
     reception, phone = world.run([GET_IIN], transmit=impostor(world).transmit)
     headers = [answer.apdu[:2].hex() for answer in phone.said if answer.process is Return.COMMAND]
@@ -235,6 +253,40 @@ def test_the_failure_budget_protects_the_card_and_outlasts_a_restart(world):
         world.run([GET_IIN], transmit=impostor(world).transmit)
     refused(ErrorCode.CARD_AUTHENTICATION_EXHAUSTED, world.delegate, [GET_IIN])
     refused(ErrorCode.CARD_AUTHENTICATION_EXHAUSTED, world.worker()[2].link, world.start_request(waiting))
+
+
+def test_failures_in_one_domain_leave_the_others_alone(world):
+    world.create_domain()
+    for _ in range(MAX_FAILURES):
+        world.run([GET_KEY_INFORMATION], PROVIDER, transmit=forged(world.card.transmit))
+    refused(ErrorCode.CARD_AUTHENTICATION_EXHAUSTED, world.delegate, [GET_KEY_INFORMATION], PROVIDER)
+    reception, _ = world.run([GET_IIN])
+    assert world.session(reception).executed == 1
+
+
+def test_sessions_that_began_in_time_do_not_exceed_the_budget(world):
+    phones = [world.phone(impostor(world).transmit) for _ in range(MAX_FAILURES + 2)]
+    receptions = [world.delegate([GET_IIN]) for _ in phones]
+    waiting = [phone.start(reception) for phone, reception in zip(phones, receptions, strict=True)]
+    for phone, answer in zip(phones, waiting, strict=True):
+        while answer.process is not Return.END:
+            answer = phone.say(phone.obey(answer))
+    assert world.card_record().failures == {ISD: MAX_FAILURES}
+    assert [world.session(reception).failed.error for reception in receptions[-3:]] == [
+        "CARD_AUTH_FAILED",
+        "CARD_AUTH_EXHAUSTED",
+        "CARD_AUTH_EXHAUSTED",
+    ]
+    assert not any(answer.apdu[1:2] == b"\x50" for answer in phones[-1].said if answer.process is Return.COMMAND)
+
+
+def test_a_domain_that_its_operator_released_may_be_tried_again(world):
+    for _ in range(MAX_FAILURES):
+        world.run([GET_IIN], transmit=impostor(world).transmit)
+    context = Context(actor="test", role="administrator", tenant="test", correlation="test")
+    world.tsm.release_card(OPERATOR, ICCID, CardReleased(domain=ISD, reason="another phone"), context)
+    reception, _ = world.run([GET_IIN])
+    assert world.session(reception).executed == 1
 
 
 def test_success_gives_the_budget_back(world):
@@ -252,6 +304,7 @@ def test_nonsense_instead_of_an_initialize_update_answer_proves_nothing(world):
     answer = phone.say(LinkRequest(Process.RESPONSE, data=b"nonsense", status_word=b"\x90\x00"))
     assert answer.process is Return.DISCONNECT
     assert world.session(reception).failed.status == Status.CARD_AUTH_FAILED
+    assert world.card_record().failures == {}  # no card answers so: the phone may not use up the card's budget
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])
@@ -268,7 +321,7 @@ def test_a_card_that_refuses_a_delegated_command_gets_no_later_one(world):
     reception, phone = world.run([GET_IIN, unknown, GET_IIN])
     assert phone.processes == ["CONNECT", *["COMMAND"] * 5, "DISCONNECT", "END"]
     assert world.facts(f"card-{ICCID}")[-1] == CommandRefused(
-        domain=ISD, command="COMMAND", header="80ca1234", status_word="6a88"
+        domain=ISD, command="COMMAND", header="80ca1234", status_word="6a88", verified=False
     )
     assert world.session(reception).failed == SessionFailed(status="54", error="CARD_REFUSED", order=2)
     assert world.delegation(reception).ended == DelegationEnded(status="54", executed=1)

@@ -58,7 +58,24 @@ def test_the_channel_is_opened_before_the_first_delegated_command():
     assert all(later != earlier for earlier, later in pairwise(steps))
 
 
-@pytest.mark.parametrize("apdu", ["80E2000001AA", "80CA0066", "80CA006600", "00B0000000"])
+INSTALL_FOR_INSTALL = (
+    "80E60C001D" + "07A0000001515350" + "08A000000151535041" + "05A000000001" + "0180" + "02C900" + "00"
+)
+
+
+@pytest.mark.parametrize(
+    "apdu",
+    [
+        "80E2000001AA",
+        "80CA0066",
+        "80CA006600",
+        "00B0000000",
+        "8010000000",
+        "80F24002024F00",
+        INSTALL_FOR_INSTALL + "00",
+        "80E608000C" + "0000" + "05A000000001" + "0100" + "0000" + "00",
+    ],
+)
 def test_a_plain_command_may_be_delegated(apdu):
     assert delegable(bytes.fromhex(apdu), 239) == CommandApdu.parse(bytes.fromhex(apdu))
 
@@ -77,6 +94,16 @@ def test_a_plain_command_may_be_delegated(apdu):
         "8082330010" + "00" * 16,
         "0070000001",
         "80E20000F0" + "00" * 240,  # no room for secure messaging
+        "80E40080084F06A00000000101",  # DELETE
+        "80F0400706A00000000101",  # SET STATUS
+        "80EA000000",  # MANAGE ELF UPGRADE
+        "80E6100000",  # INSTALL [for extradition]
+        "80E6400000",  # INSTALL [for registry update]
+        "80E60E0000",  # INSTALL [for load, install and make selectable]
+        INSTALL_FOR_INSTALL.replace("80E60C001D", "80E60C001E") + "AA",  # more than its fields
+        INSTALL_FOR_INSTALL.replace("80E6", "00E6", 1) + "00",  # a card may take it, our record would not
+        "80E2900001AA",  # STORE DATA in TLV
+        "80D8010100",  # PUT KEY without a key
     ],
 )
 def test_any_other_is_refused(apdu):

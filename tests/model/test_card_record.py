@@ -14,8 +14,12 @@ from tsm.model.card import (
     ApplicationPersonalized,
     CardAuthenticated,
     CardAuthenticationFailed,
+    CardReleased,
     CommandRefused,
+    CommandUnanswered,
+    ContentAudited,
     KeysPut,
+    LifeCycleChanged,
     LoadedFile,
     LoadFileLoaded,
     SecurityDomain,
@@ -135,8 +139,37 @@ def test_an_application_that_came_with_the_card_can_be_personalized() -> None:
 
 
 def test_a_refused_command_changes_nothing_on_the_card() -> None:
-    refused = CommandRefused(domain=ISD, command="COMMAND", header="80e60c00", status_word="6a84")
+    refused = CommandRefused(domain=ISD, command="COMMAND", header="80e60c00", status_word="6200", verified=True)
     assert given(card.evolve, CARD, refused).state == given(card.evolve, CARD).state
+
+
+@pytest.mark.parametrize(("header", "in_doubt"), [("80e60c00", True), ("80d80181", True), ("80ca00e0", False)])
+def test_a_refusal_that_nothing_proves_leaves_a_change_of_content_in_doubt(header: str, in_doubt: bool) -> None:
+    refused = CommandRefused(domain=SSD, command="COMMAND", header=header, status_word="6985")
+    assert (SSD in given(card.evolve, CARD, CREATED, refused).state.doubtful) is in_doubt
+
+
+def test_a_command_without_an_answer_leaves_its_domain_in_doubt_until_the_card_was_asked() -> None:
+    unanswered = CommandUnanswered(domain=ISD, header="80e88000")
+    given(card.evolve, CARD).when(lambda _: card.unanswered(ISD, "80e88000")).then(unanswered)
+    given(card.evolve, CARD).when(lambda _: card.unanswered(ISD, "80ca00e0")).then_nothing()
+    in_doubt = given(card.evolve, CARD, CREATED, unanswered)
+    assert in_doubt.state.doubtful == {ISD}
+    in_doubt.when(card.audited, SSD).then_nothing()
+    in_doubt.when(card.audited, ISD).then(ContentAudited(domain=ISD))
+    assert given(card.evolve, CARD, unanswered, ContentAudited(domain=ISD)).state.doubtful == frozenset()
+
+
+def test_a_life_cycle_changes_for_domains_applications_and_what_came_with_the_card() -> None:
+    def changed(instance: str) -> LifeCycleChanged:
+        return LifeCycleChanged(instance=instance, domain=ISD, life_cycle="LOCKED")
+
+    history = (CARD, CREATED, LOADED, INSTALLED, *map(changed, (SSD, INSTALLED.application, "A00000000101")))
+    state = given(card.evolve, *history).state
+    assert (state.domain(SSD).life_cycle, state.domain(SSD).parent) == ("LOCKED", ISD)
+    assert state.applications[INSTALLED.application].life_cycle == "LOCKED"
+    assert state.applications[INSTALLED.application].module == INSTALLED.module
+    assert state.applications["A00000000101"] == Application(aid="A00000000101", domain=ISD, life_cycle="LOCKED")
 
 
 def test_a_failed_authentication_counts() -> None:
@@ -154,11 +187,37 @@ def test_an_authentication_without_failures_is_no_news() -> None:
     given(card.evolve, CARD).when(card.authenticated, ISD, 1).then_nothing()
 
 
-def test_the_card_is_left_alone_when_the_budget_is_used_up() -> None:
+def test_a_domain_is_left_alone_when_its_budget_is_used_up_and_the_others_are_not() -> None:
     state = given(card.evolve, CARD, failed(MAX_FAILURES - 1)).state
-    assert state.refuse_exhausted() is state
+    assert state.refuse_exhausted(ISD) is state
+    exhausted = given(card.evolve, CARD, failed(MAX_FAILURES)).state
+    assert exhausted.refuse_exhausted(SSD) is exhausted
     with pytest.raises(TsmError, match="CARD_AUTHENTICATION_EXHAUSTED"):
-        given(card.evolve, CARD, failed(MAX_FAILURES)).state.refuse_exhausted()
+        exhausted.refuse_exhausted(ISD)
+
+
+RELEASED = CardReleased(domain=ISD, reason="the phone was replaced")
+
+
+def test_the_operator_releases_a_domain() -> None:
+    exhausted = given(card.evolve, CARD, failed(MAX_FAILURES))
+    exhausted.when(card.release, ICCID, CARD.operator, RELEASED).then(RELEASED)
+    assert not given(card.evolve, CARD, failed(MAX_FAILURES), RELEASED).state.is_exhausted(ISD)
+
+
+def test_releasing_a_domain_without_failures_is_no_news() -> None:
+    given(card.evolve, CARD).when(card.release, ICCID, CARD.operator, RELEASED).then_nothing()
+
+
+def test_only_the_cards_operator_releases_a_domain_that_is_there_and_says_why() -> None:
+    def release(code: ErrorCode, operator: str, released: CardReleased, *history: card.Fact) -> None:
+        given(card.evolve, *history).when(card.release, ICCID, operator, released).then_refused(code)
+
+    release(ErrorCode.UNKNOWN_CARD, CARD.operator, RELEASED)
+    release(ErrorCode.FORBIDDEN, "MNO00002", RELEASED, CARD)
+    elsewhere = CardReleased(domain=SSD, reason=RELEASED.reason)
+    release(ErrorCode.UNKNOWN_SECURITY_DOMAIN, CARD.operator, elsewhere, CARD)
+    release(ErrorCode.INVALID_INPUT, CARD.operator, CardReleased(domain=ISD, reason=" "), CARD)
 
 
 def test_one_domains_success_does_not_hide_anothers_failures() -> None:
@@ -166,7 +225,7 @@ def test_one_domains_success_does_not_hide_anothers_failures() -> None:
     given(card.evolve, *history).when(card.authenticated, SSD, 1).then_nothing()
     other = CardAuthenticated(domain=SSD, key_version=1)
     with pytest.raises(TsmError, match="CARD_AUTHENTICATION_EXHAUSTED"):
-        given(card.evolve, *history, other).state.refuse_exhausted()
+        given(card.evolve, *history, other).state.refuse_exhausted(ISD)
 
 
 def test_a_history_begins_with_the_registration() -> None:

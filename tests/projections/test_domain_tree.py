@@ -117,6 +117,11 @@ def test_failed_authentications_are_counted_until_one_succeeds(log: MemoryLog, v
     assert domain(views).failures == 0
 
 
+def test_a_release_gives_the_tries_back(log: MemoryLog, views: Views) -> None:
+    failed = card.CardAuthenticationFailed(domain=DOMAIN, key_version=1, failures=5)
+    assert after(log, views, failed, card.CardReleased(domain=DOMAIN, reason="a test")).failures == 0
+
+
 @pytest.mark.parametrize("fact", [keys_put(1, True), load_file_loaded(), application_installed(), personalized()])
 def test_what_belongs_to_no_known_domain_is_parked(log: MemoryLog, views: Views, fact: Fact) -> None:
     log.add(f"card-{ICCID}", registered())
@@ -136,6 +141,13 @@ FACTS = st.lists(
             card.CardAuthenticationFailed, domain=st.just(DOMAIN), key_version=st.just(1), failures=st.integers(1, 5)
         ),
         st.just(card.CardAuthenticated(domain=DOMAIN, key_version=1)),
+        st.just(card.CardReleased(domain=DOMAIN, reason="a test")),
+        st.builds(
+            card.LifeCycleChanged,
+            instance=st.sampled_from([DOMAIN, APPLICATION]),
+            domain=st.just(DOMAIN),
+            life_cycle=st.sampled_from(card.LifeCycle).map(str),
+        ),
     ),
     max_size=12,
 )

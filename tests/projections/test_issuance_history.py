@@ -192,4 +192,6 @@ def test_a_fact_without_a_line_is_an_error() -> None:
 
 def test_a_refused_command_is_named_with_its_status_word() -> None:
     refused = card.CommandRefused(domain="A000000151000000", command="COMMAND", header="80E60200", status_word="6A84")
-    assert line(refused) == "the card refused INSTALL (80E60200) for A000000151000000 with status word 6A84"
+    what = "INSTALL (80E60200) for A000000151000000 with status word 6A84"
+    assert line(refused) == f"refused: {what}, which nothing proves"
+    assert line(msgspec.structs.replace(refused, verified=True)) == f"the card refused {what}"

@@ -22,6 +22,12 @@ def test_one_command_is_refused() -> None:
     assert [transmit(b"").hex() for _ in range(3)] == ["019000", "6a84", "029000"]
 
 
+def test_one_command_is_done_and_denied() -> None:
+    card = Recorder()
+    transmit = faults.deny(card, 2)
+    assert [transmit(b"").hex() for _ in range(3)] == ["019000", "6985", "039000"]
+
+
 def test_the_connection_is_cut_before_a_command_and_stays_so() -> None:
     card = Recorder()
     transmit = faults.cut_before(card, 2)

@@ -1,8 +1,8 @@
 """What an acknowledged command did to its card.
 
-The server does not ask the card afterwards: a command is plain when it is delegated, the card's 9000 comes back through
+The server need not ask the card afterwards: a command is plain when it is delegated, the card's 9000 comes back through
 the secure channel, and together they say what is now true. LOAD and STORE DATA act with their last block, so their
-facts need the commands before.
+facts need the commands before. When no such answer came, `tsm.flows.audit` asks.
 """
 
 import logging
@@ -17,6 +17,7 @@ from tsm.globalplatform.commands import (
     Command,
     InstallForInstall,
     InstallForLoad,
+    InstallForMakeSelectable,
     InstallForPersonalization,
     Load,
     PutKey,
@@ -31,12 +32,14 @@ from tsm.model.card import (
     Card,
     KeysPut,
     LifeCycle,
+    LifeCycleChanged,
     LoadFileLoaded,
     SecurityDomainCreated,
 )
 from tsm.model.event import Fact
 
 SECURITY_DOMAIN = 0x80  # first privilege octet, bit 8 (GPCS table 11-7)
+PROVISIONAL_VERSION = 0x01  # of the keys that a new domain gets for its owner to replace
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,8 @@ def facts_of(
     match command:
         case InstallForInstall():
             return [installed(card, domain, command)]
+        case InstallForMakeSelectable():
+            return [made_selectable(card(), domain, command)]
         case PutKey():
             check_values = tuple(key.check_value.hex() for key in command.keys)
             return [keys_put(card(), domain, command.new_key_version, check_values, provisional=False)]
@@ -92,7 +97,7 @@ def installed(card: Callable[[], Card], domain: str, install: InstallForInstall)
     """
     aid, privileges = hex_aid(install.application_aid), install.privileges.hex()
     life_cycle = LifeCycle.SELECTABLE if install.make_selectable else LifeCycle.INSTALLED
-    if install.privileges[0] & SECURITY_DOMAIN:
+    if is_security_domain(install.privileges):
         return SecurityDomainCreated(domain=aid, parent=domain, privileges=privileges, life_cycle=life_cycle)
     load_file = card().load_files.get(hex_aid(install.load_file_aid))
     return ApplicationInstalled(
@@ -103,6 +108,18 @@ def installed(card: Callable[[], Card], domain: str, install: InstallForInstall)
         privileges=privileges,
         life_cycle=life_cycle,
     )
+
+
+def made_selectable(card: Card, domain: str, command: InstallForMakeSelectable) -> Fact:
+    """INSTALL [for make selectable] of a domain or an application."""
+    aid = hex_aid(command.application_aid)
+    application = card.applications.get(aid)
+    owner = application.domain if application else domain
+    return LifeCycleChanged(instance=aid, domain=owner, life_cycle=LifeCycle.SELECTABLE)
+
+
+def is_security_domain(privileges: bytes) -> bool:
+    return bool(privileges[:1]) and bool(privileges[0] & SECURITY_DOMAIN)
 
 
 def loaded(domain: str, commands: Sequence[Command | None]) -> list[Fact]:

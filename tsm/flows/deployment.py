@@ -5,7 +5,9 @@ provisional keys into it; then the provider replaces them by its own, which is i
 loads and installs the application. Each of the operator's steps is a delegation like any other: the phone carries it,
 and the browser comes back to us with a signed status before it goes on to the provider.
 
-What is next is read from the card's record, so a step that broke off is begun again where it stopped.
+What is next is read from the card's record, so a step that broke off is begun again where it stopped. When the record
+may lag behind the card, for an answer was lost or nobody proved it, the operator's next step is to ask the card
+(`tsm.flows.audit`).
 """
 
 from collections.abc import Callable
@@ -17,7 +19,8 @@ from hashlib import sha256
 from tsm.application import Change, Tsm
 from tsm.channels.scp03 import max_command_data
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.content import key_reference
+from tsm.flows import audit
+from tsm.flows.content import PROVISIONAL_VERSION, key_reference
 from tsm.flows.exchange import LEVEL, Random
 from tsm.flows.session import SessionService, decided
 from tsm.globalplatform.apdu import CommandApdu
@@ -37,7 +40,7 @@ from tsm.model import delegation as delegations
 from tsm.model import deployment as deployments
 from tsm.model import operator as operators
 from tsm.model import service_provider as providers
-from tsm.model.card import Card
+from tsm.model.card import Card, LifeCycle
 from tsm.model.catalogue import DATA_BLOCK, LoadFileRegistered
 from tsm.model.deployment import DeploymentDelegated, DeploymentStep
 from tsm.model.event import Context
@@ -49,7 +52,6 @@ Clock = Callable[[], datetime]
 DOMAIN_LOAD_FILE = bytes.fromhex("A0000001515350")  # every UICC brings it (GPC UICC Configuration)
 DOMAIN_MODULE = bytes.fromhex("A000000151535041")
 SECURITY_DOMAIN = b"\x80"  # privilege (GPCS v2.3.1 table 11-7)
-PROVISIONAL_VERSION = 0x01
 JPKI_LOAD_FILE = jpki.LOAD_FILE.hex().upper()
 RECEPTIONS_PER_DAY = 10**8
 
@@ -123,7 +125,9 @@ class Deployments:
         return status
 
     def commands(self, step: DeploymentStep, card: Card, domain: str, file: LoadFileRegistered) -> list[CommandApdu]:
-        """What the card is told in one step; commands that it has acknowledged before are left out."""
+        """What the card is told, or asked, in one step; commands that it has executed before are left out."""
+        if step is DeploymentStep.AUDIT:
+            return audit.questions(domain, file.load_file, file.application)
         if step is DeploymentStep.SECURITY_DOMAIN:
             return [*create_domain(card, domain), *self.put_provisional_keys(card, domain)]
         load = [] if file.load_file in card.load_files else self.load(file, domain)
@@ -132,8 +136,11 @@ class Deployments:
     def put_provisional_keys(self, card: Card, domain: str) -> list[CommandApdu]:
         """Keys for the new domain, under the DEK of the issuer's (GPCS v2.3.1 11.11, key data groupings).
 
-        A key set that was made before stays: the card may hold it although its answer was lost.
+        A key set that was made before stays: the card may hold it although its answer was lost. UNKNOWN_KEY when the
+        domain was found with keys that are not ours.
         """
+        if domain in card.domains and card.domain(domain).life_cycle != LifeCycle.SELECTABLE:
+            raise TsmError(ErrorCode.UNKNOWN_KEY, f"{domain} on {card.iccid} is {card.domain(domain).life_cycle}")
         ref = KeyRef(key_reference(card.iccid, domain, PROVISIONAL_VERSION))
         if not self._vault.has(ref):
             self._vault.generate_aes_key_set(ref)
@@ -250,6 +257,13 @@ class Deployments:
 
 
 def next_step(card: Card, domain: str, application: str) -> DeploymentStep:
+    """What is next: AUDIT before a step of the operator's when the issuer's domain is in doubt."""
+    step = missing_step(card, domain, application)
+    is_operators = step in (DeploymentStep.SECURITY_DOMAIN, DeploymentStep.APPLICATION)
+    return DeploymentStep.AUDIT if is_operators and card.isd in card.doubtful else step
+
+
+def missing_step(card: Card, domain: str, application: str) -> DeploymentStep:
     """What the card's record says is missing, in the order of `DeploymentStep`."""
     own = card.domains.get(domain)
     if own is None or not own.key_version:

@@ -21,9 +21,10 @@ import msgspec
 from tsm.application import Loaded, Tsm
 from tsm.channels.scp03 import FULL, Scp03Channel, carries_protection, external_authenticate
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.content import card_facts
+from tsm.flows import audit
+from tsm.flows.content import card_facts, key_reference
 from tsm.flows.notification import notification_payload
-from tsm.globalplatform.apdu import CommandApdu, ResponseApdu
+from tsm.globalplatform.apdu import CommandApdu, ResponseApdu, StatusWord
 from tsm.globalplatform.commands import InitializeUpdate, Select
 from tsm.globalplatform.responses import InitializeUpdateResponse
 from tsm.keys.primitives import SessionKeys
@@ -36,7 +37,7 @@ from tsm.mas.status import Status
 from tsm.model import card as cards
 from tsm.model import delegation as delegations
 from tsm.model import session as sessions
-from tsm.model.card import Card
+from tsm.model.card import Card, KeysPut
 from tsm.model.delegation import Delegation
 from tsm.model.event import Fact
 from tsm.model.session import (
@@ -48,10 +49,12 @@ from tsm.model.session import (
     Session,
     SessionEnded,
     SessionFailed,
+    goes_on,
 )
 
 LEVEL = FULL  # C-MAC, C-DECRYPTION, R-MAC, R-ENCRYPTION: the phone can neither read nor change
 CHALLENGE_SIZE = 8  # octets: SCP03 in S8 mode
+LAST_KEY_VERSION = 0x7F  # GPCS v2.3.1 section 11.8.2.3
 
 Random = Callable[[int], bytes]
 log = logging.getLogger(__name__)
@@ -106,6 +109,7 @@ class Exchange:
     def response(self) -> LinkResponse:
         sent = self.sent
         if self.request.status != Status.OK:  # the phone lost its card, or never got an answer from it
+            self.card_facts += cards.unanswered(self.session.started.domain, self.session.unanswered)
             return self.stop(Status.CONNECT_FAILED, sent.order)
         if not self.request.status_word:
             raise TsmError(ErrorCode.INVALID_INPUT, "byRespSWAry")
@@ -136,26 +140,55 @@ class Exchange:
     def selected(self, response: ResponseApdu) -> LinkResponse:
         if not response.ok:
             return self.refused(response)
+        return self.initialize(self.key_versions()[0])
+
+    def initialize(self, key_version: int) -> LinkResponse:
+        """INITIALIZE UPDATE, while the domain has failures left: sessions that began before count as well."""
+        if self.card.is_exhausted(self.session.started.domain):
+            return self.stop(Status.CARD_AUTH_EXHAUSTED)
         challenge = self.random(CHALLENGE_SIZE)
-        command = InitializeUpdate(challenge, self.session.started.key_version).apdu()
+        command = InitializeUpdate(challenge, key_version).apdu()
         return self.send(Step.INITIALIZE_UPDATE, command, command, host_challenge=challenge.hex())
+
+    def key_versions(self) -> list[int]:
+        """The key versions that the domain may have, the likeliest first.
+
+        That is the recorded one, and any later one that lies in the vault to be put: its PUT KEY may have been executed
+        without our hearing of it. After a command whose outcome is unknown those come first, for the card may have
+        kept the old keys beside the new.
+        """
+        started, vault = self.session.started, self.vault
+        recorded, later = [started.key_version], range(started.key_version + 1, LAST_KEY_VERSION + 1)
+        doubtful = started.domain in self.card.doubtful
+        if not doubtful and self.session.key_version == 0:
+            return recorded  # as always, unless the card says that it has no such keys
+        pending = [v for v in later if vault.has(key_reference(started.iccid, started.domain, v))]
+        return pending + recorded if doubtful else recorded + pending
+
+    def keys_missing(self, response: ResponseApdu) -> LinkResponse:
+        """The card, or its phone, says that there is no such key version: another may be there."""
+        versions, asked = self.key_versions(), self.session.key_version
+        untried = versions[versions.index(asked) + 1 :] if asked in versions else []
+        return self.initialize(untried[0]) if untried else self.refused(response)
 
     def initialized(self, response: ResponseApdu) -> LinkResponse:
         """The card proves its keys; only then do we prove ours (GPC Amendment D 6.2.2)."""
+        if response.sw == StatusWord.REFERENCED_DATA_NOT_FOUND:
+            return self.keys_missing(response)
         if not response.ok:
             return self.refused(response)
         started = self.session.started
         try:
             answer = InitializeUpdateResponse.parse(response.data)
-        except TsmError:
-            return self.unproven()
+        except TsmError:  # no card answers so: it is not the card's failure, and takes nothing from its budget
+            return self.stop(Status.CARD_AUTH_FAILED)
         self.facts[-1] = msgspec.structs.replace(
             self.facts[-1], card_challenge=answer.card_challenge.hex(), key_version=answer.key_version
         )
         keys = self.keys(answer.card_challenge)
         diversification = bytes.fromhex(self.card.diversification)
         try:
-            authenticate_card(answer, diversification, started.key_version, keys.card_cryptogram())
+            authenticate_card(answer, diversification, self.session.key_version, keys.card_cryptogram())
         except TsmError as error:
             log.warning("%s-%s: %s", started.provider, started.reception, error)
             return self.stop(Status.WRONG_CARD) if error.code is ErrorCode.WRONG_CARD else self.unproven()
@@ -163,11 +196,30 @@ class Exchange:
         return self.send(Step.EXTERNAL_AUTHENTICATE, command, command, chaining=chaining.hex())
 
     def authenticated(self, response: ResponseApdu) -> LinkResponse:
-        started = self.session.started
+        domain, key_version = self.session.started.domain, self.session.key_version
         if not response.ok:
             return self.unproven()
-        self.card_facts += cards.authenticated(self.card, started.domain, started.key_version)
+        self.card_facts += cards.authenticated(self.card, domain, key_version)
+        if key_version != self.session.started.key_version:
+            return self.keys_found(domain, key_version)
         return self.next(self.channel())
+
+    def keys_found(self, domain: str, key_version: int) -> LinkResponse:
+        """The card has proved keys of which we never heard that they were put.
+
+        The script was made for others, and its content may lie under another DEK: the party delegates anew.
+        """
+        self.card_facts.append(
+            KeysPut(
+                domain=domain,
+                key_version=key_version,
+                check_values=self.vault.check_values(self.key),
+                provisional=False,
+                key=self.key,
+                found=True,
+            )
+        )
+        return self.stop(Status.KEYS_REPLACED)
 
     def executed(self, response: ResponseApdu) -> LinkResponse:
         """The answer to a delegated command."""
@@ -176,20 +228,32 @@ class Exchange:
             plain = channel.unwrap(response)
         except TsmError as error:
             log.warning("%s-%s: %s", self.session.started.provider, self.session.started.reception, error)
+            self.card_facts += cards.unanswered(self.session.started.domain, self.sent.header)
             self.notify(order, Status.CHANNEL_BROKEN, response.sw.to_bytes(2))
             return self.stop(Status.CHANNEL_BROKEN, order)
         # Errors carry no R-MAC (GPC Amendment D 6.2.5): they stop the script, but prove nothing.
-        self.facts[-1] = msgspec.structs.replace(self.facts[-1], verified=carries_protection(plain.sw))
-        self.notify(order, Status.OK if plain.ok else refusal(plain.sw), plain.sw.to_bytes(2), plain.data)
-        if not plain.ok:
-            return self.refused(plain)
-        self.card_facts += card_facts(
-            lambda: self.card,
-            self.session.started.domain,
-            self.delegated(order),
-            lambda: [self.delegated(earlier) for earlier in range(1, order)],
-        )
+        verified = carries_protection(plain.sw)
+        self.facts[-1] = msgspec.structs.replace(self.facts[-1], verified=verified)
+        answered = goes_on(self.sent.header, f"{plain.sw:04x}", verified)
+        self.notify(order, Status.OK if answered else refusal(plain.sw), plain.sw.to_bytes(2), plain.data)
+        if not answered:
+            return self.refused(plain, verified)
+        self.card_facts += self.learnt(order, plain)
         return self.next(channel)
+
+    def learnt(self, order: int, answer: ResponseApdu) -> list[Fact]:
+        """What a delegated command's answer says of the card."""
+        command, domain = self.delegated(order), self.session.started.domain
+        if command.ins != audit.GET_STATUS:
+            return card_facts(
+                lambda: self.card,
+                domain,
+                command,
+                lambda: [self.delegated(earlier) for earlier in range(1, order)],
+            )
+        found = audit.found(self.card, command, answer.data, self.check_values)
+        is_last = order == len(self.delegation.accepted.commands)
+        return [*found, *cards.audited(self.card, domain)] if is_last else found
 
     # What they lead to
 
@@ -231,22 +295,23 @@ class Exchange:
         )
         return LinkResponse(Return.COMMAND, wire)
 
-    def refused(self, response: ResponseApdu) -> LinkResponse:
-        """The card said no: nothing more is sent, and its record shows where it stopped."""
+    def refused(self, response: ResponseApdu, verified: bool = False) -> LinkResponse:
+        """The card said no, or so it is said: nothing more is sent, and its record shows where it stopped."""
         self.card_facts.append(
             cards.CommandRefused(
                 domain=self.session.started.domain,
                 command=self.sent.step,
                 header=self.sent.header,
                 status_word=f"{response.sw:04x}",
+                verified=verified,
             )
         )
         return self.stop(refusal(response.sw), self.sent.order)
 
     def unproven(self) -> LinkResponse:
-        """Card and record do not share keys: it counts against the card's budget, which outlasts the session."""
-        started = self.session.started
-        self.card_facts += cards.authentication_failed(self.card, started.domain, started.key_version)
+        """Card and record do not share keys: it counts against the domain's budget, which outlasts the session."""
+        domain, key_version = self.session.started.domain, self.session.key_version
+        self.card_facts += cards.authentication_failed(self.card, domain, key_version)
         return self.stop(Status.CARD_AUTH_FAILED)
 
     def stop(self, status: Status, order: int = 0) -> LinkResponse:
@@ -285,10 +350,19 @@ class Exchange:
         assert self.session.sent is not None  # noqa: S101  RESPONSE follows COMMAND
         return self.session.sent
 
+    @property
+    def key(self) -> str:
+        """KeyRef of the keys that INITIALIZE UPDATE asked for."""
+        started, key_version = self.session.started, self.session.key_version
+        if key_version == started.key_version:
+            return started.key
+        return key_reference(started.iccid, started.domain, key_version)
+
     def keys(self, card_challenge: bytes) -> SessionKeys:
-        return self.vault.session_keys(
-            self.session.started.key, bytes.fromhex(self.session.host_challenge), card_challenge
-        )
+        return self.vault.session_keys(self.key, bytes.fromhex(self.session.host_challenge), card_challenge)
+
+    def check_values(self, key: str) -> tuple[str, ...]:
+        return self.vault.check_values(key) if self.vault.has(key) else ()
 
     def channel(self) -> Scp03Channel:
         """The secure channel as the last command left it."""

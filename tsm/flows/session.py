@@ -23,6 +23,7 @@ import msgspec
 from tsm.application import Change, Loaded, Tsm
 from tsm.channels.scp03 import max_command_data
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.domain_keys import refuse_lost_keys, refuse_other_keys
 from tsm.flows.exchange import LEVEL, Exchange, Random, command_name
 from tsm.flows.notification import notification_payload
 from tsm.keys.vault import SoftwareVault, verify_signature
@@ -46,6 +47,7 @@ from tsm.model import session as sessions
 from tsm.model.card import Card
 from tsm.model.delegation import DelegatedCommand, Delegation, DelegationAccepted
 from tsm.model.event import Context
+from tsm.model.party import WITHDRAWN
 from tsm.model.session import Session, SessionStarted
 
 ATTEMPTS = 5  # how often a request is decided anew when somebody else committed meanwhile
@@ -76,9 +78,11 @@ class Party(NamedTuple):
     domain: str  # AID of a provider's security domain; empty for an operator, whose domain is the issuer's
 
     def domain_on(self, card: Card) -> str:
-        """The party's own domain on a card; FORBIDDEN for the card of another operator."""
+        """The party's own domain on a card; FORBIDDEN for the card of another operator, or the issuer's domain."""
         if self.role == "operator" and card.operator != self.id:
             raise TsmError(ErrorCode.FORBIDDEN, "another operator's card")
+        if self.domain == card.isd:
+            raise TsmError(ErrorCode.FORBIDDEN, "the issuer's domain is the operator's")
         return self.domain or card.isd
 
 
@@ -108,6 +112,7 @@ class Answer(NamedTuple):
 
     body: bytes
     cookie: str  # empty with END: the session is over
+    return_url: str = ""  # with END: where the browser may go, for the party signed it
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):
@@ -147,8 +152,9 @@ class SessionService:
         """DELEGATE: accept a script of `party` for a card. The same request again gets the same answer.
 
         Errors: FORBIDDEN for another party's spId or card, RECEPTION_REUSED, UNKNOWN_SERVICE_PROVIDER, UNKNOWN_CARD,
-        UNKNOWN_SECURITY_DOMAIN, UNKNOWN_KEY when the vault lacks the domain's keys, CARD_AUTHENTICATION_EXHAUSTED, and
-        INVALID_INPUT for a command that may not be delegated.
+        UNKNOWN_SECURITY_DOMAIN, UNKNOWN_KEY when the vault lacks the domain's keys or those that PUT KEY brings,
+        KEY_REFUSED when it has others, CARD_AUTHENTICATION_EXHAUSTED, and INVALID_INPUT for a command that may not be
+        delegated.
         """
         if request.provider != party:
             raise TsmError(ErrorCode.FORBIDDEN, "another party's spId")
@@ -162,11 +168,12 @@ class SessionService:
         content_index = self._content_index(request, iccid)
         if loaded.state is not None:
             return acceptance(loaded.state.refuse_other_content(content_index).accepted)
-        now, party, card = self._clock(), self._party(request.provider), self._card(iccid).refuse_exhausted()
+        now, party, card = self._clock(), self._party(request.provider), self._card(iccid)
         commands = [delegable(apdu, max_command_data(LEVEL)) for apdu in request.commands]
         domain = card.domain(party.domain_on(card))
-        if not self._vault.has(domain.key):
-            raise TsmError(ErrorCode.UNKNOWN_KEY, domain.key)
+        card.refuse_exhausted(domain.aid)
+        refuse_lost_keys(self._vault, domain)
+        refuse_other_keys(self._vault, card, domain, commands)
         accepted = DelegationAccepted(
             provider=request.provider,
             operator=card.operator,
@@ -239,13 +246,15 @@ class SessionService:
         if delegation is None:
             raise TsmError(ErrorCode.UNKNOWN_RECEPTION, request.reception)
         verify = partial(verify_signature, party.public_key)
-        signed_return_url(verify, party.id, request.reception, party.return_urls, self.mas_url, request.signature)
+        return_url = signed_return_url(
+            verify, party.id, request.reception, party.return_urls, self.mas_url, request.signature
+        )
         if loaded.state is not None and loaded.state.answers == 1 and not loaded.state.over:
             return self._repeated(loaded.state, bound, content)
         accepted = delegation.refuse_unless_open(now).accepted
         if loaded.state is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
-        domain = self._card(accepted.iccid).refuse_exhausted().domain(accepted.domain)
+        domain = self._card(accepted.iccid).refuse_exhausted(accepted.domain).domain(accepted.domain)
         started = SessionStarted(
             provider=request.provider,
             reception=request.reception,
@@ -253,6 +262,7 @@ class SessionService:
             domain=accepted.domain,
             key=domain.key,
             key_version=domain.key_version,
+            return_url=return_url,
             token_sha256=token_sha256(bound.token),
             expires_at=now + self._idle,
         )
@@ -293,7 +303,9 @@ class SessionService:
         response = exchange.answer()
         answer = kept_answer(content, bound, response)
         self._commit(exchange, loaded, delegation, answer, request_id)
-        return Answer(answer.body, "" if response.process is Return.END else answer.cookie)
+        if response.process is Return.END:
+            return Answer(answer.body, "", session.started.return_url)
+        return Answer(answer.body, answer.cookie)
 
     def _commit(
         self,
@@ -337,7 +349,8 @@ class SessionService:
         """The answer that was given before; WRONG_ORDER when the request was another."""
         if session.ended is not None:
             if session.ended.request_sha256 == content:
-                return Answer(LinkResponse(Return.END, mas_sign=session.ended.mas_sign).encode(), "")
+                body = LinkResponse(Return.END, mas_sign=session.ended.mas_sign).encode()
+                return Answer(body, "", session.started.return_url)
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has ended")
         if session.expired:
             raise TsmError(ErrorCode.SESSION_EXPIRED, "silent for too long")
@@ -376,6 +389,7 @@ class SessionService:
                 put = notification_payload(accepted, delegations.FAILURE_NOTICE, status)
         self._tsm.commit(
             Change(of_session, session.version, expired),
+            *self._left_with_card(session.state),
             Change(of_delegation, delegation.version, delegations.end(delegation.state, status, executed)),
             context=context_of(accepted, "system:expiry", "system"),
             occurred_at=now,
@@ -383,6 +397,15 @@ class SessionService:
             drop_payloads=[of_delegation, of_session],
         )
         return None
+
+    def _left_with_card(self, session: Session | None) -> list[Change]:
+        """The card's record says that a command was sent to it whose answer never came."""
+        if session is None:
+            return []
+        started = session.started
+        card = self._tsm.load(cards.stream(started.iccid), cards.evolve)
+        facts = cards.unanswered(started.domain, session.unanswered)
+        return [Change(cards.stream(started.iccid), card.version, facts)] if facts else []
 
     # What is loaded
 
@@ -399,12 +422,13 @@ class SessionService:
         return card
 
     def _party(self, party: str) -> Party:
+        """UNKNOWN_SERVICE_PROVIDER for a party that is not enrolled, or not any more: nothing of it starts then."""
         provider = self._tsm.load(providers.stream(party), providers.evolve).state
-        if provider is not None:
+        if provider is not None and provider.certificate_fingerprint != WITHDRAWN:
             key = bytes.fromhex(provider.public_key)
             return Party(party, "provider", key, provider.return_urls, provider.domain)
         operator = self._tsm.load(operators.stream(party), operators.evolve).state
-        if operator is not None:
+        if operator is not None and operator.certificate_fingerprint != WITHDRAWN:
             return Party(party, "operator", bytes.fromhex(operator.public_key), operator.return_urls, "")
         raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, party)
 

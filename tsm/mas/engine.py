@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.apdu import SHORT_LE, CommandApdu, StatusWord
+from tsm.globalplatform.commands import parse_command
 from tsm.globalplatform.responses import InitializeUpdateResponse
 from tsm.mas.messages import Process, Return
 from tsm.mas.status import Status
@@ -59,20 +60,37 @@ def next_step(step: Step, order: int, commands: int) -> tuple[Step, int] | None:
 
 
 RESERVED = {0xA4: "SELECT", 0x70: "MANAGE CHANNEL", 0x50: "INITIALIZE UPDATE", 0x82: "EXTERNAL AUTHENTICATE"}
+RECORDED = {0xE6: "INSTALL", 0xE8: "LOAD", 0xD8: "PUT KEY", 0xE2: "STORE DATA"}  # the record follows
+UNRECORDED = {0xE4: "DELETE", 0xF0: "SET STATUS", 0xEA: "MANAGE ELF UPGRADE"}  # it would not
 
 
 def delegable(apdu: bytes, most_data: int) -> CommandApdu:
     """A command that a party may delegate: plain, on the basic channel, with at most `most_data` octets of data for
     secure messaging to fit around, and none of those by which the server opens the channel. INVALID_INPUT otherwise.
+
+    A command that changes the card's content is refused too unless the card's record can follow: once the card has
+    acknowledged it, it is too late.
     """
     command = CommandApdu.parse(apdu)
     if command.cla not in (0x00, 0x80):
         raise TsmError(ErrorCode.INVALID_INPUT, f"CLA {command.cla:02X}: plain commands on the basic channel only")
     if command.ins in RESERVED:
         raise TsmError(ErrorCode.INVALID_INPUT, f"{RESERVED[command.ins]} is the server's")
+    if command.ins in UNRECORDED:
+        raise TsmError(ErrorCode.INVALID_INPUT, f"{UNRECORDED[command.ins]}: the card's record could not follow")
+    if command.ins in RECORDED:
+        refuse_unless_understood(command)
     if len(command.data) > most_data or (command.le or 0) > SHORT_LE:
         raise TsmError(ErrorCode.INVALID_INPUT, f"{len(command.data)} octets of data, at most {most_data}")
     return command
+
+
+def refuse_unless_understood(command: CommandApdu) -> None:
+    """INVALID_INPUT for a kind of INSTALL, LOAD, PUT KEY or STORE DATA of which the card's record makes nothing.
+
+    INSTALL has kinds for extradition and registry update; STORE DATA may be in TLV, which says nothing of keys.
+    """
+    parse_command(command)
 
 
 def authenticate_card(

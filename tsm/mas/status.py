@@ -17,23 +17,26 @@
 | 33            | UNKNOWN_RECEPTION    | nothing was delegated under this reception number                            |
 | 34            | RECEPTION_REUSED     | the reception number was used before, with other content: take a new one     |
 | 35            | RECEPTION_CLOSED     | the delegation has ended or was not started in time: delegate anew           |
-| 36            | KEYS_MISSING         | the server does not hold the keys of the party's domain: share ENC and MAC   |
+| 36            | KEYS_MISSING         | the server lacks the keys that the domain has or PUT KEY brings: share them  |
+| 37            | KEYS_DIFFER          | PUT KEY brings other keys than those that were shared: share these           |
 | 40            | UNKNOWN_SESSION      | no such session                                                              |
 | 41            | SESSION_EXPIRED      | the phone was silent for too long; see NOTIFY for what the card acknowledged |
 | 50            | CONNECT_FAILED       | the phone could not connect to the card                                      |
 | 51            | WRONG_CARD           | another card answered than the one that was expected                         |
 | 52            | CARD_AUTH_FAILED     | the card could not prove its keys; nothing was sent under them               |
-| 53            | CARD_AUTH_EXHAUSTED  | too many of these: the card is protected until the operator releases it      |
-| 54            | CARD_REFUSED         | the card refused a command; later ones were not sent                         |
+| 53            | CARD_AUTH_EXHAUSTED  | too many of these: the domain is left alone until the operator releases it   |
+| 54            | CARD_REFUSED         | a command was refused, or so the phone says; later ones were not sent        |
 | 55            | CARD_OUT_OF_MEMORY   | the same, for lack of memory                                                 |
 | 56            | CHANNEL_BROKEN       | a response does not verify; whether its command was executed is unknown      |
+| 57            | KEYS_REPLACED        | the card has later keys than recorded, now known; nothing sent: begin anew   |
 | 90            | TRY_AGAIN            | somebody else was faster: repeat the request                                 |
 | 99            | INTERNAL             | a fault of the server, recorded under the request's id                       |
 
 A repeated request with the same content never gets an error for being repeated: it gets the first answer.
 
 54 and 55 rest on a status word that SCP03 does not protect (errors carry no R-MAC): a phone can pretend that a card
-refused. It cannot pretend that a card executed anything.
+refused, also what it executed. It cannot pretend that a card executed anything. So after one of them, as after 41, 50
+and 56, the commands up to the last acknowledged one were executed, and of the next one nothing is known.
 """
 
 from enum import StrEnum
@@ -60,6 +63,7 @@ class Status(StrEnum):
     RECEPTION_REUSED = "34"
     RECEPTION_CLOSED = "35"
     KEYS_MISSING = "36"
+    KEYS_DIFFER = "37"
     UNKNOWN_SESSION = "40"
     SESSION_EXPIRED = "41"
     CONNECT_FAILED = "50"
@@ -69,6 +73,7 @@ class Status(StrEnum):
     CARD_REFUSED = "54"
     CARD_OUT_OF_MEMORY = "55"
     CHANNEL_BROKEN = "56"
+    KEYS_REPLACED = "57"
     TRY_AGAIN = "90"
     INTERNAL = "99"
 
@@ -88,6 +93,7 @@ FINAL_STATUSES: tuple[Status, ...] = (
     Status.CARD_REFUSED,
     Status.CARD_OUT_OF_MEMORY,
     Status.CHANNEL_BROKEN,
+    Status.KEYS_REPLACED,
 )
 """What END can say: RE-ACCESS carries no status, so the site finds it by the masSign that verifies."""
 
@@ -107,6 +113,7 @@ OF_ERROR: dict[ErrorCode, Status] = {
     ErrorCode.RECEPTION_REUSED: Status.RECEPTION_REUSED,
     ErrorCode.RECEPTION_CLOSED: Status.RECEPTION_CLOSED,
     ErrorCode.UNKNOWN_KEY: Status.KEYS_MISSING,
+    ErrorCode.KEY_REFUSED: Status.KEYS_DIFFER,
     ErrorCode.UNKNOWN_SESSION: Status.UNKNOWN_SESSION,
     ErrorCode.SESSION_EXPIRED: Status.SESSION_EXPIRED,
     ErrorCode.CONNECT_FAILED: Status.CONNECT_FAILED,
@@ -116,6 +123,7 @@ OF_ERROR: dict[ErrorCode, Status] = {
     ErrorCode.CARD_REFUSED: Status.CARD_REFUSED,
     ErrorCode.CARD_OUT_OF_MEMORY: Status.CARD_OUT_OF_MEMORY,
     ErrorCode.SECURE_CHANNEL_BROKEN: Status.CHANNEL_BROKEN,
+    ErrorCode.KEYS_REPLACED: Status.KEYS_REPLACED,
     ErrorCode.CONFLICT: Status.TRY_AGAIN,
 }
 

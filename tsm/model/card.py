@@ -1,8 +1,10 @@
 """A card (UICC) and its content: security domains with their key versions, load files, applications.
 
 What a card acknowledged is what its stream says, so its content has no commands here: `tsm.flows` turns each
-acknowledged command into one of these facts. What is decided here is whether a card may be registered, and how many
-failed authentications it may suffer before it is left alone.
+acknowledged command into one of these facts. An answer can be lost on its way, or a phone can say that the card refused
+what it did: then the outcome is in doubt, and the stream says that too, until the card was asked what it holds. Such
+facts are marked `found`. What is decided here is whether a card may be registered, and how many failed authentications
+each of its domains may suffer before it is left alone.
 
 Stream: `card-<iccid>`.
 """
@@ -15,12 +17,13 @@ import msgspec
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Aid, Iccid, KeyRef, SpId
-from tsm.model.checks import check_hex, check_name
+from tsm.model.checks import check_hex, check_name, check_text
 from tsm.model.event import Fact
 
 ISSUER_DOMAIN = "A000000151000000"  # GPCS v2.3.1 annex H: the issuer security domain's default AID
 DIVERSIFICATION_OCTETS = 10  # key diversification data in the answer to INITIALIZE UPDATE (GPC Amendment D 7.1.1.6)
-MAX_FAILURES = 5  # a card may block its keys after some ten failures: stop well before
+MAX_FAILURES = 5  # a card may block a domain's keys after some ten failures: stop well before
+CHANGES_CONTENT = frozenset({"d8", "e2", "e6", "e8"})  # INS of PUT KEY, STORE DATA, INSTALL, LOAD
 
 
 class LifeCycle(StrEnum):
@@ -50,46 +53,72 @@ class CardRegistered(Fact, frozen=True, kw_only=True):
 
 
 class SecurityDomainCreated(Fact, frozen=True, kw_only=True):
-    """INSTALL [for install] of a security domain was acknowledged."""
+    """INSTALL [for install] of a security domain was acknowledged, or the domain was found."""
 
     topic: ClassVar[str] = "card.security_domain_created"
     domain: str  # AID
     parent: str  # AID of the domain that it is associated with
     privileges: str  # hex (GPCS v2.3.1 table 11-7)
     life_cycle: str
+    found: bool = False  # no acknowledgement was heard: the card told it later, through a secure channel
 
 
 class KeysPut(Fact, frozen=True, kw_only=True):
-    """A domain got keys: PUT KEY (GPCS v2.3.1 section 11.8), or STORE DATA with key DGIs, was acknowledged."""
+    """A domain got keys: PUT KEY (GPCS v2.3.1 section 11.8), or STORE DATA with key DGIs, was acknowledged.
+
+    Found: the card proved these keys; or it told that the domain is personalized, where we were to put them.
+    """
 
     topic: ClassVar[str] = "card.keys_put"
     domain: str
     key_version: int
-    check_values: tuple[str, ...]  # ENC, MAC, DEK in hex: which keys they are, never the keys
+    check_values: tuple[str, ...]  # ENC, MAC, DEK (if known) in hex: which keys they are, never the keys
     provisional: bool  # somebody else than the domain's owner knows them
     key: str  # KeyRef
+    found: bool = False
+
+
+class ProvisionalKeysDestroyed(Fact, frozen=True, kw_only=True):
+    """The domain has its owner's keys, and the provisional ones that they replaced are erased from our vault."""
+
+    topic: ClassVar[str] = "card.provisional_keys_destroyed"
+    domain: str
+    key_version: int
+    key: str  # KeyRef: nothing is there any more
 
 
 class LoadFileLoaded(Fact, frozen=True, kw_only=True):
-    """The last LOAD was acknowledged: the card has checked the load file against the announced hash."""
+    """The last LOAD was acknowledged, its hash checked by the card; or the load file was found."""
 
     topic: ClassVar[str] = "card.load_file_loaded"
     load_file: str  # AID
     domain: str
-    sha256: str  # of the load file data block, hex
-    size: int  # octets
+    sha256: str  # of the load file data block, hex; empty when it was found, for a card does not tell it
+    size: int  # octets; 0 when it was found
+    found: bool = False
 
 
 class ApplicationInstalled(Fact, frozen=True, kw_only=True):
-    """INSTALL [for install] of an application was acknowledged."""
+    """INSTALL [for install] of an application was acknowledged, or the application was found."""
 
     topic: ClassVar[str] = "card.application_installed"
     application: str  # AID
-    module: str
+    module: str  # empty when it was found
     load_file: str
     domain: str
     privileges: str
     life_cycle: str
+    found: bool = False
+
+
+class LifeCycleChanged(Fact, frozen=True, kw_only=True):
+    """An application or domain is in another state: INSTALL [for make selectable] was acknowledged, or it was found."""
+
+    topic: ClassVar[str] = "card.life_cycle_changed"
+    instance: str  # AID
+    domain: str  # the domain that it belongs to
+    life_cycle: str
+    found: bool = False
 
 
 class ApplicationPersonalized(Fact, frozen=True, kw_only=True):
@@ -101,13 +130,33 @@ class ApplicationPersonalized(Fact, frozen=True, kw_only=True):
 
 
 class CommandRefused(Fact, frozen=True, kw_only=True):
-    """The card answered a command with something other than 9000."""
+    """A command was answered with something other than 9000, by the card or by whoever carried it.
+
+    Errors carry no R-MAC (GPC Amendment D 6.2.5). One that nothing protects stops the script, but the card may have
+    executed the command.
+    """
 
     topic: ClassVar[str] = "card.command_refused"
     domain: str
     command: str  # SELECT, INITIALIZE UPDATE, EXTERNAL AUTHENTICATE, COMMAND
     header: str  # CLA INS P1 P2, hex
     status_word: str  # hex
+    verified: bool = False  # its R-MAC verified; otherwise the phone could have made it up
+
+
+class CommandUnanswered(Fact, frozen=True, kw_only=True):
+    """No answer that verifies came to a command that changes the card: whether it was executed is unknown."""
+
+    topic: ClassVar[str] = "card.command_unanswered"
+    domain: str
+    header: str  # CLA INS P1 P2, hex
+
+
+class ContentAudited(Fact, frozen=True, kw_only=True):
+    """A domain that had been in doubt was asked what it holds; what the record lacked was recorded as found."""
+
+    topic: ClassVar[str] = "card.content_audited"
+    domain: str
 
 
 class CardAuthenticationFailed(Fact, frozen=True, kw_only=True):
@@ -127,6 +176,14 @@ class CardAuthenticated(Fact, frozen=True, kw_only=True):
     key_version: int
 
 
+class CardReleased(Fact, frozen=True, kw_only=True):
+    """The operator gave a domain its budget for failed authentications back."""
+
+    topic: ClassVar[str] = "card.released"
+    domain: str
+    reason: str
+
+
 class SecurityDomain(msgspec.Struct, frozen=True, kw_only=True):
     """A security domain on a card."""
 
@@ -138,6 +195,7 @@ class SecurityDomain(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""  # KeyRef
     check_values: tuple[str, ...] = ()
     provisional: bool = False
+    provisional_keys: tuple[KeysPut, ...] = ()  # all that somebody else put and our vault may still hold
 
 
 class LoadedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +203,7 @@ class LoadedFile(msgspec.Struct, frozen=True, kw_only=True):
 
     aid: str
     domain: str
-    sha256: str
+    sha256: str  # empty, and size 0: the card told that it is there, and no more
     size: int
 
 
@@ -168,6 +226,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     load_files: Mapping[str, LoadedFile] = msgspec.field(default_factory=dict)
     applications: Mapping[str, Application] = msgspec.field(default_factory=dict)
     failures: Mapping[str, int] = msgspec.field(default_factory=dict)  # by domain, since it last authenticated
+    doubtful: frozenset[str] = frozenset()  # domains in which a command may have been executed without our knowing
 
     @property
     def iccid(self) -> str:
@@ -191,10 +250,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
             raise TsmError(ErrorCode.UNKNOWN_SECURITY_DOMAIN, f"{self.iccid} has no {aid}")
         return self.domains[aid]
 
-    def refuse_exhausted(self) -> Self:
-        """CARD_AUTHENTICATION_EXHAUSTED when one of its domains has failed `MAX_FAILURES` times in a row."""
-        if max(self.failures.values(), default=0) >= MAX_FAILURES:
-            raise TsmError(ErrorCode.CARD_AUTHENTICATION_EXHAUSTED, self.iccid)
+    def is_exhausted(self, domain: str) -> bool:
+        """Whether a domain has failed `MAX_FAILURES` times in a row. The others are none the worse for it."""
+        return self.failures.get(domain, 0) >= MAX_FAILURES
+
+    def refuse_exhausted(self, domain: str) -> Self:
+        """CARD_AUTHENTICATION_EXHAUSTED when the domain is."""
+        if self.is_exhausted(domain):
+            raise TsmError(ErrorCode.CARD_AUTHENTICATION_EXHAUSTED, f"{domain} on {self.iccid}")
         return self
 
 
@@ -233,6 +296,41 @@ def authenticated(state: Card, domain: str, key_version: int) -> list[CardAuthen
     return [CardAuthenticated(domain=domain, key_version=key_version)]
 
 
+def unanswered(domain: str, header: str) -> list[CommandUnanswered]:
+    """Decide that a command's outcome is unknown: news only when it changes the card."""
+    return [CommandUnanswered(domain=domain, header=header)] if changes_content(header) else []
+
+
+def audited(state: Card, domain: str) -> list[ContentAudited]:
+    """Decide that a domain was asked what it holds: news only when it was in doubt."""
+    return [ContentAudited(domain=domain)] if domain in state.doubtful else []
+
+
+def release(state: Card | None, iccid: str, operator: str, released: CardReleased) -> list[CardReleased]:
+    """Decide that a domain gets its budget back; without failures it is no news.
+
+    UNKNOWN_CARD, FORBIDDEN for the card of another operator, UNKNOWN_SECURITY_DOMAIN, INVALID_INPUT without a reason.
+    """
+    if state is None:
+        raise TsmError(ErrorCode.UNKNOWN_CARD, iccid)
+    if state.operator != operator:
+        raise TsmError(ErrorCode.FORBIDDEN, "another operator's card")
+    check_text(released.reason, "reason")
+    return [released] if state.failures.get(state.domain(released.domain).aid, 0) else []
+
+
+def changes_content(header: str) -> bool:
+    """Whether a command changes what is on the card."""
+    return header[2:4].lower() in CHANGES_CONTENT
+
+
+def provisional_keys_destroyed(state: Card, put: KeysPut) -> list[ProvisionalKeysDestroyed]:
+    """Decide that provisional keys are gone from the vault; once more is no news."""
+    if put not in state.domain(put.domain).provisional_keys:
+        return []
+    return [ProvisionalKeysDestroyed(domain=put.domain, key_version=put.key_version, key=put.key)]
+
+
 def evolve(state: Card | None, fact: Fact) -> Card:
     """Fold one fact."""
     if isinstance(fact, CardRegistered):
@@ -244,6 +342,8 @@ def evolve(state: Card | None, fact: Fact) -> Card:
             return _with_domain(state, _created(fact))
         case KeysPut():
             return _with_domain(state, _with_keys(state.domain(fact.domain), fact))
+        case ProvisionalKeysDestroyed():
+            return _with_domain(state, _without_keys(state.domain(fact.domain), fact.key))
         case LoadFileLoaded():
             loaded = LoadedFile(aid=fact.load_file, domain=fact.domain, sha256=fact.sha256, size=fact.size)
             return msgspec.structs.replace(state, load_files={**state.load_files, loaded.aid: loaded})
@@ -251,10 +351,18 @@ def evolve(state: Card | None, fact: Fact) -> Card:
             return _with_application(state, _installed(fact))
         case ApplicationPersonalized():
             return _with_application(state, _personalized(state.applications.get(fact.application), fact))
+        case LifeCycleChanged():
+            return _with_life_cycle(state, fact)
         case CardAuthenticationFailed():
             return msgspec.structs.replace(state, failures={**state.failures, fact.domain: fact.failures})
-        case CardAuthenticated():
+        case CardAuthenticated() | CardReleased():
             return msgspec.structs.replace(state, failures={**state.failures, fact.domain: 0})
+        case CommandUnanswered():
+            return msgspec.structs.replace(state, doubtful=state.doubtful | {fact.domain})
+        case CommandRefused() if changes_content(fact.header) and not fact.verified:
+            return msgspec.structs.replace(state, doubtful=state.doubtful | {fact.domain})
+        case ContentAudited():
+            return msgspec.structs.replace(state, doubtful=state.doubtful - {fact.domain})
         case _:
             return state
 
@@ -283,8 +391,14 @@ def _with_keys(domain: SecurityDomain, fact: KeysPut) -> SecurityDomain:
         key=fact.key,
         check_values=fact.check_values,
         provisional=fact.provisional,
+        provisional_keys=(*domain.provisional_keys, fact) if fact.provisional else domain.provisional_keys,
         life_cycle=LifeCycle.PERSONALIZED if selectable else domain.life_cycle,
     )
+
+
+def _without_keys(domain: SecurityDomain, key: str) -> SecurityDomain:
+    left = tuple(put for put in domain.provisional_keys if put.key != key)
+    return msgspec.structs.replace(domain, provisional_keys=left)
 
 
 def _installed(fact: ApplicationInstalled) -> Application:
@@ -305,6 +419,15 @@ def _personalized(application: Application | None, fact: ApplicationPersonalized
     return msgspec.structs.replace(application, life_cycle=LifeCycle.PERSONALIZED)
 
 
+def _with_life_cycle(state: Card, fact: LifeCycleChanged) -> Card:
+    domain, application = state.domains.get(fact.instance), state.applications.get(fact.instance)
+    if domain is not None:
+        return _with_domain(state, msgspec.structs.replace(domain, life_cycle=fact.life_cycle))
+    if application is None:  # it came with the card
+        application = Application(aid=fact.instance, domain=fact.domain, life_cycle=fact.life_cycle)
+    return _with_application(state, msgspec.structs.replace(application, life_cycle=fact.life_cycle))
+
+
 def _with_domain(state: Card, domain: SecurityDomain) -> Card:
     return msgspec.structs.replace(state, domains={**state.domains, domain.aid: domain})
 
@@ -317,10 +440,15 @@ FACTS: tuple[type[Fact], ...] = (
     CardRegistered,
     SecurityDomainCreated,
     KeysPut,
+    ProvisionalKeysDestroyed,
     LoadFileLoaded,
     ApplicationInstalled,
     ApplicationPersonalized,
+    LifeCycleChanged,
     CommandRefused,
+    CommandUnanswered,
+    ContentAudited,
     CardAuthenticationFailed,
     CardAuthenticated,
+    CardReleased,
 )

@@ -21,6 +21,7 @@ class DeploymentStep(StrEnum):
     SECURITY_DOMAIN = "security-domain"  # the operator creates the provider's domain, with provisional keys
     KEY_ROTATION = "key-rotation"  # the provider replaces the provisional keys: nothing for the operator to do
     APPLICATION = "application"  # the operator loads and installs the provider's application
+    AUDIT = "audit"  # before one of the operator's steps is tried again: the operator asks the card how far it came
     DONE = "done"
 
 

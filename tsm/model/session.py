@@ -7,26 +7,34 @@ Stream: `session-<spId>-<rcptNum>`.
 """
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Fact
 
+GET_STATUS = "80f2"  # CLA INS
+
 
 class SessionStarted(Fact, frozen=True, kw_only=True):
     """START was accepted: the party's signature verified."""
 
     topic: ClassVar[str] = "session.started"
+    class_version: ClassVar[int] = 2
     provider: str
     reception: str
     iccid: str
     domain: str
     key: str  # KeyRef: PUT KEY within the session changes the card's keys, not those of the open channel
     key_version: int
+    return_url: str  # that spSign covers: the only address to which the browser may go back
     token_sha256: str  # of the session token in the phone's cookie
     expires_at: datetime  # the session is over unless the phone is heard before
+
+    @staticmethod
+    def upcast_v1_v2(data: dict[str, Any]) -> None:
+        data["return_url"] = ""  # it was not kept then
 
 
 class CardConnected(Fact, frozen=True, kw_only=True):
@@ -111,6 +119,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     sent: CommandSent | None = None  # the command that lies with the card, or was the last to
     host_challenge: str = ""
     card_challenge: str = ""
+    key_version: int = 0  # that INITIALIZE UPDATE asked for last; the record's need not be the card's
     executed: int = 0  # delegated commands that the card acknowledged
     failed: SessionFailed | None = None
     ended: SessionEnded | None = None
@@ -119,6 +128,21 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def over(self) -> bool:
         return self.expired or self.ended is not None
+
+    @property
+    def unanswered(self) -> str:
+        """Header of the delegated command that lies with the card; empty when none does."""
+        return self.sent.header if self.sent and self.sent.order and self.answered == "COMMAND" else ""
+
+
+def goes_on(header: str, status_word: str, verified: bool) -> bool:
+    """Whether a delegated command's answer lets the script go on: a 9000 that verified.
+
+    GET STATUS is answered as well when it has more to tell (6310) or nothing (6A88, which nothing protects).
+    """
+    if header.startswith(GET_STATUS):
+        return status_word == "6a88" or (verified and status_word in ("9000", "6310"))
+    return verified and status_word == "9000"
 
 
 def stream(provider: str, reception: str) -> str:
@@ -146,13 +170,14 @@ def evolve(state: Session | None, fact: Fact) -> Session:
                 answers=state.answers + 1,
                 sent=fact,
                 host_challenge=fact.host_challenge or state.host_challenge,
+                key_version=int(fact.header[4:6], 16) if fact.host_challenge else state.key_version,
             )
         case ResponseReceived():
-            acknowledged = fact.order > 0 and fact.verified and fact.status_word == "9000"
+            header = state.sent.header if state.sent else ""
             return msgspec.structs.replace(
                 state,
                 card_challenge=fact.card_challenge or state.card_challenge,
-                executed=state.executed + acknowledged,
+                executed=state.executed + (fact.order > 0 and goes_on(header, fact.status_word, fact.verified)),
             )
         case DisconnectSent():
             return msgspec.structs.replace(

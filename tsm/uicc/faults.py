@@ -17,6 +17,16 @@ def refuse(transmit: Transmit, nth: int, sw: int) -> Transmit:
     return at_command(transmit, nth, lambda _: sw.to_bytes(2, "big"))
 
 
+def deny(transmit: Transmit, nth: int, sw: int = 0x6985) -> Transmit:
+    """The card executes the nth command, but whoever carries the answer says `sw` instead."""
+
+    def execute_and_lie(command: bytes) -> bytes:
+        transmit(command)
+        return sw.to_bytes(2, "big")
+
+    return at_command(transmit, nth, execute_and_lie)
+
+
 def cut_before(transmit: Transmit, nth: int) -> Transmit:
     """The connection is lost before the nth command reaches the card; for good."""
     return from_command(transmit, nth, lambda _: cut())

@@ -1,0 +1,131 @@
+"""What a card tells of its content, and what of it is news."""
+
+import msgspec
+import pytest
+from mas_world import DOMAIN, GET_IIN, GET_KEY_INFORMATION, ICCID, ISD, OPERATOR, World
+
+from tsm.flows.audit import INSTANCES, LOAD_FILES, found, life_cycle, questions
+from tsm.globalplatform.commands import GetStatus
+from tsm.globalplatform.responses import StatusEntry
+from tsm.model.card import ApplicationInstalled, Card, KeysPut, LifeCycleChanged, LoadFileLoaded, SecurityDomainCreated
+from tsm.model.session import ResponseReceived
+
+APPLICATION, LOAD_FILE = "D392F000260100000001", "D392F0002601FF"
+CHECK_VALUES = ("010101", "020202", "030303")
+KEY = f"card/{ICCID}/{DOMAIN}/01"
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A card as registered."""
+    world = World(tmp_path)
+    yield world.card_record()
+    world.close()
+
+
+@pytest.fixture
+def card(tmp_path):
+    """A card with the provider's domain."""
+    world = World(tmp_path)
+    world.create_domain()
+    yield world.card_record()
+    world.close()
+
+
+def entry(aid, state=0x07, privileges="000000", load_file="", domain=ISD):
+    return StatusEntry(bytes.fromhex(aid), state, *map(bytes.fromhex, (privileges, load_file, domain)))
+
+
+def told(card: Card, scope, *entries, keys=()):
+    answer = b"".join(one.encode() for one in entries)
+    vault = dict.fromkeys(keys, CHECK_VALUES)
+    return found(card, GetStatus(scope).apdu(), answer, lambda key: vault.get(key, ()))
+
+
+CREATED = SecurityDomainCreated(domain=DOMAIN, parent=ISD, privileges="800000", life_cycle="SELECTABLE", found=True)
+PUT = KeysPut(domain=DOMAIN, key_version=1, check_values=CHECK_VALUES, provisional=True, key=KEY, found=True)
+
+
+def test_a_domain_is_found_without_its_keys_and_with_those_that_we_were_to_put(bare):
+    assert told(bare, INSTANCES, entry(DOMAIN, privileges="800000"), keys=[KEY]) == [CREATED]
+    personalized = entry(DOMAIN, 0x0F, "800000")
+    created = msgspec.structs.replace(CREATED, life_cycle="PERSONALIZED")
+    assert told(bare, INSTANCES, personalized, keys=[KEY]) == [created, PUT]
+    assert told(bare, INSTANCES, personalized) == [created]  # whoever put keys there, it was not us
+
+
+def test_what_the_record_has_already_is_no_news(card):
+    assert told(card, INSTANCES, entry(DOMAIN, 0x0F, "800000"), entry(ISD, 0x0F, "800000"), keys=[KEY]) == []
+
+
+def test_another_state_is_news(card):
+    assert told(card, INSTANCES, entry(DOMAIN, 0x8F, "800000")) == [
+        LifeCycleChanged(instance=DOMAIN, domain=ISD, life_cycle="LOCKED", found=True)
+    ]
+
+
+def test_an_application_and_its_domain_are_found_in_one_answer(bare):
+    answer = (entry(DOMAIN, privileges="800000"), entry(APPLICATION, load_file=LOAD_FILE, domain=DOMAIN))
+    application = ApplicationInstalled(
+        application=APPLICATION,
+        module="",
+        load_file=LOAD_FILE,
+        domain=DOMAIN,
+        privileges="000000",
+        life_cycle="SELECTABLE",
+        found=True,
+    )
+    assert told(bare, INSTANCES, *answer) == [CREATED, application]
+
+
+def test_of_a_load_file_only_the_place_is_told(card):
+    assert told(card, LOAD_FILES, entry(LOAD_FILE, 0x01, "", domain=DOMAIN)) == [
+        LoadFileLoaded(load_file=LOAD_FILE, domain=DOMAIN, sha256="", size=0, found=True)
+    ]
+
+
+def test_what_lies_in_a_domain_that_nobody_recorded_is_left_out(bare):
+    assert told(bare, INSTANCES, entry(APPLICATION, domain=DOMAIN)) == []
+    assert told(bare, LOAD_FILES, entry(LOAD_FILE, 0x01, "", domain=DOMAIN)) == []
+
+
+def test_an_answer_that_is_not_understood_is_no_news(bare):
+    assert found(bare, GetStatus(INSTANCES).apdu(), b"\xe3\x05\x4f", lambda _: ()) == []
+
+
+@pytest.mark.parametrize(
+    ("octet", "name"),
+    [
+        (0x03, "INSTALLED"),
+        (0x07, "SELECTABLE"),
+        (0x0F, "PERSONALIZED"),
+        (0x17, "PERSONALIZED"),
+        (0x83, "LOCKED"),
+        (0x8F, "LOCKED"),
+    ],
+)
+def test_a_state_has_the_standards_name(octet, name):
+    assert life_cycle(octet) == name
+
+
+def test_each_question_is_for_one_thing_so_that_its_answer_fits():
+    asked = [GetStatus.parse(command) for command in questions(DOMAIN, LOAD_FILE, APPLICATION)]
+    assert [(one.scope, one.aid.hex().upper()) for one in asked] == [
+        (INSTANCES, DOMAIN),
+        (LOAD_FILES, LOAD_FILE),
+        (INSTANCES, APPLICATION),
+    ]
+
+
+def test_a_question_that_finds_nothing_or_not_all_lets_a_script_go_on(world):
+    world.create_domain()
+    everything = GetStatus(LOAD_FILES).apdu()
+    reception, _ = world.run([*questions("A00000000101", LOAD_FILE, APPLICATION), everything, GET_IIN])
+    answers = [fact for fact in world.facts(f"session-{OPERATOR}-{reception}") if isinstance(fact, ResponseReceived)]
+    assert [answer.status_word for answer in answers[3:]] == ["6a88", "6a88", "6a88", "9000", "9000"]
+    assert (world.session(reception).failed, world.session(reception).executed) == (None, 5)
+
+
+def test_a_refusal_of_anything_else_still_stops_the_script(world):
+    reception, _ = world.run([bytes.fromhex("80CA123400"), GET_KEY_INFORMATION])
+    assert world.session(reception).executed == 0
