@@ -1,8 +1,9 @@
 """Who is calling and what they may do.
 
 A party proves itself by a TLS client certificate of the parties' authority: CN is its id, OU its role. That alone
-lets nobody in. Operators, providers, terminals and authorities are enrolled by the fingerprint of one certificate, so
-that enrolling another replaces it at once. An auditor reads only, and is admitted by the role.
+lets nobody in. Operators, providers, terminals and authorities are enrolled by the fingerprint of one certificate:
+enrolling another replaces it at once, and one that was withdrawn opens nothing any more. An auditor reads only, and is
+admitted by the role.
 """
 
 from dataclasses import dataclass

@@ -154,8 +154,8 @@ def _card_of(connection: sqlite3.Connection, stream: str) -> str:
     return str(row[0])
 
 
-# Streams of parties and of goods: no card is concerned.
-WITHOUT_CARD = {"operator", "provider", "terminal", "authority", "catalogue"}
+# Streams (and topics) of parties, of what is theirs on every card, and of goods: no card is concerned.
+WITHOUT_CARD = {"party", "operator", "provider", "terminal", "authority", "domain", "catalogue"}
 
 # The first event of every other stream says whose it is.
 CARD_OF: Mapping[type[Fact], Callable[[sqlite3.Connection, Any], str]] = {

@@ -1,5 +1,6 @@
 """Who is calling: a certificate of the parties' authority, and an enrolment by that very certificate."""
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -9,7 +10,8 @@ from api.access import Access, Caller
 from api.certificates import certify, create_authority, fingerprint, request
 from tests.flows.mas_world import OPERATOR, PROVIDER, World
 from tsm.errors import ErrorCode, TsmError
-from tsm.model.terminal import TerminalEnrolled, stream
+from tsm.model.event import Context
+from tsm.model.terminal import TerminalEnrolled, evolve, stream
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,19 @@ def test_without_a_certificate_nobody_is_anybody(access):
 def test_another_certificate_under_an_enrolled_name_is_not_that_party(access, make):
     refused(ErrorCode.UNAUTHENTICATED, access, make(OPERATOR, "operator"), "operator")
     refused(ErrorCode.UNAUTHENTICATED, access, make("MNO00002", "operator"), "operator")
+
+
+def test_a_replaced_certificate_opens_nothing_from_that_moment_and_a_withdrawn_one_neither(access, make, enrolled):
+    new, stream_of = make("T-1", "terminal"), stream("T-1")
+    context = Context(actor="t", role="administrator", tenant="t", correlation="t")
+    terminal = access._tsm.load(stream_of, evolve).state
+    renewed = msgspec.structs.replace(terminal, certificate_fingerprint=fingerprint(new))
+    access._tsm.enrol_terminal(renewed, context)
+    refused(ErrorCode.UNAUTHENTICATED, access, enrolled["T-1"], "terminal")
+    assert access.demand(shown(new), "terminal").party == "T-1"
+    access._tsm.withdraw(stream_of, evolve, context)
+    refused(ErrorCode.UNAUTHENTICATED, access, new, "terminal")
+    refused(ErrorCode.UNAUTHENTICATED, access, enrolled["T-1"], "terminal")
 
 
 def test_a_role_is_only_good_for_what_it_is_for(access, make, enrolled):

@@ -1,4 +1,4 @@
-"""Enrolment of operators, providers, terminals and authorities, and an operator's master keys."""
+"""Enrolment and withdrawal of operators, providers, terminals and authorities; an operator's master keys."""
 
 from types import ModuleType
 from typing import Any
@@ -6,12 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 from given import given
-from samples import AUTHORITY, OPERATOR, PROVIDER, TERMINAL
+from samples import AUTHORITY, FINGERPRINT, ISD, OPERATOR, PROVIDER, SSD, TERMINAL
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.model import authority, operator, service_provider, terminal
+from tsm.model import authority, domain, operator, party, service_provider, terminal
+from tsm.model.domain import DomainClaimed
 from tsm.model.event import Fact
 from tsm.model.operator import MasterKeyImported
+from tsm.model.party import CertificateReplaced, CertificateWithdrawn
 
 PARTIES: list[tuple[ModuleType, Any]] = [
     (operator, OPERATOR),
@@ -19,6 +21,7 @@ PARTIES: list[tuple[ModuleType, Any]] = [
     (terminal, TERMINAL),
     (authority, AUTHORITY),
 ]
+NEW = "cd" * 32
 MASTER_KEY = MasterKeyImported(
     operator="MNO00001",
     key_set="isd",
@@ -39,10 +42,55 @@ def test_enrolling_a_party_again_is_no_news(room: ModuleType, enrolled: Fact) ->
     given(room.evolve, enrolled).when(room.enrol, enrolled).then_nothing()
 
 
+def certified(enrolled: Any, fingerprint: str) -> Any:
+    return msgspec.structs.replace(enrolled, certificate_fingerprint=fingerprint)
+
+
 @pytest.mark.parametrize(("room", "enrolled"), PARTIES)
-def test_another_certificate_under_the_same_id_is_refused(room: ModuleType, enrolled: Fact) -> None:
-    other = msgspec.structs.replace(enrolled, certificate_fingerprint="cd" * 32)
-    given(room.evolve, enrolled).when(room.enrol, other).then_refused(ErrorCode.ALREADY_EXISTS)
+def test_enrolling_with_another_certificate_replaces_it(room: ModuleType, enrolled: Fact) -> None:
+    other = certified(enrolled, NEW)
+    replaced = CertificateReplaced(certificate_fingerprint=NEW)
+    given(room.evolve, enrolled).when(room.enrol, other).then(replaced)
+    history = given(room.evolve, enrolled, replaced)
+    assert history.state.certificate_fingerprint == NEW
+    history.when(room.enrol, other).then_nothing()
+
+
+@pytest.mark.parametrize(("room", "enrolled"), PARTIES)
+def test_anything_else_under_the_same_id_is_refused_with_or_without_a_new_certificate(
+    room: ModuleType, enrolled: Any
+) -> None:
+    field = "municipality" if room is terminal else "name"
+    for fingerprint in (FINGERPRINT, NEW):
+        other = msgspec.structs.replace(certified(enrolled, fingerprint), **{field: "another"})
+        given(room.evolve, enrolled).when(room.enrol, other).then_refused(ErrorCode.ALREADY_EXISTS)
+
+
+@pytest.mark.parametrize(("room", "enrolled"), PARTIES)
+def test_a_withdrawn_party_has_no_certificate_until_it_is_enrolled_again(room: ModuleType, enrolled: Any) -> None:
+    withdrawn = CertificateWithdrawn(certificate_fingerprint=FINGERPRINT)
+    given(room.evolve, enrolled).when(party.withdraw).then(withdrawn)
+    history = given(room.evolve, enrolled, withdrawn)
+    assert history.state.certificate_fingerprint == party.WITHDRAWN
+    history.when(party.withdraw).then_nothing()
+    history.when(room.enrol, certified(enrolled, NEW)).then(CertificateReplaced(certificate_fingerprint=NEW))
+
+
+def test_nobody_is_withdrawn_who_was_not_enrolled() -> None:
+    given(terminal.evolve).when(party.withdraw).then_refused(ErrorCode.NOT_FOUND)
+
+
+def test_a_new_certificate_leaves_an_operators_keys_as_they_are() -> None:
+    history = given(operator.evolve, OPERATOR, MASTER_KEY, CertificateReplaced(certificate_fingerprint=NEW))
+    assert history.state.key_set("isd") == MASTER_KEY
+
+
+def test_the_domain_of_a_provider_is_no_others_and_not_the_issuers() -> None:
+    claimed = DomainClaimed(domain=SSD, provider="JPKI0001")
+    given(domain.evolve).when(domain.claim, SSD, "JPKI0001").then(claimed)
+    given(domain.evolve, claimed).when(domain.claim, SSD, "JPKI0001").then_nothing()
+    given(domain.evolve, claimed).when(domain.claim, SSD, "BANK0001").then_refused(ErrorCode.ALREADY_EXISTS)
+    given(domain.evolve).when(domain.claim, ISD, "JPKI0001").then_refused(ErrorCode.FORBIDDEN)
 
 
 @pytest.mark.parametrize(

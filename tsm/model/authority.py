@@ -8,12 +8,13 @@ Stream: `authority-<id>`.
 from typing import ClassVar
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.model import party
 from tsm.model.checks import SHA256_OCTETS, check_hex, check_https, check_name, check_text
 from tsm.model.event import Fact
 
 
 class AuthorityEnrolled(Fact, frozen=True, kw_only=True):
-    """The authority was admitted. All that is known of it is in this one fact, so it is the authority's state too."""
+    """The authority was admitted. What is known of it is in this fact, so it is the authority's state too."""
 
     topic: ClassVar[str] = "authority.enrolled"
     authority: str
@@ -34,8 +35,11 @@ def stream(authority: str) -> str:
     return f"authority-{authority}"
 
 
-def enrol(state: Authority | None, enrolled: AuthorityEnrolled) -> list[AuthorityEnrolled]:
-    """Decide to admit an authority; the same again is no news. INVALID_INPUT, ALREADY_EXISTS."""
+def enrol(state: Authority | None, enrolled: AuthorityEnrolled) -> list[Fact]:
+    """Decide to admit an authority, or to replace its certificate; the same again is no news.
+
+    INVALID_INPUT; ALREADY_EXISTS when anything but the certificate differs.
+    """
     check_name(enrolled.authority, "authority")
     check_text(enrolled.name, "name")
     check_hex(enrolled.certificate_fingerprint, "certificate_fingerprint", SHA256_OCTETS)
@@ -44,11 +48,7 @@ def enrol(state: Authority | None, enrolled: AuthorityEnrolled) -> list[Authorit
     check_hex(enrolled.authentication_ca, "authentication_ca")
     check_https(enrolled.signature_crl_url, "signature_crl_url")
     check_https(enrolled.authentication_crl_url, "authentication_crl_url")
-    if state is None:
-        return [enrolled]
-    if state != enrolled:
-        raise TsmError(ErrorCode.ALREADY_EXISTS, f"authority {enrolled.authority}")
-    return []
+    return party.enrol(state, enrolled, enrolled, f"authority {enrolled.authority}")
 
 
 def evolve(state: Authority | None, fact: Fact) -> Authority:
@@ -57,7 +57,7 @@ def evolve(state: Authority | None, fact: Fact) -> Authority:
         return fact
     if state is None:
         raise TsmError(ErrorCode.STORE_CORRUPT, "an authority begins with its enrolment")
-    return state
+    return party.evolve(state, fact)
 
 
 FACTS: tuple[type[Fact], ...] = (AuthorityEnrolled,)

@@ -13,6 +13,7 @@ import msgspec
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import KeyRef, SpId
+from tsm.model import party
 from tsm.model.checks import CHECK_VALUE_OCTETS, SHA256_OCTETS, check_hex, check_https, check_name, check_text
 from tsm.model.event import Fact
 
@@ -67,8 +68,11 @@ def stream(operator: str) -> str:
     return f"operator-{operator}"
 
 
-def enrol(state: Operator | None, enrolled: OperatorEnrolled) -> list[OperatorEnrolled]:
-    """Decide to admit an operator; the same again is no news. INVALID_INPUT, ALREADY_EXISTS."""
+def enrol(state: Operator | None, enrolled: OperatorEnrolled) -> list[Fact]:
+    """Decide to admit an operator, or to replace its certificate; the same again is no news.
+
+    INVALID_INPUT; ALREADY_EXISTS when anything but the certificate differs.
+    """
     SpId(enrolled.operator)
     KeyRef(enrolled.signing_key)
     check_text(enrolled.name, "name")
@@ -76,11 +80,8 @@ def enrol(state: Operator | None, enrolled: OperatorEnrolled) -> list[OperatorEn
     check_hex(enrolled.public_key, "public_key")
     for url in enrolled.return_urls:
         check_https(url, "return_urls")
-    if state is None:
-        return [enrolled]
-    if state != msgspec.structs.replace(evolve(None, enrolled), key_sets=state.key_sets):
-        raise TsmError(ErrorCode.ALREADY_EXISTS, f"operator {enrolled.operator}")
-    return []
+    wanted = msgspec.structs.replace(evolve(None, enrolled), key_sets=state.key_sets if state else {})
+    return party.enrol(state, wanted, enrolled, f"operator {enrolled.operator}")
 
 
 def place_master_key(state: Operator | None, operator: str, key_set: str, key_version: int) -> KeyRef:
@@ -129,7 +130,7 @@ def evolve(state: Operator | None, fact: Fact) -> Operator:
         raise TsmError(ErrorCode.STORE_CORRUPT, "an operator begins with its enrolment")
     if isinstance(fact, MasterKeyImported):
         return msgspec.structs.replace(state, key_sets={**state.key_sets, fact.key_set: fact})
-    return state
+    return party.evolve(state, fact)
 
 
 FACTS: tuple[type[Fact], ...] = (OperatorEnrolled, MasterKeyImported)

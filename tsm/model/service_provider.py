@@ -1,7 +1,7 @@
 """A service provider (サービス提供機関): owns a security domain on cards and what is installed in it.
 
 It signs its launch parameters, is told of results at its notification address, and takes keys wrapped for its transport
-key. Its own signing key and its domain's DEK never come here.
+key. Its own signing key never comes here, and its domain's DEK only as `tsm.flows.domain_keys` says.
 
 Stream: `provider-<spId>`.
 """
@@ -10,12 +10,13 @@ from typing import ClassVar
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Aid, SpId
+from tsm.model import party
 from tsm.model.checks import SHA256_OCTETS, check_hex, check_https, check_name, check_text
 from tsm.model.event import Fact
 
 
 class ProviderEnrolled(Fact, frozen=True, kw_only=True):
-    """The provider was admitted. All that is known of it is in this one fact, so it is the provider's state too."""
+    """The provider was admitted. What is known of it is in this fact, so it is the provider's state too."""
 
     topic: ClassVar[str] = "provider.enrolled"
     provider: str  # its spId
@@ -37,8 +38,11 @@ def stream(provider: str) -> str:
     return f"provider-{provider}"
 
 
-def enrol(state: ServiceProvider | None, enrolled: ProviderEnrolled) -> list[ProviderEnrolled]:
-    """Decide to admit a provider; the same again is no news. INVALID_INPUT, ALREADY_EXISTS."""
+def enrol(state: ServiceProvider | None, enrolled: ProviderEnrolled) -> list[Fact]:
+    """Decide to admit a provider, or to replace its certificate; the same again is no news.
+
+    INVALID_INPUT; ALREADY_EXISTS when anything but the certificate differs.
+    """
     SpId(enrolled.provider)
     Aid(enrolled.domain)
     check_text(enrolled.name, "name")
@@ -51,11 +55,7 @@ def enrol(state: ServiceProvider | None, enrolled: ProviderEnrolled) -> list[Pro
         check_https(url, "return_urls")
     if not enrolled.return_urls:
         raise TsmError(ErrorCode.INVALID_INPUT, "return_urls: at least one")
-    if state is None:
-        return [enrolled]
-    if state != enrolled:
-        raise TsmError(ErrorCode.ALREADY_EXISTS, f"service provider {enrolled.provider}")
-    return []
+    return party.enrol(state, enrolled, enrolled, f"service provider {enrolled.provider}")
 
 
 def evolve(state: ServiceProvider | None, fact: Fact) -> ServiceProvider:
@@ -64,7 +64,7 @@ def evolve(state: ServiceProvider | None, fact: Fact) -> ServiceProvider:
         return fact
     if state is None:
         raise TsmError(ErrorCode.STORE_CORRUPT, "a service provider begins with its enrolment")
-    return state
+    return party.evolve(state, fact)
 
 
 FACTS: tuple[type[Fact], ...] = (ProviderEnrolled,)

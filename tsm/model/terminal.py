@@ -6,12 +6,13 @@ Stream: `terminal-<id>`.
 from typing import ClassVar
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.model import party
 from tsm.model.checks import SHA256_OCTETS, check_hex, check_name, check_text
 from tsm.model.event import Fact
 
 
 class TerminalEnrolled(Fact, frozen=True, kw_only=True):
-    """The terminal was admitted. All that is known of it is in this one fact, so it is the terminal's state too."""
+    """The terminal was admitted. What is known of it is in this fact, so it is the terminal's state too."""
 
     topic: ClassVar[str] = "terminal.enrolled"
     terminal: str
@@ -27,16 +28,15 @@ def stream(terminal: str) -> str:
     return f"terminal-{terminal}"
 
 
-def enrol(state: Terminal | None, enrolled: TerminalEnrolled) -> list[TerminalEnrolled]:
-    """Decide to admit a terminal; the same again is no news. INVALID_INPUT, ALREADY_EXISTS."""
+def enrol(state: Terminal | None, enrolled: TerminalEnrolled) -> list[Fact]:
+    """Decide to admit a terminal, or to replace its certificate; the same again is no news.
+
+    INVALID_INPUT; ALREADY_EXISTS when anything but the certificate differs.
+    """
     check_name(enrolled.terminal, "terminal")
     check_text(enrolled.municipality, "municipality")
     check_hex(enrolled.certificate_fingerprint, "certificate_fingerprint", SHA256_OCTETS)
-    if state is None:
-        return [enrolled]
-    if state != enrolled:
-        raise TsmError(ErrorCode.ALREADY_EXISTS, f"terminal {enrolled.terminal}")
-    return []
+    return party.enrol(state, enrolled, enrolled, f"terminal {enrolled.terminal}")
 
 
 def evolve(state: Terminal | None, fact: Fact) -> Terminal:
@@ -45,7 +45,7 @@ def evolve(state: Terminal | None, fact: Fact) -> Terminal:
         return fact
     if state is None:
         raise TsmError(ErrorCode.STORE_CORRUPT, "a terminal begins with its enrolment")
-    return state
+    return party.evolve(state, fact)
 
 
 FACTS: tuple[type[Fact], ...] = (TerminalEnrolled,)

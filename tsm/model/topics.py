@@ -8,7 +8,9 @@ from tsm.model import (
     credential,
     delegation,
     deployment,
+    domain,
     operator,
+    party,
     service_provider,
     session,
     terminal,
@@ -16,8 +18,10 @@ from tsm.model import (
 from tsm.model.event import Fact
 
 FACTS: tuple[type[Fact], ...] = (
+    *party.FACTS,
     *operator.FACTS,
     *service_provider.FACTS,
+    *domain.FACTS,
     *terminal.FACTS,
     *authority.FACTS,
     *catalogue.FACTS,
