@@ -31,6 +31,7 @@ from tsm.flows.follower import StoredPosition
 from tsm.flows.issuance import Issuance
 from tsm.flows.issuance_follower import IssuanceFollower
 from tsm.flows.notification import NotificationWorker
+from tsm.flows.provisional_keys import ProvisionalKeysWorker
 from tsm.flows.session import Limits, SessionService
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
@@ -154,6 +155,7 @@ def build(
             NotificationWorker(tsm, outbound, StoredPosition(positions / "notification"), tsm.now),
             ExpiryWorker(tsm, sessions, StoredPosition(positions / "expiry"), tsm.now),
             IssuanceFollower(tsm, vault, StoredPosition(positions / "issuance")),
+            ProvisionalKeysWorker(tsm, vault, StoredPosition(positions / "provisional-keys")),
             Runner(tsm, views),
         ),
         closing=(outbound.close, authority.close, views.close, tsm.close, vault.close),

@@ -104,7 +104,10 @@ class ProviderRoutes:
         )
 
     async def share_keys(self, request: Request) -> Response:
-        """KEY_REFUSED for keys that are not what their check values say, ALREADY_EXISTS for other keys than before."""
+        """KEY_REFUSED for keys that are not what their check values say, INVALID_INPUT for the provisional version.
+
+        Shared again, they replace those of the same version: ALREADY_EXISTS once the card has acknowledged these.
+        """
         caller = self._access.demand(request, "provider")
         given = await read_message(request, KeysRequest)
         if set(given.wrapped) != {"enc", "mac"}:

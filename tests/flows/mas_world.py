@@ -19,8 +19,10 @@ from tsm.mas.messages import UICC, DelegationRequest, LinkRequest, LinkResponse,
 from tsm.mas.signing import MAS_SIGNING_KEY
 from tsm.model import card as cards
 from tsm.model import delegation as delegations
+from tsm.model import domain as domains
 from tsm.model import session as sessions
 from tsm.model.card import CardRegistered
+from tsm.model.domain import DomainClaimed
 from tsm.model.event import Context
 from tsm.model.operator import OperatorEnrolled
 from tsm.model.service_provider import ProviderEnrolled
@@ -97,6 +99,7 @@ class World:
                 return_urls=(RETURN_URLS[OPERATOR],),
             ),
         )
+        self.record(domains.stream(DOMAIN), DomainClaimed(domain=DOMAIN, provider=PROVIDER))
         self.record(
             f"provider-{PROVIDER}",
             ProviderEnrolled(
@@ -182,7 +185,7 @@ class World:
         old, new = f"card/{ICCID}/{DOMAIN}/01", f"card/{ICCID}/{DOMAIN}/02"
         self.vault.generate_aes_key_set(new)
         keys = tuple(EncryptedKey(k.encrypted, k.check_value) for k in self.vault.wrap_key_set(new, old))
-        return PutKey(0, 2, keys).apdu()
+        return PutKey(1, 2, keys).apdu()
 
     # What happened
 

@@ -147,8 +147,10 @@ def test_the_mas_vault_holds_no_dek_of_the_provider(demo_run: DemoRun) -> None:
     vault = SoftwareVault.open(data / "vault", demo_run.folder / "tsm.kek")
     iccid = demo_run.report["subjects"]["iccid"]
     shared = vault.check_values(f"card/{iccid}/{DOMAIN}/02")
+    provisional = vault.has(f"card/{iccid}/{DOMAIN}/01")
     vault.close()
     assert len(shared) == 2  # ENC and MAC
+    assert not provisional  # under which the DEK came past
 
 
 def test_files_with_secrets_are_for_their_owner_only(demo_run: DemoRun) -> None:

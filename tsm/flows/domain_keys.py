@@ -2,7 +2,12 @@
 
 The operator made provisional keys and put them on the card; we hand them to the provider, under its transport key. The
 provider makes its own and puts them in their place (PUT KEY), under the provisional DEK. Before that it shares ENC and
-MAC with us, so that we can open the secure channel; its DEK never comes here, so what it encrypts we cannot read.
+MAC with us, so that we can open the secure channel. Its DEK comes here once, inside that PUT KEY: whoever has the
+provisional keys can unwrap it. We do not, and destroy them as soon as they are replaced (`tsm.flows.provisional_keys`);
+from then on what the provider encrypts cannot be read with anything that we hold.
+
+What a provider puts must be what it shared, or nobody could open the domain again: PUT KEY is looked at when it is
+delegated. A provider that shared something else by mistake shares again: only keys that the card has acknowledged stay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +15,9 @@ from dataclasses import dataclass, field
 
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.content import key_reference
+from tsm.flows.content import key_reference, parsed
+from tsm.globalplatform.apdu import CommandApdu
+from tsm.globalplatform.commands import PutKey
 from tsm.identifiers import KeyRef
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.signing import MAS_TRANSPORT_KEY
@@ -69,7 +76,9 @@ class DomainKeys:
     ) -> None:
         """Keep ENC and MAC of the keys that the owner is about to put; the same again is no news.
 
-        INVALID_INPUT for a version that the domain has now or cannot have, KEY_REFUSED, ALREADY_EXISTS.
+        Others for the same version replace them. INVALID_INPUT for the version of the provisional keys, or one that no
+        key has. KEY_REFUSED for keys that are not what their check values say; ALREADY_EXISTS when the card has
+        acknowledged others as this version.
         """
         owner, card = self._provider(provider), self._card(iccid)
         domain = domain_with_keys(card, owner.domain)
@@ -77,7 +86,15 @@ class DomainKeys:
             raise TsmError(ErrorCode.INVALID_INPUT, f"key version {key_version}")
         ref = KeyRef(key_reference(card.iccid, domain.aid, key_version))
         label = transport_label(owner, card, key_version)
-        self._vault.import_key_set(ref, wrapped, MAS_TRANSPORT_KEY, label, check_values)
+        if key_version == domain.key_version and not same_keys(check_values, domain.check_values):
+            raise TsmError(ErrorCode.ALREADY_EXISTS, f"{ref}: the card has others")
+        try:
+            self._vault.import_key_set(ref, wrapped, MAS_TRANSPORT_KEY, label, check_values)
+        except TsmError as error:
+            if error.code is not ErrorCode.ALREADY_EXISTS:
+                raise
+            self._vault.destroy(ref)
+            self._vault.import_key_set(ref, wrapped, MAS_TRANSPORT_KEY, label, check_values)
 
     def _provider(self, provider: str) -> ServiceProvider:
         state = self._tsm.load(providers.stream(provider), providers.evolve).state
@@ -97,6 +114,41 @@ def domain_with_keys(card: Card, aid: str) -> SecurityDomain:
     if not domain.key_version:
         raise TsmError(ErrorCode.UNKNOWN_SECURITY_DOMAIN, f"{aid} on {card.iccid} has no keys yet")
     return domain
+
+
+def refuse_lost_keys(vault: SoftwareVault, domain: SecurityDomain) -> None:
+    """UNKNOWN_KEY unless the vault holds the keys that the card has in this domain, as far as it told their check
+    values.
+    """
+    if not vault.has(domain.key) or not same_keys(vault.check_values(domain.key), domain.check_values):
+        raise TsmError(ErrorCode.UNKNOWN_KEY, domain.key)
+
+
+def refuse_other_keys(
+    vault: SoftwareVault, card: Card, domain: SecurityDomain, commands: Sequence[CommandApdu]
+) -> None:
+    """Look at each PUT KEY of a script before it is accepted.
+
+    INVALID_INPUT for a version in its own place, and for keys beside provisional ones: those would stay on the card.
+    UNKNOWN_KEY when the keys were not shared, KEY_REFUSED when others were.
+    """
+    version, provisional = domain.key_version, domain.provisional
+    for put in (command for command in map(parsed, commands) if isinstance(command, PutKey)):
+        if put.new_key_version in (put.key_version, version) or (provisional and put.key_version != version):
+            raise TsmError(
+                ErrorCode.INVALID_INPUT, f"PUT KEY: version {put.key_version:02X} by {put.new_key_version:02X}"
+            )
+        ref = key_reference(card.iccid, domain.aid, put.new_key_version)
+        if not vault.has(ref):
+            raise TsmError(ErrorCode.UNKNOWN_KEY, ref)
+        if not same_keys([key.check_value.hex() for key in put.keys], vault.check_values(ref)):
+            raise TsmError(ErrorCode.KEY_REFUSED, f"{ref} holds other keys than PUT KEY brings")
+        version, provisional = put.new_key_version, False
+
+
+def same_keys(some: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether check values are of the same keys, as far as both sides know them: ENC and MAC, and perhaps DEK."""
+    return all(one.lower() == other.lower() for one, other in zip(some, others, strict=False))
 
 
 def transport_label(owner: ServiceProvider, card: Card, key_version: int) -> bytes:

@@ -7,9 +7,9 @@ Each data grouping identifier names one thing:
     8201 .. 8205                user-authentication key: qInv, dQ, dP, q, p (128 octets each)
     8301 .. 8305                signature key, the same
 
-Every value is encrypted under the DEK of the provider's security domain before it leaves the provider, so the server
-that sends the commands reads neither key nor PIN. The groupings run across the commands; the applet applies all of them
-at the last one, or none.
+Every value is encrypted under the DEK of the provider's security domain before it leaves the provider, and the server
+that sends the commands holds no key that decrypts it (of a server that recorded how the DEK came to the card, see
+ARCHITECTURE.md). The groupings run across the commands; the applet applies all of them at the last one, or none.
 """
 
 import re

@@ -35,7 +35,7 @@ class ProvisionalKeys:
 
 @dataclass(frozen=True, slots=True)
 class SharedKeys:
-    """Our own ENC and MAC on their way to the MAS, which opens channels for us. The DEK stays here."""
+    """Our own ENC and MAC on their way to the MAS, which opens channels for us. The DEK is not among them."""
 
     key_version: int
     check_values: tuple[str, ...]
