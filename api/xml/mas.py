@@ -4,9 +4,10 @@ DELEGATE takes a client certificate of an enrolled operator or provider, in addi
 card, so a header names it: `Tsm-Card: <ICCID>`. `Tsm-Correlation: <id>` ties the delegation to a story. Every answer is
 XML with HTTP status 200, and strProcStatus tells (`tsm.mas.status`).
 
-The common app has no certificate; START brings the party's signature, and the cookie `mas` binds what follows. The
-tables of interface 3 have no field for an error: what concerns the card is told by END, and a message that no session
-can answer gets an HTTP status and a code as everywhere else (`api.errors`).
+The common app has no certificate; START brings the party's signature, and the cookie `mas` binds what follows. With END
+a header says which return URL the party signed: `Tsm-Return-Url`; the app sends the browser nowhere else. The tables of
+interface 3 have no field for an error: what concerns the card is told by END, and a message that no session can answer
+gets an HTTP status and a code as everywhere else (`api.errors`).
 """
 
 import re
@@ -32,6 +33,7 @@ from tsm.mas.messages import (
 from tsm.mas.status import status_of
 
 COOKIE = "mas"
+RETURN_URL = "tsm-return-url"
 LINK_PATH = "/mas/link"
 DELEGATION_PATH = "/mas/delegation"
 CORRELATION = re.compile(r"[A-Za-z0-9-]{0,64}", re.ASCII)
@@ -80,6 +82,8 @@ class MasRoutes:
             "server-timing": f"app;dur={(time.perf_counter() - began) * 1000:.3f}",
             "cache-control": "no-store",
         }
+        if answer.return_url:
+            headers[RETURN_URL] = answer.return_url
         return Response(answer.body, headers=headers, media_type="application/xml")
 
 

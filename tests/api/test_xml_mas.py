@@ -23,7 +23,7 @@ from api.errors import RequestIds, refuse
 from api.tls import client_context, serve_https
 from api.xml import mas
 from api.xml.outbound import XmlClient
-from tests.flows.mas_world import GET_IIN, ICCID, OPERATOR, PROVIDER, Phone, World
+from tests.flows.mas_world import GET_IIN, ICCID, OPERATOR, PROVIDER, RETURN_URLS, Phone, World
 from tsm.errors import ErrorCode, TsmError
 from tsm.mas.messages import (
     MAX_DELEGATION,
@@ -140,12 +140,14 @@ class RemotePhone(Phone):
     def __init__(self, world, http):
         super().__init__(world, world.card.transmit, None)
         self.http = http
+        self.return_urls = []
 
     def say(self, request):
         response = self.http.post("/mas/link", content=request.encode(), headers=XML)
         assert response.status_code == 200, response.text
         assert response.headers["content-type"] == "application/xml"
         self.said.append(LinkResponse.parse(response.content))
+        self.return_urls.append(response.headers.get("tsm-return-url"))
         return self.said[-1]
 
 
@@ -158,6 +160,7 @@ def test_a_script_goes_from_the_party_to_the_card_over_https(world, party):
     assert phone.run(script.reception).process is Return.END
     assert world.session(script.reception).executed == 1
     assert not http.cookies
+    assert phone.return_urls == [None] * (len(phone.said) - 1) + [RETURN_URLS[OPERATOR]]
 
 
 def test_the_cookie_is_for_the_link_only_and_for_no_script(world, party):

@@ -54,6 +54,7 @@ class Mas:
     cookies: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     lost_answers: int = 0  # how many of the next requests go unanswered
+    signed_for: str = f"{SITE}/mobile/return"  # what it says with END
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.bodies.append(request.content)
@@ -63,7 +64,10 @@ class Mas:
             raise httpx.ReadError("cut")
         self.messages.append(LinkRequest.parse(request.content))
         headers = {"Set-Cookie": f"mas=step-{len(self.messages)}; Secure; Path=/mas", "Server-Timing": "app;dur=1.5"}
-        return httpx.Response(200, content=self._next().encode(), headers=headers)
+        following = self._next()
+        if following.process is Return.END and self.signed_for:
+            headers["Tsm-Return-Url"] = self.signed_for
+        return httpx.Response(200, content=following.encode(), headers=headers)
 
     def _next(self) -> LinkResponse:
         said = self.messages[-1]
@@ -167,6 +171,17 @@ def test_launch_parameters_that_are_not_as_specified_start_nothing(parameter: st
     with pytest.raises(TsmError):
         app_of(mas.answer, ScriptedCard(), []).run(parameter)
     assert mas.bodies == []
+
+
+@pytest.mark.parametrize("signed_for", [f"{SITE}/mobile/return", ""])
+def test_the_app_goes_nowhere_but_to_the_url_that_the_party_signed(signed_for: str) -> None:
+    """Any page may start the app, with another return URL and the signature of an honest launch; or END may not say."""
+    mas, events = Mas([], signed_for=signed_for), list[dict[str, Any]]()
+    replaced = "https://evil.example/x" if signed_for else LAUNCH.return_url
+    parameter = LaunchParameters(LAUNCH.provider, LAUNCH.reception, replaced, LAUNCH.mas_url, LAUNCH.signature)
+    with pytest.raises(TsmError, check=lambda error: error.code is ErrorCode.BAD_SIGNATURE):
+        app_of(mas.answer, ScriptedCard(), events).run(parameter.href())
+    assert events[-1] == {"step": "REFUSED", "return_url": replaced}
 
 
 class Site:

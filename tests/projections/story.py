@@ -130,6 +130,7 @@ def session_started() -> session.SessionStarted:
         domain=DOMAIN,
         key=f"card/{ICCID}/{DOMAIN}/02",
         key_version=2,
+        return_url="https://provider.example/return",
         token_sha256="12" * 32,
         expires_at=LATER,
     )

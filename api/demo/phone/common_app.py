@@ -2,6 +2,10 @@
 
 It holds no secret. What it relays is encrypted after the first commands, and it could not read it. It proves nothing to
 anybody: the server knows the session by a cookie, and the provider's signature, which the launch parameters carry.
+
+The launch parameters come through a browser, from any page that cares to start the app, and the app holds no key to
+verify them. So it believes masUrl only as far as TLS does: https, and a certificate under its one trust anchor. And it
+sends the browser back only where that server says that the party signed for.
 """
 
 import re
@@ -12,7 +16,7 @@ from typing import Protocol
 import httpx
 
 from api.demo.party import checked, reaching
-from tsm.errors import TsmError
+from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.apdu import ResponseApdu
 from tsm.mas.launch import LaunchParameters, re_access_url
 from tsm.mas.messages import MAX_MESSAGE, UICC, LinkRequest, LinkResponse, Process, Return
@@ -52,7 +56,10 @@ class CommonApp:
         self._sleep = sleep
 
     def run(self, parameter: str) -> str:
-        """LAUNCH to RE-ACCESS. The server's refusals are raised with their code."""
+        """LAUNCH to RE-ACCESS. The server's refusals are raised with their code.
+
+        BAD_SIGNATURE when the server does not confirm the launch's return URL: somebody has changed it on the way.
+        """
         launched = LaunchParameters.parse(parameter)
         self._emit(step="LAUNCH", provider=launched.provider, reception=launched.reception)
         self._http.cookies.clear()  # a session's cookie is its own
@@ -61,8 +68,11 @@ class CommonApp:
         )
         card_ms = 0.0
         while True:
-            response = self._exchange(launched.mas_url, request, card_ms)
+            response, signed_for = self._exchange(launched.mas_url, request, card_ms)
             if response.process is Return.END:
+                if signed_for != launched.return_url:
+                    self._emit(step="REFUSED", return_url=launched.return_url)
+                    raise TsmError(ErrorCode.BAD_SIGNATURE, "the return URL is not the one that was signed")
                 return re_access_url(launched.return_url, launched.reception, response.mas_sign)
             began = time.perf_counter()
             request = self._obey(response)
@@ -80,7 +90,8 @@ class CommonApp:
         except (OSError, TsmError):
             return LinkRequest(process, status=Status.CONNECT_FAILED, error=Status.CONNECT_FAILED.info)
 
-    def _exchange(self, url: str, request: LinkRequest, card_ms: float) -> LinkResponse:
+    def _exchange(self, url: str, request: LinkRequest, card_ms: float) -> tuple[LinkResponse, str]:
+        """The answer, and with END the return URL that the party signed."""
         began = time.perf_counter()
         response = checked(self._post(url, request.encode()))
         answer = LinkResponse.parse(response.content[: MAX_MESSAGE + 1])
@@ -91,7 +102,7 @@ class CommonApp:
             server_ms=server_ms(response),
             card_ms=card_ms,
         )
-        return answer
+        return answer, response.headers.get("Tsm-Return-Url", "")
 
     def _post(self, url: str, body: bytes) -> httpx.Response:
         """The same octets under the same cookie until an answer comes: the server repeats its first."""
