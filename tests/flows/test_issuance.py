@@ -23,6 +23,7 @@ from tsm.model.card import ApplicationPersonalized
 from tsm.model.credential import CredentialApplied, CredentialIssued, MainCertificateVerified, Stage
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Context
+from tsm.model.party import CertificateWithdrawn
 
 HANDED_OUT = ["applied", "main_certificate_verified", "issued", "slip_handed_out"]
 
@@ -131,6 +132,14 @@ def test_a_document_that_names_what_is_not_here_is_refused_without_a_trace(world
         world.apply(world.signed(world.document(iccid="8981100000000000093")))
     with refused(ErrorCode.UNKNOWN_SERVICE_PROVIDER):
         world.apply(world.signed(world.document(provider="NOBODY01")))
+    assert world.topics("credential-") == []
+
+
+@pytest.mark.parametrize("withdrawn", [f"authority-{AUTHORITY}", f"provider-{PROVIDER}"])
+def test_nothing_is_issued_by_a_withdrawn_authority_or_for_a_withdrawn_provider(world, withdrawn):
+    world.record(withdrawn, CertificateWithdrawn(certificate_fingerprint="22" * 32))
+    with refused(ErrorCode.NOT_FOUND if withdrawn.startswith("authority") else ErrorCode.UNKNOWN_SERVICE_PROVIDER):
+        world.apply()
     assert world.topics("credential-") == []
 
 

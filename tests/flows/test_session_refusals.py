@@ -21,6 +21,7 @@ from tsm.model.card import (
 )
 from tsm.model.delegation import DelegationEnded
 from tsm.model.event import Context
+from tsm.model.party import CertificateWithdrawn
 from tsm.model.session import CommandSent, SessionFailed
 from tsm.uicc.card import SimulatedUicc
 from tsm.uicc.faults import ConnectionCut, corrupt_answer, cut_after, cut_before, refuse
@@ -66,6 +67,13 @@ def test_a_party_delegates_under_its_own_name_for_its_own_cards_and_domains(worl
     refused(ErrorCode.UNKNOWN_CARD, world.delegate, [GET_IIN], iccid="8981100000000000036")
     refused(ErrorCode.UNKNOWN_SERVICE_PROVIDER, world.delegate, [GET_IIN], "BANK0001")
     assert world.topics("delegation") == []
+
+
+def test_nothing_of_a_withdrawn_party_is_accepted_or_starts_any_more(world):
+    delegated = world.delegate([GET_IIN])
+    world.record(f"operator-{OPERATOR}", CertificateWithdrawn(certificate_fingerprint="00" * 32))
+    refused(ErrorCode.UNKNOWN_SERVICE_PROVIDER, world.delegate, [GET_IIN])
+    refused(ErrorCode.UNKNOWN_SERVICE_PROVIDER, world.sessions.link, world.start_request(delegated))
 
 
 def test_without_the_domains_keys_nothing_can_be_delegated(world):

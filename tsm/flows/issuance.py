@@ -56,6 +56,7 @@ from tsm.model.authority import Authority
 from tsm.model.card import Card
 from tsm.model.credential import Credential, CredentialApplied, CredentialIssued, MainCertificateVerified, Stage
 from tsm.model.event import Context, Fact
+from tsm.model.party import WITHDRAWN
 from tsm.model.service_provider import ServiceProvider
 
 Clock = Callable[[], datetime]
@@ -167,10 +168,10 @@ class Issuance:
         document = signed.read_document()
         credential = str(UUID(bytes=bytes.fromhex(self._genuine(document.challenge, counter))[:16], version=4))
         provider = self._tsm.load(providers.stream(document.provider), providers.evolve).state
-        if provider is None:
+        if provider is None or provider.certificate_fingerprint == WITHDRAWN:
             raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, document.provider)
         authority = self._tsm.load(authorities.stream(provider.authority), authorities.evolve).state
-        if authority is None:
+        if authority is None or authority.certificate_fingerprint == WITHDRAWN:
             raise TsmError(ErrorCode.NOT_FOUND, f"authority {provider.authority} of {provider.provider}")
         card = self._tsm.load(cards.stream(document.iccid), cards.evolve).state
         if card is None:
