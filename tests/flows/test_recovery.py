@@ -256,6 +256,17 @@ def test_keys_that_were_never_put_are_asked_for_after_a_doubt_and_the_recorded_o
     assert world.session(reception, PROVIDER).executed == 1
 
 
+def test_a_session_that_began_before_the_rotation_does_not_record_its_keys_again(world, visits):
+    visits.operate(visits.deploy())
+    phone, early = world.phone(), world.delegate([GET_KEY_INFORMATION], PROVIDER)
+    answer = phone.start(early, PROVIDER)
+    visits.put_own_keys()
+    while answer.process is not Return.END:
+        answer = phone.say(phone.obey(answer))
+    assert world.session(early, PROVIDER).failed.error == "KEYS_REPLACED"
+    assert [fact.key_version for fact in world.facts("card") if isinstance(fact, KeysPut)] == [1, 2]
+
+
 def test_new_keys_that_stand_beside_the_old_are_found_too(world, visits):
     visits.complete()
     visits.attempt([visits.put_key(0, 3, "next", OWN)], cut_after(world.card.transmit, ROTATION))

@@ -209,8 +209,8 @@ class Exchange:
 
         The script was made for others, and its content may lie under another DEK: the party delegates anew.
         """
-        self.card_facts.append(
-            KeysPut(
+        if self.card.domain(domain).key_version != key_version:  # else another session has recorded it since START
+            put = KeysPut(
                 domain=domain,
                 key_version=key_version,
                 check_values=self.vault.check_values(self.key),
@@ -218,7 +218,7 @@ class Exchange:
                 key=self.key,
                 found=True,
             )
-        )
+            self.card_facts.append(put)
         return self.stop(Status.KEYS_REPLACED)
 
     def executed(self, response: ResponseApdu) -> LinkResponse:
