@@ -46,6 +46,11 @@ def card_line(fact: Fact) -> str | None:
             checks = ", ".join(fact.check_values)
             how = "was found to have" if fact.found else "got"
             return f"security domain {fact.domain} {how} {what}, version {fact.key_version:02X}, check values {checks}"
+        case card.ProvisionalKeysHandedOut():
+            return f"provisional keys of {fact.domain}, version {fact.key_version:02X}, handed out to {fact.provider}"
+        case card.KeysShared():
+            checks = ", ".join(fact.check_values)
+            return f"{fact.provider} shared ENC and MAC of version {fact.key_version:02X} for {fact.domain}: {checks}"
         case card.ProvisionalKeysDestroyed():
             return f"provisional keys of {fact.domain}, version {fact.key_version:02X}, destroyed in the vault"
         case card.LoadFileLoaded(found=True):

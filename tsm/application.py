@@ -36,7 +36,10 @@ KEPT_STATES = 4096  # folded streams in memory: they only save replay, the log d
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
+ATTEMPTS = 5  # how often a request is decided anew when somebody else committed meanwhile
+
 S = TypeVar("S")
+Result = TypeVar("Result")
 Enrolled = TypeVar("Enrolled", bound=party.Certified)
 Clock = Callable[[], datetime]
 Evolve = Callable[[S | None, Fact], S]
@@ -272,6 +275,17 @@ class Tsm(Application[str]):
             self._kept.move_to_end((stream, evolve))
             if len(self._kept) > KEPT_STATES:
                 self._kept.popitem(last=False)
+
+
+def decided(decide: Callable[[], Result]) -> Result:
+    """Load, decide, commit; anew when somebody else committed between."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return decide()
+        except TsmError as error:
+            if error.code is not ErrorCode.CONFLICT:
+                raise
+    return decide()
 
 
 def _events(change: Change, context: Context, occurred_at: datetime) -> list[Event]:

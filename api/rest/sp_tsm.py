@@ -2,7 +2,8 @@
 
     POST /sp-tsm/deployments                       {iccid, returnUrl} -> {done, step, launch}
     GET  /sp-tsm/transport-key                     -> {publicKey}: SPKI, RSA, for key sets that are shared with us
-    GET  /sp-tsm/cards/{iccid}/provisional-keys    -> {keyVersion, diversification, checkValues, wrapped, label}
+    GET  /sp-tsm/cards/{iccid}/provisional-keys    -> {keyVersion, diversification, checkValues, wrapped, label,
+                                                       correlation}
     POST /sp-tsm/cards/{iccid}/keys                {keyVersion, checkValues, wrapped: {enc, mac}} -> {checkValues}
     POST /sp-tsm/access-codes/check                {accessCode, password, iccid} -> {credentialId}
 
@@ -48,6 +49,7 @@ class ProvisionalKeysAnswer(Message, frozen=True):
     check_values: tuple[str, ...]
     wrapped: dict[str, bytes]
     label: str
+    correlation: str  # of the deployment: the provider's own DELEGATE belongs to it
 
 
 class KeysRequest(Message, frozen=True):
@@ -96,10 +98,15 @@ class ProviderRoutes:
     async def provisional_keys(self, request: Request) -> Response:
         """UNKNOWN_SECURITY_DOMAIN before the domain exists, UNKNOWN_KEY once its provisional keys are replaced."""
         caller = self._access.demand(request, "provider")
-        keys = await aside(self._keys.provisional, caller.party, iccid_of(request))
+        keys = await aside(self._keys.provisional, caller.party, iccid_of(request), request_id(request))
         return answer(
             ProvisionalKeysAnswer(
-                keys.key_version, keys.diversification, keys.check_values, keys.wrapped, keys.label.decode()
+                keys.key_version,
+                keys.diversification,
+                keys.check_values,
+                keys.wrapped,
+                keys.label.decode(),
+                keys.correlation,
             )
         )
 
@@ -119,6 +126,7 @@ class ProviderRoutes:
             given.key_version,
             given.check_values,
             given.wrapped,
+            request_id(request),
         )
         return answer(KeysAnswer(given.check_values))
 

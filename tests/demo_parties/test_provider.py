@@ -107,6 +107,7 @@ class FakeTsm:
             "diversification": DIVERSIFICATION,
             "checkValues": [kcv_aes(key).hex() for key in keys.values()],
             "wrapped": wrapped,
+            "correlation": "deployment-of-the-card",
             "label": label("01").decode(),
         }
         return JSONResponse(content)

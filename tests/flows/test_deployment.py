@@ -20,7 +20,14 @@ from tsm.keys.vault import SoftwareVault
 from tsm.mas.launch import LaunchParameters, mas_signed
 from tsm.mas.messages import LinkRequest, Process, Return
 from tsm.mas.signing import MAS_SIGNING_KEY, MAS_TRANSPORT_KEY
-from tsm.model.card import ApplicationInstalled, KeysPut, LoadFileLoaded, SecurityDomainCreated
+from tsm.model.card import (
+    ApplicationInstalled,
+    KeysPut,
+    KeysShared,
+    LoadFileLoaded,
+    ProvisionalKeysHandedOut,
+    SecurityDomainCreated,
+)
 from tsm.model.catalogue import LoadFileRegistered
 from tsm.model.deployment import DeploymentDelegated, DeploymentReturned, DeploymentStep
 from tsm.model.event import Context
@@ -110,11 +117,14 @@ def test_a_card_is_prepared_step_by_step(world, deployment):
     deployment.carry_out(deployment.deploy())
 
     assert deployment.step() is DeploymentStep.DONE
-    created, put, own, loaded, installed = world.facts(f"card-{ICCID}")[1:]
+    created, put, handed_out, shared, own, loaded, installed = world.facts(f"card-{ICCID}")[1:]
     assert created == SecurityDomainCreated(domain=DOMAIN, parent=ISD, privileges="80", life_cycle="SELECTABLE")
     assert isinstance(put, KeysPut)
     assert (put.key_version, put.provisional) == (1, True)
     assert put.check_values == world.vault.check_values(f"card/{ICCID}/{DOMAIN}/01")
+    assert handed_out == ProvisionalKeysHandedOut(domain=DOMAIN, key_version=1, provider=PROVIDER)
+    enc_and_mac = deployment.vault.check_values("own")[:2]
+    assert shared == KeysShared(domain=DOMAIN, key_version=2, check_values=enc_and_mac, provider=PROVIDER)
     assert isinstance(own, KeysPut)
     assert (own.key_version, own.provisional) == (2, False)
     assert own.check_values == deployment.vault.check_values("own")
@@ -251,3 +261,5 @@ def test_only_the_owners_new_keys_are_taken_and_the_same_again_is_no_news(world,
         deployment.keys.take(PROVIDER, ICCID, 3, check_values, wrapped)
     deployment.keys.take(PROVIDER, ICCID, 2, check_values, wrapped)
     deployment.keys.take(PROVIDER, ICCID, 2, check_values, wrapped)
+    facts = deployment.world.facts(f"card-{ICCID}")
+    assert len([fact for fact in facts if isinstance(fact, KeysShared)]) == 1  # the same again is no news

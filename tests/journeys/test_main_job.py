@@ -19,7 +19,7 @@ def events(run: DemoRun) -> list[dict[str, Any]]:
 
 def test_everything_was_verified(demo_run: DemoRun) -> None:
     assert demo_run.report["ok"] is True
-    assert len(demo_run.report["checks"]) == 11
+    assert len(demo_run.report["checks"]) == 12
     assert all(demo_run.report["checks"].values())
 
 
@@ -29,7 +29,7 @@ def test_the_log_tells_the_story_in_its_order(demo_run: DemoRun) -> None:
 
 def test_each_step_says_what_it_cost(demo_run: DemoRun) -> None:
     steps = {step["name"]: step for step in demo_run.report["steps"]}
-    sessions = [steps["domain, keys, applet"], steps["personalisation"]]
+    sessions = [steps["preparation"], steps["writing"]]
     for step in sessions:
         assert step["events"] > 0 and step["exchanges"] > 0
         assert step["card_ms"] > 0 and step["server_ms"] > 0 and step["wire_ms"] > 0

@@ -16,13 +16,14 @@ from datetime import datetime
 from functools import partial
 from hashlib import sha256
 
-from tsm.application import Change, Tsm
+from tsm.application import Change, Tsm, decided
 from tsm.channels.scp03 import max_command_data
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit
 from tsm.flows.content import PROVISIONAL_VERSION, key_reference
+from tsm.flows.domain_keys import deployment_correlation
 from tsm.flows.exchange import LEVEL, Random
-from tsm.flows.session import SessionService, decided
+from tsm.flows.session import SessionService
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.globalplatform.cap import load_commands
 from tsm.globalplatform.commands import EncryptedKey, InstallForInstall, InstallForLoad, InstallForPersonalization
@@ -218,7 +219,7 @@ class Deployments:
             role=role,
             tenant=fact.operator,
             tenants=(fact.provider,),
-            correlation=self._vault.blind_index("deployment", f"{fact.provider}|{fact.iccid}")[:32],
+            correlation=deployment_correlation(self._vault, fact.provider, fact.iccid),
             request=request_id,
         )
 

@@ -12,8 +12,9 @@ delegated. A provider that shared something else by mistake shares again: only k
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from tsm.application import Tsm
+from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.content import key_reference, parsed
 from tsm.globalplatform.apdu import CommandApdu
@@ -23,7 +24,8 @@ from tsm.keys.vault import SoftwareVault
 from tsm.mas.signing import MAS_TRANSPORT_KEY
 from tsm.model import card as cards
 from tsm.model import service_provider as providers
-from tsm.model.card import Card, SecurityDomain
+from tsm.model.card import Card, KeysShared, ProvisionalKeysHandedOut, SecurityDomain
+from tsm.model.event import Context, Fact
 from tsm.model.service_provider import ServiceProvider
 
 LAST_KEY_VERSION = 0x7F  # GPCS v2.3.1 section 11.8.2.3
@@ -38,6 +40,7 @@ class ProvisionalKeys:
     check_values: tuple[str, ...]
     wrapped: dict[str, bytes] = field(repr=False)
     label: bytes
+    correlation: str  # of the deployment, for the owner to go on with
 
 
 class DomainKeys:
@@ -51,19 +54,25 @@ class DomainKeys:
         """SPKI DER of the RSA key under which key sets are shared with us."""
         return self._vault.public_key(MAS_TRANSPORT_KEY)
 
-    def provisional(self, provider: str, iccid: str) -> ProvisionalKeys:
-        """UNKNOWN_SECURITY_DOMAIN before the domain has keys, UNKNOWN_KEY once they are not provisional any more."""
+    def provisional(self, provider: str, iccid: str, request_id: str = "") -> ProvisionalKeys:
+        """UNKNOWN_SECURITY_DOMAIN before the domain has keys, UNKNOWN_KEY once they are not provisional any more.
+
+        Each time is recorded before the keys leave.
+        """
         owner, card = self._provider(provider), self._card(iccid)
         domain = domain_with_keys(card, owner.domain)
         if not domain.provisional:
             raise TsmError(ErrorCode.UNKNOWN_KEY, "the provisional keys are replaced")
         label = transport_label(owner, card, domain.key_version)
+        handed_out = ProvisionalKeysHandedOut(domain=domain.aid, key_version=domain.key_version, provider=provider)
+        self._record(card, handed_out, request_id)
         return ProvisionalKeys(
             domain.key_version,
             card.diversification,
             domain.check_values,
             self._vault.export_key_set(domain.key, bytes.fromhex(owner.transport_key), label),
             label,
+            deployment_correlation(self._vault, provider, iccid),
         )
 
     def take(
@@ -73,6 +82,7 @@ class DomainKeys:
         key_version: int,
         check_values: Sequence[str],
         wrapped: Mapping[str, bytes],
+        request_id: str = "",
     ) -> None:
         """Keep ENC and MAC of the keys that the owner is about to put; the same again is no news.
 
@@ -88,6 +98,7 @@ class DomainKeys:
         label = transport_label(owner, card, key_version)
         if key_version == domain.key_version and not same_keys(check_values, domain.check_values):
             raise TsmError(ErrorCode.ALREADY_EXISTS, f"{ref}: the card has others")
+        held = self._vault.check_values(ref) if self._vault.has(ref) else ()
         try:
             self._vault.import_key_set(ref, wrapped, MAS_TRANSPORT_KEY, label, check_values)
         except TsmError as error:
@@ -95,6 +106,25 @@ class DomainKeys:
                 raise
             self._vault.destroy(ref)
             self._vault.import_key_set(ref, wrapped, MAS_TRANSPORT_KEY, label, check_values)
+        now_held = self._vault.check_values(ref)
+        if now_held != held:
+            shared = KeysShared(domain=domain.aid, key_version=key_version, check_values=now_held, provider=provider)
+            self._record(card, shared, request_id)
+
+    def _record(self, card: Card, fact: ProvisionalKeysHandedOut | KeysShared, request_id: str) -> None:
+        context = Context(
+            actor=f"provider:{fact.provider}",
+            role="provider",
+            tenant=fact.provider,
+            tenants=(card.operator,),
+            correlation=deployment_correlation(self._vault, fact.provider, card.iccid),
+            request=request_id,
+        )
+        decided(partial(self._append, cards.stream(card.iccid), fact, context))
+
+    def _append(self, stream: str, fact: Fact, context: Context) -> None:
+        version = self._tsm.load(stream, cards.evolve).version
+        self._tsm.commit(Change(stream, version, [fact]), context=context, occurred_at=self._tsm.now())
 
     def _provider(self, provider: str) -> ServiceProvider:
         state = self._tsm.load(providers.stream(provider), providers.evolve).state
@@ -107,6 +137,11 @@ class DomainKeys:
         if state is None:
             raise TsmError(ErrorCode.UNKNOWN_CARD, iccid)
         return state
+
+
+def deployment_correlation(vault: SoftwareVault, provider: str, iccid: str) -> str:
+    """All steps by which a card is prepared for a provider are one story."""
+    return vault.blind_index("deployment", f"{provider}|{iccid}")[:32]
 
 
 def domain_with_keys(card: Card, aid: str) -> SecurityDomain:

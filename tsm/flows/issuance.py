@@ -24,9 +24,8 @@ from uuid import UUID
 
 from cryptography import x509
 
-from tsm.application import Change, Loaded, Tsm
+from tsm.application import Change, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.session import decided
 from tsm.identifiers import Iccid, KeyRef
 from tsm.jpki.access_code import LIFE, TRIES, AccessCode, Random
 from tsm.jpki.application import ApplicationDocument, SignedApplication, verify_application

@@ -8,11 +8,10 @@ delegation claims.
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tsm.application import Change, Tsm
+from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.issuance import context_of
-from tsm.flows.session import decided
 from tsm.jpki.personalisation import APPLICATION
 from tsm.keys.vault import SoftwareVault
 from tsm.model import credential as credentials

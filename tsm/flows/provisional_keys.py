@@ -6,9 +6,8 @@ worker's position stays before the event that asks for it. An event says that th
 
 from functools import partial
 
-from tsm.application import Change, Loaded, Tsm
+from tsm.application import Change, Loaded, Tsm, decided
 from tsm.flows.follower import Follower, StoredPosition, for_each
-from tsm.flows.session import decided
 from tsm.keys.vault import SoftwareVault
 from tsm.model import card as cards
 from tsm.model import session as sessions

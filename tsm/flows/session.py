@@ -16,11 +16,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
-from tsm.application import Change, Loaded, Tsm
+from tsm.application import Change, Loaded, Tsm, decided
 from tsm.channels.scp03 import max_command_data
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.domain_keys import refuse_lost_keys, refuse_other_keys
@@ -50,13 +50,11 @@ from tsm.model.event import Context
 from tsm.model.party import WITHDRAWN
 from tsm.model.session import Session, SessionStarted
 
-ATTEMPTS = 5  # how often a request is decided anew when somebody else committed meanwhile
 FIRST_POLL, LONGEST_POLL = 0.005, 0.04  # seconds between looks for acknowledgements: doubled each time
 TOKEN_SIZE = 16  # octets
 ANSWER = "answer"  # the payload that holds a session's last answer
 
 Clock = Callable[[], datetime]
-Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
@@ -431,17 +429,6 @@ class SessionService:
         if operator is not None and operator.certificate_fingerprint != WITHDRAWN:
             return Party(party, "operator", bytes.fromhex(operator.public_key), operator.return_urls, "")
         raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, party)
-
-
-def decided(decide: Callable[[], Result]) -> Result:
-    """Load, decide, commit; anew when somebody else committed between."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return decide()
-        except TsmError as error:
-            if error.code is not ErrorCode.CONFLICT:
-                raise
-    return decide()
 
 
 def acceptance(accepted: DelegationAccepted) -> DelegationResponse:

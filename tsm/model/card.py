@@ -78,6 +78,25 @@ class KeysPut(Fact, frozen=True, kw_only=True):
     found: bool = False
 
 
+class ProvisionalKeysHandedOut(Fact, frozen=True, kw_only=True):
+    """The domain's owner was given its provisional keys, the DEK among them, wrapped for it alone."""
+
+    topic: ClassVar[str] = "card.provisional_keys_handed_out"
+    domain: str
+    key_version: int
+    provider: str
+
+
+class KeysShared(Fact, frozen=True, kw_only=True):
+    """The owner shared ENC and MAC of keys that it is about to put: from now on our vault can open its channel."""
+
+    topic: ClassVar[str] = "card.keys_shared"
+    domain: str
+    key_version: int
+    check_values: tuple[str, ...]
+    provider: str
+
+
 class ProvisionalKeysDestroyed(Fact, frozen=True, kw_only=True):
     """The domain has its owner's keys, and the provisional ones that they replaced are erased from our vault."""
 
@@ -440,6 +459,8 @@ FACTS: tuple[type[Fact], ...] = (
     CardRegistered,
     SecurityDomainCreated,
     KeysPut,
+    ProvisionalKeysHandedOut,
+    KeysShared,
     ProvisionalKeysDestroyed,
     LoadFileLoaded,
     ApplicationInstalled,

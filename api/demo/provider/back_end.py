@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from api.demo.provider.keys import OWN_VERSION, ProviderKeys, joined
+from api.demo.provider.keys import OWN_VERSION, ProviderKeys, ProvisionalKeys, joined
 from api.demo.provider.outside import AuthorityClient, TsmClient
 from api.demo.provider.state import Purpose, Reception, State
 from tsm.channels.scp03 import max_command_data
@@ -92,7 +92,7 @@ class BackEnd:
             if provisional is not None:
                 self._keys.take_provisional(iccid, provisional)
                 self.state.meet_card(iccid, provisional.diversification, provisional.key_version)
-                return await self._rotate(iccid, provisional.key_version)
+                return await self._rotate(iccid, provisional)
         deployment = await self._tsm.deploy(iccid, f"{self._url}/mobile/prepare")
         if deployment.done:
             return None
@@ -100,14 +100,14 @@ class BackEnd:
             raise TsmError(ErrorCode.CONFLICT, f"next step {deployment.step}")
         return LaunchParameters.parse(deployment.launch)
 
-    async def _rotate(self, iccid: Iccid, provisional_version: int) -> LaunchParameters:
+    async def _rotate(self, iccid: Iccid, provisional: ProvisionalKeys) -> LaunchParameters:
         """Our keys for the operator's provisional ones. The MAS gets ENC and MAC beforehand, to open channels later."""
         own = self._keys.own(self.state.card(iccid).diversification)
         await self._tsm.share_keys(iccid, self._keys.share(iccid, own, await self._tsm.transport_key()))
-        command = self._keys.put_key(iccid, own, provisional_version)
+        command = self._keys.put_key(iccid, own, provisional.key_version)
         check_values = joined(self._keys.check_values(own))
         reception = self.state.receive(iccid, Purpose.ROTATION, 1, check_values=check_values)
-        return await self._delegate(iccid, reception, (command,))
+        return await self._delegate(iccid, reception, (command,), provisional.correlation)
 
     # --- personalisation ---
 

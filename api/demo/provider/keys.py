@@ -31,6 +31,7 @@ class ProvisionalKeys:
     diversification: str
     check_values: tuple[str, ...]
     wrapped: dict[str, bytes]
+    correlation: str  # of the deployment to which putting our own keys belongs
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class ProvisionalKeysMessage(msgspec.Struct, frozen=True, rename="camel"):
     diversification: str
     check_values: tuple[str, ...]
     wrapped: dict[str, bytes]
+    correlation: str
 
 
 class Identified(msgspec.Struct, frozen=True, rename="camel"):
@@ -98,7 +99,9 @@ class TsmClient(Peer):
                 return None
             raise
         given = parsed(body, ProvisionalKeysMessage)
-        return ProvisionalKeys(given.key_version, given.diversification, given.check_values, given.wrapped)
+        return ProvisionalKeys(
+            given.key_version, given.diversification, given.check_values, given.wrapped, given.correlation
+        )
 
     async def share_keys(self, iccid: Iccid, keys: SharedKeys) -> None:
         what = "shares ENC and MAC of its own keys, wrapped"
