@@ -20,12 +20,12 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.keys.vault import SoftwareVault
 from tsm.model import authority, card, catalogue, domain, operator, party, production, service_provider, terminal
 from tsm.model.authority import AuthorityEnrolled
-from tsm.model.card import CardReleased
+from tsm.model.card import Card, CardReleased
 from tsm.model.catalogue import LoadFileRegistered
 from tsm.model.event import Context, Event, Fact
 from tsm.model.operator import OperatorEnrolled
 from tsm.model.production import ProductionRow
-from tsm.model.service_provider import ProviderEnrolled
+from tsm.model.service_provider import ProviderEnrolled, ServiceProvider
 from tsm.model.terminal import TerminalEnrolled
 from tsm.store import log
 from tsm.store.factory import StoreFactory
@@ -92,6 +92,20 @@ class Tsm(Application[str]):
         if initial is None and not personal and version > known.version:
             self._keep(stream, evolve, loaded)
         return loaded
+
+    def card_of(self, iccid: str) -> Card:
+        """UNKNOWN_CARD unless it is registered."""
+        state = self.load(card.stream(iccid), card.evolve).state
+        if state is None:
+            raise TsmError(ErrorCode.UNKNOWN_CARD, iccid)
+        return state
+
+    def provider_of(self, provider: str) -> ServiceProvider:
+        """UNKNOWN_SERVICE_PROVIDER unless it was ever enrolled."""
+        state = self.load(service_provider.stream(provider), service_provider.evolve).state
+        if state is None:
+            raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, provider)
+        return state
 
     def commit(
         self,
@@ -233,9 +247,7 @@ class Tsm(Application[str]):
         INVALID_INPUT when size or hash are not the block's; UNKNOWN_SERVICE_PROVIDER, FORBIDDEN, ALREADY_EXISTS.
         """
         catalogue.refuse_other_content(registered, data_block)
-        provider = service_provider.stream(registered.provider)
-        if self.load(provider, service_provider.evolve).state is None:
-            raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, registered.provider)
+        self.provider_of(registered.provider)
         stream = catalogue.stream(registered.load_file)
         loaded = self.load(stream, catalogue.evolve)
         return self.commit(

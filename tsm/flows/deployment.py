@@ -35,12 +35,10 @@ from tsm.mas.launch import LaunchParameters, launch, verify_mas_sign
 from tsm.mas.messages import DATE_FORMAT, DelegationRequest
 from tsm.mas.signing import MAS_SIGNING_KEY
 from tsm.mas.status import OF_ERROR, Status
-from tsm.model import card as cards
 from tsm.model import catalogue as catalogues
 from tsm.model import delegation as delegations
 from tsm.model import deployment as deployments
 from tsm.model import operator as operators
-from tsm.model import service_provider as providers
 from tsm.model.card import Card, LifeCycle
 from tsm.model.catalogue import DATA_BLOCK, LoadFileRegistered
 from tsm.model.deployment import DeploymentDelegated, DeploymentStep
@@ -91,7 +89,7 @@ class Deployments:
         `return_url` is where the browser goes afterwards: FORBIDDEN unless the provider registered it. Otherwise
         UNKNOWN_CARD, NOT_FOUND when the provider has no load file here, and what DELEGATE refuses.
         """
-        party, card = self.provider(provider), self.card(iccid)
+        party, card = self._tsm.provider_of(provider), self._tsm.card_of(iccid)
         if return_url not in party.return_urls:
             raise TsmError(ErrorCode.FORBIDDEN, "a return URL that is not registered")
         file = self.load_file(provider)
@@ -229,24 +227,10 @@ class Deployments:
             raise TsmError(ErrorCode.UNKNOWN_RECEPTION, reception)
         return state
 
-    def provider(self, provider: str) -> ServiceProvider:
-        """UNKNOWN_SERVICE_PROVIDER unless it is enrolled."""
-        state = self._tsm.load(providers.stream(provider), providers.evolve).state
-        if state is None:
-            raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, provider)
-        return state
-
     def operator(self, operator: str) -> Operator:
         state = self._tsm.load(operators.stream(operator), operators.evolve).state
         if state is None:
             raise TsmError(ErrorCode.NOT_FOUND, f"operator {operator}")
-        return state
-
-    def card(self, iccid: str) -> Card:
-        """UNKNOWN_CARD unless it is registered."""
-        state = self._tsm.load(cards.stream(iccid), cards.evolve).state
-        if state is None:
-            raise TsmError(ErrorCode.UNKNOWN_CARD, iccid)
         return state
 
     def load_file(self, provider: str) -> LoadFileRegistered:

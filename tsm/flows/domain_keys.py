@@ -23,7 +23,6 @@ from tsm.identifiers import KeyRef
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.signing import MAS_TRANSPORT_KEY
 from tsm.model import card as cards
-from tsm.model import service_provider as providers
 from tsm.model.card import Card, KeysShared, ProvisionalKeysHandedOut, SecurityDomain
 from tsm.model.event import Context, Fact
 from tsm.model.service_provider import ServiceProvider
@@ -59,7 +58,7 @@ class DomainKeys:
 
         Each time is recorded before the keys leave.
         """
-        owner, card = self._provider(provider), self._card(iccid)
+        owner, card = self._tsm.provider_of(provider), self._tsm.card_of(iccid)
         domain = domain_with_keys(card, owner.domain)
         if not domain.provisional:
             raise TsmError(ErrorCode.UNKNOWN_KEY, "the provisional keys are replaced")
@@ -90,7 +89,7 @@ class DomainKeys:
         key has. KEY_REFUSED for keys that are not what their check values say; ALREADY_EXISTS when the card has
         acknowledged others as this version.
         """
-        owner, card = self._provider(provider), self._card(iccid)
+        owner, card = self._tsm.provider_of(provider), self._tsm.card_of(iccid)
         domain = domain_with_keys(card, owner.domain)
         if not 0 < key_version <= LAST_KEY_VERSION or (domain.provisional and key_version == domain.key_version):
             raise TsmError(ErrorCode.INVALID_INPUT, f"key version {key_version}")
@@ -125,18 +124,6 @@ class DomainKeys:
     def _append(self, stream: str, fact: Fact, context: Context) -> None:
         version = self._tsm.load(stream, cards.evolve).version
         self._tsm.commit(Change(stream, version, [fact]), context=context, occurred_at=self._tsm.now())
-
-    def _provider(self, provider: str) -> ServiceProvider:
-        state = self._tsm.load(providers.stream(provider), providers.evolve).state
-        if state is None:
-            raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, provider)
-        return state
-
-    def _card(self, iccid: str) -> Card:
-        state = self._tsm.load(cards.stream(iccid), cards.evolve).state
-        if state is None:
-            raise TsmError(ErrorCode.UNKNOWN_CARD, iccid)
-        return state
 
 
 def deployment_correlation(vault: SoftwareVault, provider: str, iccid: str) -> str:

@@ -48,7 +48,6 @@ from tsm.jpki.certificates import (
 from tsm.keys.vault import SoftwareVault
 from tsm.model import access_code as access_codes
 from tsm.model import authority as authorities
-from tsm.model import card as cards
 from tsm.model import credential as credentials
 from tsm.model import service_provider as providers
 from tsm.model.authority import Authority
@@ -172,9 +171,7 @@ class Issuance:
         authority = self._tsm.load(authorities.stream(provider.authority), authorities.evolve).state
         if authority is None or authority.certificate_fingerprint == WITHDRAWN:
             raise TsmError(ErrorCode.NOT_FOUND, f"authority {provider.authority} of {provider.provider}")
-        card = self._tsm.load(cards.stream(document.iccid), cards.evolve).state
-        if card is None:
-            raise TsmError(ErrorCode.UNKNOWN_CARD, document.iccid)
+        card = self._tsm.card_of(document.iccid)
         return Case(credential, counter, document, signed, provider, authority, card)
 
     def _genuine(self, challenge: str, counter: Counter) -> str:

@@ -166,7 +166,7 @@ class SessionService:
         content_index = self._content_index(request, iccid)
         if loaded.state is not None:
             return acceptance(loaded.state.refuse_other_content(content_index).accepted)
-        now, party, card = self._clock(), self._party(request.provider), self._card(iccid)
+        now, party, card = self._clock(), self._party(request.provider), self._tsm.card_of(iccid)
         commands = [delegable(apdu, max_command_data(LEVEL)) for apdu in request.commands]
         domain = card.domain(party.domain_on(card))
         card.refuse_exhausted(domain.aid)
@@ -252,7 +252,7 @@ class SessionService:
         accepted = delegation.refuse_unless_open(now).accepted
         if loaded.state is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
-        domain = self._card(accepted.iccid).refuse_exhausted(accepted.domain).domain(accepted.domain)
+        domain = self._tsm.card_of(accepted.iccid).refuse_exhausted(accepted.domain).domain(accepted.domain)
         started = SessionStarted(
             provider=request.provider,
             reception=request.reception,
@@ -412,12 +412,6 @@ class SessionService:
 
     def _delegation(self, bound: Cookie) -> Loaded[Delegation]:
         return self._tsm.load(delegations.stream(bound.provider, bound.reception), delegations.evolve)
-
-    def _card(self, iccid: str) -> Card:
-        card = self._tsm.load(cards.stream(iccid), cards.evolve).state
-        if card is None:
-            raise TsmError(ErrorCode.UNKNOWN_CARD, iccid)
-        return card
 
     def _party(self, party: str) -> Party:
         """UNKNOWN_SERVICE_PROVIDER for a party that is not enrolled, or not any more: nothing of it starts then."""

@@ -34,8 +34,6 @@ from tsm.mas.launch import LaunchParameters, launch, verify_mas_sign
 from tsm.mas.messages import DATE_FORMAT, DelegationRequest, NotificationRequest
 from tsm.mas.status import Status
 
-FULL_PROTECTION = 0x33  # SCP03: C-MAC, C-DECRYPTION, R-MAC, R-ENCRYPTION
-
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -135,7 +133,7 @@ class BackEnd:
         commands = tuple(
             command.encode()
             for command in personalisation_commands(
-                content, lambda value: self._keys.encrypt_content(own, value), max_command_data(FULL_PROTECTION)
+                content, lambda value: self._keys.encrypt_content(own, value), max_command_data()
             )
         )
         reception = self.state.receive(iccid, Purpose.PERSONALISATION, len(commands), credential=credential)
