@@ -1,12 +1,8 @@
 """HTTPS servers: who connects is known by its certificate or by none; another authority's does not get in."""
 
-import asyncio
 import ssl
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from socket import create_server
-from threading import Event, Thread
 
 import httpx
 import pytest
@@ -17,7 +13,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from api.certificates import certify, create_authority, request
-from api.tls import client_context, serve_https
+from api.tls import client_context
+from tests.api.https import serving
 
 
 @dataclass
@@ -47,28 +44,7 @@ async def who(request):
     return PlainTextResponse(str(name.value))
 
 
-@contextmanager
-def serving(files, **options):
-    listener, ready, loops = create_server(("127.0.0.1", 0)), Event(), []
-
-    async def serve():
-        loops.append((asyncio.get_running_loop(), asyncio.current_task()))
-        await serve_https(Starlette(routes=[Route("/", who)]), listener, files, ready.set, **options)
-
-    def run():
-        with suppress(asyncio.CancelledError):
-            asyncio.run(serve())
-
-    thread = Thread(target=run)
-    thread.start()
-    assert ready.wait(5)
-    try:
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
-    finally:
-        loop, task = loops[0]
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        listener.close()
+WHO = Starlette(routes=[Route("/", who)])
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +54,13 @@ def server(authority, tmp_path_factory):
 
 def test_a_party_is_known_by_its_certificate_on_every_request_of_a_connection(authority, server, tmp_path):
     client = client_context(party(authority, tmp_path, "JPKI0001", "provider"))
-    with serving(server) as url, httpx.Client(verify=client, trust_env=False) as http:
+    with serving(WHO, server) as url, httpx.Client(verify=client, trust_env=False) as http:
         assert [http.get(url).text for _ in range(3)] == ["JPKI0001"] * 3
 
 
 def test_a_client_without_certificate_is_nobody(server):
     anonymous = ssl.create_default_context(cafile=str(server.party_ca))
-    with serving(server) as url, httpx.Client(verify=anonymous, trust_env=False) as http:
+    with serving(WHO, server) as url, httpx.Client(verify=anonymous, trust_env=False) as http:
         assert http.get(url).text == "nobody"
 
 
@@ -94,7 +70,7 @@ def test_a_certificate_of_another_authority_does_not_get_in(server, tmp_path):
     foreign = party(tmp_path / "other", tmp_path / "party", "JPKI0001", "provider")
     foreign.party_ca = server.party_ca  # it trusts us; we do not trust it
     with (
-        serving(server) as url,
+        serving(WHO, server) as url,
         httpx.Client(verify=client_context(foreign), trust_env=False) as http,
         pytest.raises(httpx.TransportError),
     ):
@@ -104,7 +80,7 @@ def test_a_certificate_of_another_authority_does_not_get_in(server, tmp_path):
 def test_a_server_may_demand_a_certificate(server):
     anonymous = ssl.create_default_context(cafile=str(server.party_ca))
     with (
-        serving(server, require_client_certificate=True) as url,
+        serving(WHO, server, require_client_certificate=True) as url,
         httpx.Client(verify=anonymous, trust_env=False) as http,
         pytest.raises(httpx.TransportError),
     ):

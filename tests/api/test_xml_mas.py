@@ -1,13 +1,9 @@
 """Interfaces 2, 3 and 4 as a party and a phone meet them: TLS, HTTP and XML on a real socket."""
 
-import asyncio
 import json
 import ssl
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from socket import create_server
-from threading import Event, Thread
 
 import httpx
 import pytest
@@ -20,9 +16,10 @@ from starlette.routing import Route
 from api.access import Access
 from api.certificates import certify, create_authority, fingerprint, request
 from api.errors import RequestIds, refuse
-from api.tls import client_context, serve_https
+from api.tls import client_context
 from api.xml import mas
 from api.xml.outbound import XmlClient
+from tests.api.https import serving
 from tests.flows.mas_world import GET_IIN, ICCID, OPERATOR, PROVIDER, RETURN_URLS, Phone, World
 from tsm.errors import ErrorCode, TsmError
 from tsm.mas.messages import (
@@ -65,30 +62,6 @@ def files(tmp_path_factory):
         (folder / "cert.pem").write_bytes(pem)
         made[name] = Files(folder / "cert.pem", folder / "key.pem", authority / "ca.pem")
     return made
-
-
-@contextmanager
-def serving(app, files):
-    listener, ready, running = create_server(("127.0.0.1", 0)), Event(), []
-
-    async def serve():
-        running.append((asyncio.get_running_loop(), asyncio.current_task()))
-        await serve_https(app, listener, files, ready.set)
-
-    def run():
-        with suppress(asyncio.CancelledError):
-            asyncio.run(serve())
-
-    thread = Thread(target=run)
-    thread.start()
-    assert ready.wait(5)
-    try:
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        loop, task = running[0]
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        listener.close()
 
 
 @pytest.fixture

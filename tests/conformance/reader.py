@@ -5,7 +5,6 @@ is touched. Elsewhere it starts the machine's only pcscd, whose driver looks for
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.ports import free_pair_of_ports
 
 ROOT = Path(__file__).parent.parent.parent
 LIBRARIES = Path(f"/usr/lib/{os.uname().machine}-linux-gnu")
@@ -154,18 +155,6 @@ def wait_for_card(room: Room, log: Path) -> None:
 def reader_configuration(port: int, listen: bool) -> str:
     device = f"127.0.0.1:{port:#06x}" if listen else f"/dev/null:{port:#06x}"
     return f'FRIENDLYNAME "Virtual PCD"\nDEVICENAME {device}\nLIBPATH {DRIVER}\nCHANNELID {port:#06x}\n'
-
-
-def free_pair_of_ports() -> int:
-    """A port that is free on the loopback interface, and the one above it too."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port: int = server.getsockname()[1]
-        try:
-            socket.create_server(("127.0.0.1", port + 1)).close()
-        except OSError:
-            continue
-        return port
 
 
 def missing_packages() -> list[str]:

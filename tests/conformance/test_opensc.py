@@ -23,12 +23,12 @@ from tests.conformance.reader import (
     OPENSC_MODULE,
     ReaderUnavailable,
     Room,
-    free_pair_of_ports,
     missing_packages,
     reader,
     running,
 )
 from tests.conftest import CITIZEN, DemoRun
+from tests.ports import free_pair_of_ports
 from tests.uicc.certificates import credential
 from tests.uicc.test_jpki_applet import make_card
 from tsm.jpki.authority import Authority

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.ports import free_pair_of_ports
 from tsm.errors import ErrorCode, TsmError
 from tsm.uicc import vpcd
 
@@ -98,17 +99,6 @@ def test_listens_and_takes_one_driver_after_another() -> None:
     with vpcd.connect("127.0.0.1", port + 1) as connection:
         say(connection, b"\x04")
         assert hear(connection) == vpcd.BlankCard.atr  # without it, this kind of driver fails
-
-
-def free_pair_of_ports() -> int:
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port: int = server.getsockname()[1]
-        try:
-            socket.create_server(("127.0.0.1", port + 1)).close()
-        except OSError:
-            continue
-        return port
 
 
 def test_says_so_when_there_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:

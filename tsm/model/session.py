@@ -7,7 +7,7 @@ Stream: `session-<spId>-<rcptNum>`.
 """
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
@@ -21,7 +21,6 @@ class SessionStarted(Fact, frozen=True, kw_only=True):
     """START was accepted: the party's signature verified."""
 
     topic: ClassVar[str] = "session.started"
-    class_version: ClassVar[int] = 2
     provider: str
     reception: str
     iccid: str
@@ -31,10 +30,6 @@ class SessionStarted(Fact, frozen=True, kw_only=True):
     return_url: str  # that spSign covers: the only address to which the browser may go back
     token_sha256: str  # of the session token in the phone's cookie
     expires_at: datetime  # the session is over unless the phone is heard before
-
-    @staticmethod
-    def upcast_v1_v2(data: dict[str, Any]) -> None:
-        data["return_url"] = ""  # it was not kept then
 
 
 class CardConnected(Fact, frozen=True, kw_only=True):
