@@ -35,6 +35,7 @@ from tsm.model.operator import OperatorEnrolled
 from tsm.model.production import parse_production_file
 from tsm.model.service_provider import ProviderEnrolled
 from tsm.model.terminal import TerminalEnrolled
+from tsm.store.migrations import migrate_sqlite
 
 SERVER = "tsm-server"
 Described = TypeVar("Described")
@@ -73,8 +74,7 @@ def initialise(data: Path, kek_file: Path, host: str, port: int) -> None:
         "tls": {"certificate": "tls/cert.pem", "key": "tls/key.pem", "party_ca": "tls/ca.pem"},
     }
     write_private(data / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
-    with opened(data):
-        pass  # the store exists from now on
+    migrate_sqlite(data / "log.sqlite")
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from tsm.flows.session import Limits, SessionService
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
 from tsm.model.topics import FACTS
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.opening import is_postgresql, open_recorder
 
 CONFIG_FILE = "config.json"
 DEFAULT_LIMITS = Limits()
@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: int
     tls: TlsSettings
     kek_file: Path
+    store: str = "log.sqlite"  # a path from the data folder, or the DSN of a PostgreSQL database
     session_idle_seconds: float = DEFAULT_LIMITS.session_idle_seconds
     notify_limit_seconds: float = DEFAULT_LIMITS.notify_limit_seconds
     delegation_seconds: float = DEFAULT_LIMITS.delegation_seconds
@@ -75,6 +76,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         except msgspec.MsgspecError as error:
             raise TsmError(ErrorCode.INVALID_INPUT, f"{CONFIG_FILE}: {error}") from error
         return msgspec.structs.replace(read, data=data)
+
+    @property
+    def store_place(self) -> str | Path:
+        """Where the log is kept: for `tsm.store.opening`."""
+        return self.store if is_postgresql(self.store) else self.data / self.store
 
 
 class Worker(Protocol):
@@ -130,7 +136,7 @@ def build(
     data = settings.data
     refuse_inside(settings.kek_file, data)
     vault = SoftwareVault.open(data / "vault", settings.kek_file, random)
-    recorder = SQLiteRecorder(data / "log.sqlite", vault, clock)
+    recorder = open_recorder(settings.store_place, vault, clock)
     tsm = Tsm(vault, recorder, FACTS, clock)
     limits = Limits(settings.delegation_seconds, settings.session_idle_seconds, settings.notify_limit_seconds)
     sessions = SessionService(tsm, vault, settings.public_url + LINK_PATH, tsm.now, random, limits)

@@ -21,7 +21,8 @@ from tsm.model.domain import DomainClaimed
 from tsm.model.event import Context, Fact
 from tsm.model.production import ProductionRow
 from tsm.model.topics import FACTS
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.migrations import migrate_sqlite
+from tsm.store.sqlite import SQLiteRecorder
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CONTEXT = Context(actor="administrator:console", role="administrator", tenant="MNO00001", correlation="story-1")
@@ -48,8 +49,13 @@ def vault(tmp_path: Path) -> Iterator[SoftwareVault]:
     vault.close()
 
 
+def store(path: Path) -> Path:
+    migrate_sqlite(path)
+    return path
+
+
 def open_tsm(folder: Path, vault: SoftwareVault) -> Tsm:
-    return Tsm(vault, SQLiteRecorder(folder / "tsm.sqlite", vault), FACTS, lambda: NOON)
+    return Tsm(vault, SQLiteRecorder(store(folder / "tsm.sqlite"), vault), FACTS, lambda: NOON)
 
 
 @pytest.fixture
@@ -158,7 +164,7 @@ def test_what_was_decided_on_a_stream_that_has_gone_on_is_a_conflict_even_withou
 
 def test_time_is_never_behind_the_last_record(tmp_path: Path, vault: SoftwareVault) -> None:
     times = [NOON]
-    tsm = Tsm(vault, SQLiteRecorder(tmp_path / "tsm.sqlite", vault, lambda: times[-1]), FACTS, lambda: times[-1])
+    tsm = Tsm(vault, SQLiteRecorder(store(tmp_path / "tsm.sqlite"), vault, lambda: times[-1]), FACTS, lambda: times[-1])
     assert tsm.now() == NOON
     commit(tsm, STREAM, 0, CARD)
     times.append(NOON - timedelta(hours=1))

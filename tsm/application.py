@@ -28,9 +28,11 @@ from tsm.model.production import ProductionRow
 from tsm.model.service_provider import ProviderEnrolled, ServiceProvider
 from tsm.model.terminal import TerminalEnrolled
 from tsm.store import log
+from tsm.store.committer import Committer
 from tsm.store.factory import StoreFactory
-from tsm.store.mapper import JsonMapper
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.log import NOTHING, Page
+from tsm.store.mapper import JsonMapper, Unseals
+from tsm.store.recorder import MOST, Append, Command, IndexRow, Recorded, Recorder
 
 KEPT_STATES = 4096  # folded streams in memory: they only save replay, the log decides
 
@@ -63,13 +65,12 @@ class Change(NamedTuple):
 class Tsm(Application[str]):
     """One log and one vault. Safe to share between threads; other processes may write to the same log."""
 
-    def __init__(
-        self, vault: SoftwareVault, recorder: SQLiteRecorder, facts: Sequence[type[Fact]], clock: Clock
-    ) -> None:
-        """`facts` are the topics that the log may hold (`tsm.model.topics.FACTS`). `close` closes the recorder."""
+    def __init__(self, vault: SoftwareVault, recorder: Recorder, facts: Sequence[type[Fact]], clock: Clock) -> None:
+        """`facts` are the topics that the log may hold (`tsm.model.topics.FACTS`)."""
         self._vault = vault
         self._clock = clock
         self._recorder = recorder
+        self._committer = Committer(recorder)
         self._mapper = JsonMapper(facts, vault)
         self._kept: OrderedDict[tuple[str, Evolve[Any]], Loaded[Any]] = OrderedDict()
         self._kept_lock = Lock()
@@ -114,22 +115,66 @@ class Tsm(Application[str]):
         occurred_at: datetime,
         put_payloads: Mapping[tuple[str, str], bytes] | None = None,
         drop_payloads: Sequence[str] = (),
+        put_index: Sequence[IndexRow] = (),
+        drop_index: Sequence[str] = (),
+        command: Command | None = None,
     ) -> int:
-        """Append all facts, then drop and put payloads, in one transaction; returns the position of the last event.
+        """Append all facts, then drop and put payloads and index rows, in one transaction; returns the last position.
 
-        Without facts and payloads nothing is written, and the log's present end is returned. CONFLICT when one of the
-        streams, with or without facts, has gone on since it was loaded.
+        Without anything to write, the log's present end is returned. CONFLICT when one of the streams, with or without
+        facts, has gone on since it was loaded. A `command` that is known is answered with what came of it at first,
+        and nothing is written; COMMAND_REUSED when it asks for something else now. STORE_BUSY, STORE_UNAVAILABLE.
         """
-        events = [event for change in changes for event in _events(change, context, occurred_at)]
-        unchanged = {change.stream: change.version for change in changes if not change.facts}
+        append = Append(
+            events=[
+                self._mapper.to_stored_event(e) for change in changes for e in _events(change, context, occurred_at)
+            ],
+            unchanged={change.stream: change.version for change in changes if not change.facts},
+            put_payloads=put_payloads or {},
+            drop_payloads=drop_payloads,
+            put_index=put_index,
+            drop_index=drop_index,
+            command=command,
+        )
         try:
-            recordings = self.events.put(
-                events, unchanged=unchanged, put_payloads=put_payloads, drop_payloads=drop_payloads
-            )
+            return self._committer.append(append).head
         except IntegrityError as error:
             streams = ", ".join(change.stream for change in changes)
             raise TsmError(ErrorCode.CONFLICT, streams) from error
-        return recordings[-1].notification.id if recordings else self.position
+
+    def answered(self, command: Command) -> Recorded | None:
+        """What came of a command, if it is known: ask before deciding. COMMAND_REUSED."""
+        return self._recorder.answered(command)
+
+    def indexed(self, purpose: str, value: str) -> list[IndexRow]:
+        """Where something personal occurs, by its keyed hash."""
+        return self._recorder.indexed(self._vault.blind_index(purpose, value))
+
+    def close(self) -> None:
+        """What waits is recorded; then the recorder is closed."""
+        self._committer.close()
+        super().close()
+
+    # The past
+
+    def position_at(self, recorded_at: datetime) -> int:
+        """The last position recorded at or before that time; 0 when there is none."""
+        return self._recorder.position_at(recorded_at)
+
+    def state_at(
+        self, stream: str, evolve: Evolve[S], *, position: int | None = None, recorded_at: datetime | None = None
+    ) -> Loaded[S]:
+        """The stream's state after the event at that position, or at that recorded time, both included."""
+        last = MOST if position is None else position
+        if recorded_at is not None:
+            last = min(last, self.position_at(recorded_at))
+        state, version = None, 0
+        for recorded in self._recorder.select_events(stream):
+            if recorded.id > last:
+                break
+            event = self._mapper.to_domain_event(recorded)
+            state, version = evolve(state, event.fact), event.originator_version
+        return Loaded(state, version)
 
     def now(self) -> datetime:
         """The time by which deadlines are decided: the clock's, but never behind the last record.
@@ -150,6 +195,10 @@ class Tsm(Application[str]):
     def read(self, after: int, limit: int) -> list[Event]:
         """At most `limit` events after position `after`, in order."""
         return log.read(self._recorder, self._mapper, after, limit)
+
+    def page(self, after: int, limit: int, topics: Sequence[str] = (), unseals: Unseals = NOTHING) -> Page:
+        """What the next `limit` positions hold, for read models: see `tsm.store.log.page`."""
+        return log.page(self._recorder, self._mapper, after, limit, topics, unseals)
 
     def wait(self, after: int, timeout: float) -> bool:
         """Wait for an event after position `after`, `timeout` seconds at most; whether there is one."""

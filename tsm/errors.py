@@ -55,6 +55,9 @@ class ErrorCode(StrEnum):
     KEY_ENCRYPTION_KEY_EXPOSED = "KEY_ENCRYPTION_KEY_EXPOSED"
     STORE_FORMAT = "STORE_FORMAT"
     STORE_CORRUPT = "STORE_CORRUPT"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    STORE_BUSY = "STORE_BUSY"
+    COMMAND_REUSED = "COMMAND_REUSED"
     READ_MODEL_BEHIND = "READ_MODEL_BEHIND"
     # the outside
     UPSTREAM_UNAVAILABLE = "UPSTREAM_UNAVAILABLE"
@@ -101,6 +104,9 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.KEY_ENCRYPTION_KEY_EXPOSED: "the key-encryption key lies in the data folder, or others can read it",
     ErrorCode.STORE_FORMAT: "the store has another format than this program",
     ErrorCode.STORE_CORRUPT: "the store holds something that does not decode",
+    ErrorCode.STORE_UNAVAILABLE: "the store cannot be reached or has no room: ask again",
+    ErrorCode.STORE_BUSY: "too many requests wait for the store: nothing was recorded, ask again",
+    ErrorCode.COMMAND_REUSED: "this idempotency key was used before, with other content",
     ErrorCode.READ_MODEL_BEHIND: "the read models have not come to that position yet: ask again",
     ErrorCode.UPSTREAM_UNAVAILABLE: "a party that is needed does not answer",
     ErrorCode.INTERNAL: "an internal error, recorded under the request id",

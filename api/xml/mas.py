@@ -12,6 +12,7 @@ gets an HTTP status and a code as everywhere else (`api.errors`).
 
 import re
 import time
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,6 +32,7 @@ from tsm.mas.messages import (
     Process,
 )
 from tsm.mas.status import status_of
+from tsm.store.loop import run
 
 COOKIE = "mas"
 RETURN_URL = "tsm-return-url"
@@ -60,13 +62,15 @@ class MasRoutes:
         correlation = request.headers.get("tsm-correlation", "")
         if not CORRELATION.fullmatch(correlation):
             raise TsmError(ErrorCode.INVALID_INPUT, "Tsm-Correlation")
-        return self._sessions.delegate(
+        delegate = partial(
+            self._sessions.delegate,
             DelegationRequest.parse(await read_body(request, MAX_DELEGATION)),
             party=caller.party,
             iccid=Iccid(request.headers.get("tsm-card", "")),
             correlation=correlation,
             request_id=request_id(request),
         )
+        return await run(delegate)
 
     async def link(self, request: Request) -> Response:
         """START to END. No thread is changed: an exchange costs less than a change."""
@@ -75,7 +79,7 @@ class MasRoutes:
         cookie = request.cookies.get(COOKIE, "")
         if message.process is Process.DISCONNECT_RESULT:
             await self._sessions.acknowledgements(message, cookie)
-        answer = self._sessions.link(message, cookie, request_id(request))
+        answer = await run(self._sessions.link, message, cookie, request_id(request))
         lives = f"{COOKIE}={answer.cookie}" if answer.cookie else f"{COOKIE}=; Max-Age=0"
         headers = {
             "set-cookie": f"{lives}; Path={LINK_PATH}; Secure; HttpOnly; SameSite=Strict",

@@ -27,7 +27,8 @@ from tsm.model.event import Context
 from tsm.model.operator import OperatorEnrolled
 from tsm.model.service_provider import ProviderEnrolled
 from tsm.model.topics import FACTS
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.migrations import migrate_sqlite
+from tsm.store.sqlite import SQLiteRecorder
 from tsm.uicc.card import SimulatedUicc
 
 OPERATOR, PROVIDER = SpId("MNO00001"), SpId("JPKI0001")
@@ -79,6 +80,7 @@ class World:
         self.card, self.other_card = self.make_card(ICCID, KDD), self.make_card(OTHER_ICCID, OTHER_KDD)
 
     def worker(self):
+        migrate_sqlite(self.folder / "log.sqlite")
         recorder = SQLiteRecorder(self.folder / "log.sqlite", self.vault, self.clock)
         tsm = Tsm(self.vault, recorder, FACTS, self.clock)
         return recorder, tsm, SessionService(tsm, self.vault, MAS_URL, tsm.now, urandom, self.limits)

@@ -8,7 +8,8 @@ from sample_events import FACTS
 
 from tsm.keys.vault import SoftwareVault
 from tsm.store.mapper import JsonMapper
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.migrations import migrate_sqlite
+from tsm.store.sqlite import SQLiteRecorder
 
 
 @pytest.fixture
@@ -20,7 +21,10 @@ def vault(tmp_path: Path) -> Iterator[SoftwareVault]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
+    """An empty store."""
+    path = tmp_path / "store.sqlite"
+    migrate_sqlite(path)
+    return path
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tsm.model.event import Event
 from tsm.store import log
 from tsm.store.factory import StoreFactory
 from tsm.store.mapper import JsonMapper
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.sqlite import SQLiteRecorder
 
 
 def test_a_follower_reads_page_by_page(recorder: SQLiteRecorder, mapper: JsonMapper) -> None:

@@ -19,7 +19,8 @@ from tsm.identifiers import Aid, Iccid, SpId
 from tsm.keys.vault import SoftwareVault
 from tsm.model.event import Context, Event, Fact
 from tsm.store.mapper import ERASED, JsonMapper
-from tsm.store.recorder import RecordedEvent, SQLiteRecorder
+from tsm.store.recorder import RecordedEvent
+from tsm.store.sqlite import SQLiteRecorder
 
 
 def test_a_stored_event_reads_without_our_code(mapper: JsonMapper) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.keys.vault import SoftwareVault
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.sqlite import SQLiteRecorder
 
 # The library's tests of its own cipher import a package that neither we nor the recorder's tests need.
 sys.modules.setdefault("eventsourcing.cipher", SimpleNamespace(AESCipher=None))  # type: ignore[arg-type]

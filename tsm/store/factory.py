@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 from eventsourcing.persistence import InfrastructureFactory, Mapper, TrackingRecorder, Transcoder
 
 from tsm.store.mapper import JsonMapper
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.recorder import Recorder
 
 
 class StoreFactory(InfrastructureFactory[TrackingRecorder]):
     """Hands out one recorder and one mapper. Snapshots and tracking are not offered: replay is fast, and read models
     keep their position beside their rows."""
 
-    def __init__(self, recorder: SQLiteRecorder, mapper: JsonMapper) -> None:
+    def __init__(self, recorder: Recorder, mapper: JsonMapper) -> None:
         super().__init__(env={})
         self._recorder = recorder
         self._mapper = mapper
@@ -29,7 +29,7 @@ class StoreFactory(InfrastructureFactory[TrackingRecorder]):
     def mapper(self, transcoder: Transcoder | None = None, mapper_class: type[Mapper[Any]] | None = None) -> Any:
         return self._mapper
 
-    def application_recorder(self) -> SQLiteRecorder:
+    def application_recorder(self) -> Recorder:
         return self._recorder
 
     def aggregate_recorder(self, purpose: str = "events") -> NoReturn:

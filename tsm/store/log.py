@@ -5,21 +5,68 @@ of this process wake it at once; those of other processes are seen within `POLL`
 """
 
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from tsm.errors import TsmError
 from tsm.model.event import Event
-from tsm.store.mapper import JsonMapper
-from tsm.store.recorder import SQLiteRecorder
+from tsm.store.mapper import JsonMapper, Unseals
+from tsm.store.recorder import RecordedEvent, Recorder
 
 POLL = 0.2  # seconds
+NOTHING: Unseals = {}
 
 
-def read(recorder: SQLiteRecorder, mapper: JsonMapper, after: int, limit: int) -> list[Event]:
+class Unreadable(NamedTuple):
+    """An event that is there and does not decode."""
+
+    position: int
+    stream: str
+    topic: str
+    error: TsmError
+
+
+class Page(NamedTuple):
+    """Events in order, and the position up to which the log was read for them."""
+
+    events: tuple[Event | Unreadable, ...]
+    last: int
+
+
+def read(recorder: Recorder, mapper: JsonMapper, after: int, limit: int) -> list[Event]:
     """At most `limit` events with positions greater than `after`."""
     page = recorder.select_notifications(after, limit, inclusive_of_start=False)
     return [mapper.to_domain_event(recorded) for recorded in page]
 
 
-def wait(recorder: SQLiteRecorder, after: int, timeout: float) -> bool:
+def page(
+    recorder: Recorder,
+    mapper: JsonMapper,
+    after: int,
+    limit: int,
+    topics: Sequence[str] = (),
+    unseals: Unseals = NOTHING,
+) -> Page:
+    """What the `limit` positions after `after` hold of these topics, or of all. What does not decode is said to be so.
+
+    Of personal fields only those of `unseals` are unsealed.
+    """
+    end = recorder.max_notification_id() or 0
+    last = min(after + limit, end)
+    if last <= after:
+        return Page((), after)
+    found = recorder.select_notifications(after, limit, last, topics, inclusive_of_start=False)
+    return Page(tuple(_event(mapper, recorded, unseals) for recorded in found), last)
+
+
+def _event(mapper: JsonMapper, recorded: RecordedEvent, unseals: Unseals) -> Event | Unreadable:
+    try:
+        return mapper.to_domain_event(recorded, unseals)
+    except TsmError as error:
+        return Unreadable(recorded.id, str(recorded.originator_id), recorded.topic, error)
+
+
+def wait(recorder: Recorder, after: int, timeout: float) -> bool:
     """Waits until the log reaches beyond `after`, `timeout` seconds at most; whether it does."""
     deadline = time.monotonic() + timeout
     with recorder.committed:

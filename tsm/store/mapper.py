@@ -12,7 +12,7 @@ Topics are looked up in the list of facts that is passed in, never imported by n
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ from tsm.model.event import Context, Event, Fact
 from tsm.store.recorder import RecordedEvent
 
 ERASED = "[erased]"  # what a personal field reads once its subject's key is destroyed
+SEALED = "[sealed]"  # what it reads for whoever did not ask to have it unsealed
+Unseals = Mapping[str, Collection[str]]  # the personal fields that a reader needs, by topic
 
 
 class FieldSealer(Protocol):
@@ -89,8 +91,10 @@ class JsonMapper(Mapper[str]):
         }
         return StoredEvent(stream, number, fact.topic, self._encoder.encode(envelope))
 
-    def to_domain_event(self, stored_event: StoredEvent) -> Event:
+    def to_domain_event(self, stored_event: StoredEvent, unseals: Unseals | None = None) -> Event:
         """With position and recorded_at when the recorder gave them.
+
+        All personal fields are unsealed, or those of `unseals`, while the others read `SEALED`.
 
         `TsmError`: STORE_CORRUPT when it does not decode, lies in another place than it says, or has an unlisted topic;
         STORE_FORMAT when a newer program wrote it.
@@ -98,7 +102,7 @@ class JsonMapper(Mapper[str]):
         try:
             envelope = self._envelope.decode(stored_event.state)
             _refuse_other_place(envelope, stored_event)
-            fact = self._fact(envelope)
+            fact = self._fact(envelope, None if unseals is None else unseals.get(envelope.topic, ()))
         except (msgspec.MsgspecError, ValueError, KeyError) as error:
             raise _corrupt(stored_event, type(error).__name__) from None  # the message could quote the data
         position, recorded_at = (
@@ -122,7 +126,7 @@ class JsonMapper(Mapper[str]):
             data[field] = SealedField(key_id, base64.b64encode(sealed).decode())
         return data
 
-    def _fact(self, envelope: Envelope) -> Fact:
+    def _fact(self, envelope: Envelope, unsealed: Collection[str] | None) -> Fact:
         cls = self._facts.get(envelope.topic)
         if cls is None:
             raise TsmError(ErrorCode.STORE_CORRUPT, f"unlisted topic {envelope.topic}")
@@ -133,7 +137,9 @@ class JsonMapper(Mapper[str]):
         data = msgspec.json.decode(envelope.data, type=dict[str, Any])
         for field, value in data.items():
             if isinstance(value, dict) and "sealed_under" in value:
-                data[field] = self._unsealed(envelope, field, msgspec.convert(value, SealedField))
+                wanted = unsealed is None or field in unsealed
+                sealed = msgspec.convert(value, SealedField)
+                data[field] = self._unsealed(envelope, field, sealed) if wanted else SEALED
         for version in range(envelope.version, cls.class_version):
             getattr(cls, f"upcast_v{version}_v{version + 1}")(data)
         return msgspec.convert(data, cls)

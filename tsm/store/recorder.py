@@ -1,86 +1,36 @@
-"""The log: one SQLite file in which an event, once recorded, can neither be changed nor removed.
+"""What a recorder promises, whatever engine keeps the log.
 
-Position order is commit order and has no gap, nor has a stream. The database itself refuses UPDATE, DELETE and every
-INSERT that is not the next in the log and in its stream: INSERT OR REPLACE walks past triggers on UPDATE and DELETE,
-but not past one before INSERT. `recorded_at` is stamped inside the write transaction and never decreases along
-positions: a clock that jumps back is held at the last recorded time, counted and reported.
+One log, one order: positions have no gap and appear in the order of commits, so whoever reads along never skips one.
+Streams have no gap either. An event, once recorded, can neither be changed nor removed. `recorded_at` is stamped inside
+the write transaction and never decreases along positions: a clock that jumps back is held at the last recorded time,
+counted and reported.
 
-Beside the log lies a table of payloads: what is needed for a while only (delegated commands, the bytes that a repeated
-request must get again). Payloads are sealed before they touch the file, and change in the transaction of the events
-that make them needed or needless.
-
-Several threads share one recorder, several processes one file.
+Beside the log lie three small tables, which change in the transaction of the events that make it necessary:
+payloads, sealed, needed for a while only (delegated commands, the bytes that a repeated request must get again);
+index rows, which lead from a keyed hash of personal data to a stream and go with the person; and commands, so that an
+append under an idempotency key that is known is answered as at first.
 """
 
 import logging
-import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from threading import Condition, Lock
-from typing import Any, NoReturn, Protocol
+from threading import Condition
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from eventsourcing.persistence import (
     ApplicationRecorder,
     IntegrityError,
     Notification,
-    OperationalError,
     StoredEvent,
     Subscription,
 )
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.keys.database import open_database, writing
 
-FORMAT = 1
-NOT_NEXT_IN_STREAM = "this version of the stream exists, or does not follow the last one"
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS format (number INTEGER NOT NULL) STRICT;
-
-CREATE TABLE IF NOT EXISTS event (
-  position INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again, even if the last row were cut off
-  originator_id TEXT NOT NULL,
-  originator_version INTEGER NOT NULL,
-  topic TEXT NOT NULL,
-  state BLOB NOT NULL,
-  recorded_at TEXT NOT NULL CHECK (length(recorded_at) = 27), -- 2026-11-21T02:12:00.000000Z: text order is time order
-  UNIQUE (originator_id, originator_version)
-) STRICT;
-
-CREATE TABLE IF NOT EXISTS payload (
-  stream TEXT NOT NULL,
-  name TEXT NOT NULL,
-  sealed BLOB NOT NULL,
-  PRIMARY KEY (stream, name)
-) STRICT, WITHOUT ROWID;
-"""
-
-GUARDS = {
-    "event_is_appended": f"""CREATE TRIGGER event_is_appended BEFORE INSERT ON event BEGIN
-  SELECT RAISE(ABORT, 'a position follows the last one')
-    WHERE NEW.position <> 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0);
-  SELECT RAISE(ABORT, '{NOT_NEXT_IN_STREAM}')
-    WHERE NEW.originator_version <> 1 + coalesce(
-      (SELECT max(originator_version) FROM event WHERE originator_id = NEW.originator_id), 0);
-  SELECT RAISE(ABORT, 'recorded_at never decreases')
-    WHERE NEW.recorded_at < (SELECT recorded_at FROM event ORDER BY position DESC LIMIT 1);
-END""",  # noqa: S608 - constants only
-    "event_is_not_changed": """CREATE TRIGGER event_is_not_changed BEFORE UPDATE ON event BEGIN
-  SELECT RAISE(ABORT, 'an event is not changed');
-END""",
-    "event_is_not_removed": """CREATE TRIGGER event_is_not_removed BEFORE DELETE ON event BEGIN
-  SELECT RAISE(ABORT, 'an event is not removed');
-END""",
-}
-
-LAST = "SELECT position, recorded_at FROM event ORDER BY position DESC LIMIT 1"
-LAST_VERSION = "SELECT coalesce(max(originator_version), 0) FROM event WHERE originator_id = ?"
-MOST = 2**63 - 1  # the largest integer of SQLite
-COLUMNS = "position, originator_id, originator_version, topic, state, recorded_at"
-
+MOST = 2**63 - 1  # the largest position, and the largest version of a stream
 Clock = Callable[[], datetime]
 log = logging.getLogger(__name__)
 
@@ -99,71 +49,111 @@ class RecordedEvent(Notification):
     recorded_at: datetime
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+class IndexRow(NamedTuple):
+    """From the keyed hash of something personal to where it occurs; dropped with its subject."""
+
+    value: str  # `vault.blind_index(purpose, value)`
+    stream: str
+    subject: str
 
 
-class SQLiteRecorder(ApplicationRecorder):
-    """The `ApplicationRecorder` contract of the eventsourcing library over one file, made when it is missing."""
+class Command(NamedTuple):
+    """An idempotency key, scoped by its client, and a digest of what was asked under it."""
 
-    def __init__(self, path: Path, sealer: PayloadSealer, clock: Clock = utc_now) -> None:
-        """`TsmError`: STORE_FORMAT for another format, STORE_CORRUPT when the file or its guards are damaged."""
+    id: str
+    digest: str
+    keep_until: datetime
+
+
+class Recorded(NamedTuple):
+    """What became of an append."""
+
+    positions: range  # of its events; empty when it had none
+    head: int  # the last position of the log then
+    repeated: bool = False  # its command was known: nothing was written, and this is what came of it the first time
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What is recorded together or not at all."""
+
+    events: Sequence[StoredEvent] = ()
+    unchanged: Mapping[str, int] = field(default_factory=dict)  # streams without news, and the version they must have
+    put_payloads: Mapping[tuple[str, str], bytes] = field(default_factory=dict)  # plain, by stream and name
+    drop_payloads: Sequence[str] = ()  # streams; dropped before others are put
+    put_index: Sequence[IndexRow] = ()
+    drop_index: Sequence[str] = ()  # subjects
+    command: Command | None = None
+
+    def rests_on(self) -> dict[str, int]:
+        """Every stream that it names and the version this must have before. `IntegrityError` for a gap within."""
+        ends: dict[str, int] = {}
+        before = dict(self.unchanged)
+        for event in self.events:
+            stream, version = str(event.originator_id), event.originator_version
+            if ends.setdefault(stream, version - 1) != version - 1 or version < 1:
+                raise IntegrityError(f"{stream} {version} does not follow")
+            ends[stream] = version
+            if before.setdefault(stream, version - 1) > version - 1:
+                raise IntegrityError(f"{stream} is said to be unchanged at another version")
+        return before
+
+    def touches(self) -> set[str]:
+        """All streams that it names, in any way, and its command."""
+        return self.changes() | self.unchanged.keys()
+
+    def changes(self) -> set[str]:
+        """The streams to which it brings events or payloads, and its command."""
+        events = {str(event.originator_id) for event in self.events}
+        command = set() if self.command is None else {f"command {self.command.id}"}
+        return events | command | set(self.drop_payloads) | {stream for stream, _ in self.put_payloads}
+
+
+class Recorder(ApplicationRecorder, ABC):
+    """The `ApplicationRecorder` contract of the eventsourcing library, and what else a log of record needs.
+
+    Safe to share between threads. What fails because the database cannot be reached, or has no room, raises
+    `TsmError(STORE_UNAVAILABLE)`: nothing of it is recorded.
+    """
+
+    def __init__(self, sealer: PayloadSealer, clock: Clock) -> None:
         self._sealer = sealer
         self._clock = clock
-        self.held = 0  # how many transactions met a clock behind the last recorded time
+        self.held = 0  # how many batches met a clock behind the last recorded time
         self._holding = False
-        self.committed = Condition()  # notified after every commit of this process
-        self._writer, self._writer_lock = open_database(path, erasing=True), Lock()
-        try:
-            _prepare(self._writer)
-            self._reader, self._reader_lock = open_database(path), Lock()
-            self._reader.execute("PRAGMA query_only=ON")
-        except BaseException:
-            self._writer.close()
-            raise
+        self.committed = Condition()  # notified after every commit of this process, and of others where they tell
 
-    def close(self) -> None:
-        with self._writer_lock, self._reader_lock:
-            self._writer.close()
-            self._reader.close()
+    # Writing
+
+    @abstractmethod
+    def append(self, batch: Sequence[Append]) -> list[Recorded | Exception]:
+        """One transaction for all; each is recorded as a whole or refused alone, without harm to the others.
+
+        None of them touches a stream that another one changes (`tsm.store.committer` sees to that). A refusal is an
+        `IntegrityError` (of the library) when a stream has gone on meanwhile, or `TsmError(COMMAND_REUSED)` when the
+        command's id is known with another digest. When the transaction itself fails, that is raised, and nothing of
+        the batch is recorded.
+        """
 
     def insert_events(
-        self,
-        stored_events: Sequence[StoredEvent],
-        *,
-        unchanged: Mapping[str, int] | None = None,
-        put_payloads: Mapping[tuple[str, str], bytes] | None = None,
-        drop_payloads: Sequence[str] = (),
-        **kwargs: Any,
+        self, stored_events: Sequence[StoredEvent], *, tracking: None = None, **kwargs: Any
     ) -> Sequence[int]:
-        """Appends events, drops all payloads of `drop_payloads` (streams), then puts `put_payloads`: all or nothing.
+        """One append by itself; `kwargs` are the other fields of `Append`. Answers the positions.
 
-        Answers the positions. `IntegrityError` (of the library) when a stream has gone on meanwhile: one that gets an
-        event, or one of `unchanged`, which get none and must still end with the version named there.
+        The library always names a `tracking`: a log has none, for read models keep their position beside their rows.
         """
-        sealed = [
-            (stream, name, self._sealer.seal_payload(stream, name, plaintext))
-            for (stream, name), plaintext in (put_payloads or {}).items()
-        ]
-        try:
-            with self._writer_lock, writing(self._writer) as transaction:
-                for stream, version in (unchanged or {}).items():
-                    _refuse_changed(transaction, stream, version)
-                positions = self._append(transaction, stored_events)
-                if drop_payloads:
-                    transaction.executemany("DELETE FROM payload WHERE stream = ?", [(s,) for s in drop_payloads])
-                if sealed:
-                    transaction.executemany("INSERT OR REPLACE INTO payload VALUES (?, ?, ?)", sealed)
-        except sqlite3.IntegrityError as error:
-            if str(error) == NOT_NEXT_IN_STREAM:
-                raise IntegrityError(str(error)) from error
-            raise TsmError(ErrorCode.STORE_CORRUPT, str(error)) from error
-        except sqlite3.OperationalError as error:
-            raise OperationalError(str(error)) from error
-        with self.committed:
-            self.committed.notify_all()
-        return positions
+        [outcome] = self.append([Append(stored_events, **kwargs)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return list(outcome.positions)
 
+    @abstractmethod
+    def prune(self, now: datetime) -> int:
+        """Forgets commands whose time is over; answers how many."""
+
+    # Reading
+
+    @abstractmethod
     def select_events(
         self,
         originator_id: UUID | str,
@@ -173,13 +163,9 @@ class SQLiteRecorder(ApplicationRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[RecordedEvent]:
-        return self._select(
-            "originator_id = ? AND originator_version BETWEEN ? AND ?",
-            [str(originator_id), 0 if gt is None else gt + 1, MOST if lte is None else lte],
-            f"originator_version {'DESC' if desc else 'ASC'}",
-            limit,
-        )
+        """The events of one stream, in order of versions."""
 
+    @abstractmethod
     def select_notifications(
         self,
         start: int | None,
@@ -189,53 +175,52 @@ class SQLiteRecorder(ApplicationRecorder):
         *,
         inclusive_of_start: bool = True,
     ) -> Sequence[RecordedEvent]:
-        first = 0 if start is None else start if inclusive_of_start else start + 1
-        condition, values = "position BETWEEN ? AND ?", [first, MOST if stop is None else stop, *topics]
-        if topics:
-            condition += f" AND topic IN ({', '.join('?' * len(topics))})"
-        return self._select(condition, values, "position", limit)
+        """Events in the order of the log, `stop` included."""
+
+    @abstractmethod
+    def max_notification_id(self) -> int | None:
+        """The last position; None in an empty log."""
 
     @property
+    @abstractmethod
     def last_recorded_at(self) -> datetime | None:
-        """When the last event was recorded, whoever recorded it; None in an empty log."""
-        with self._reader_lock:
-            row = self._reader.execute(LAST).fetchone()
-        return None if row is None else datetime.fromisoformat(row[1])
+        """When the last event was recorded, as far as this process knows; None in an empty log."""
 
-    def max_notification_id(self) -> int | None:
-        with self._reader_lock:
-            row = self._reader.execute(LAST).fetchone()
-        return None if row is None else int(row[0])
+    @abstractmethod
+    def position_at(self, recorded_at: datetime) -> int:
+        """The last position recorded at or before that time; 0 when there is none."""
+
+    @abstractmethod
+    def payload(self, stream: str, name: str) -> bytes | None:
+        """The plain payload, or None. `TsmError(KEY_REFUSED)` when it was not sealed for this stream and name."""
+
+    @abstractmethod
+    def indexed(self, index: str) -> list[IndexRow]:
+        """The rows under one index, in order of their streams."""
+
+    @abstractmethod
+    def answered(self, command: Command) -> Recorded | None:
+        """What came of the command, if it is known. `TsmError(COMMAND_REUSED)` when its digest is another."""
+
+    @abstractmethod
+    def close(self) -> None: ...
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
         """Not offered: followers read pages and wait between them (`tsm.store.log`), and keep their own position."""
         raise NotImplementedError
 
-    def payload(self, stream: str, name: str) -> bytes | None:
-        """The plain payload, or None. `TsmError(KEY_REFUSED)` when it was not sealed for this stream and name."""
-        query = "SELECT sealed FROM payload WHERE stream = ? AND name = ?"
-        with self._reader_lock:
-            row = self._reader.execute(query, (stream, name)).fetchone()
-        return None if row is None else self._sealer.unseal_payload(stream, name, row[0])
+    # For recorders
 
-    def _append(self, transaction: sqlite3.Connection, stored_events: Sequence[StoredEvent]) -> list[int]:
-        if not stored_events:
-            return []
-        last, last_recorded_at = transaction.execute(LAST).fetchone() or (0, "")
-        recorded_at = self._not_before(last_recorded_at)
-        positions = list(range(last + 1, last + 1 + len(stored_events)))
-        transaction.executemany(
-            f"INSERT INTO event ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants only
-            [
-                (position, str(e.originator_id), e.originator_version, e.topic, e.state, recorded_at)
-                for position, e in zip(positions, stored_events, strict=True)
-            ],
-        )
-        return positions
+    def tell_committed(self) -> None:
+        with self.committed:
+            self.committed.notify_all()
 
-    def _not_before(self, last: str) -> str:
-        now = self._clock().astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        if now >= last:
+    def _now(self) -> datetime:
+        return self._clock().astimezone(UTC)
+
+    def _not_before(self, now: datetime, last: datetime | None) -> datetime:
+        """The time to record: now, or the last recorded time when the clock is behind it."""
+        if last is None or now >= last:
             self._holding = False
             return now
         if not self._holding:  # once for each jump, not for each transaction
@@ -244,39 +229,24 @@ class SQLiteRecorder(ApplicationRecorder):
         self.held += 1
         return last
 
-    def _select(self, condition: str, values: Sequence[object], order: str, limit: int | None) -> list[RecordedEvent]:
-        query = f"SELECT {COLUMNS} FROM event WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608 - constants only
-        with self._reader_lock:
-            rows = self._reader.execute(query, (*values, -1 if limit is None else limit)).fetchall()
+    def _seal(self, append: Append) -> list[tuple[str, str, bytes]]:
         return [
-            RecordedEvent(stream, version, topic, state, position, datetime.fromisoformat(recorded_at))
-            for position, stream, version, topic, state, recorded_at in rows
+            (stream, name, self._sealer.seal_payload(stream, name, plaintext))
+            for (stream, name), plaintext in append.put_payloads.items()
         ]
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Makes the tables and guards of an empty file; refuses a file whose format or guards are not ours."""
-    with writing(connection):
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables:
-            for statement in (*TABLES.split(";\n"), *GUARDS.values()):
-                connection.execute(statement)
-            connection.execute("INSERT INTO format VALUES (?)", (FORMAT,))
-        elif "format" not in tables:
-            _refuse_format("none")
-        numbers = connection.execute("SELECT number FROM format").fetchall()
-        if numbers != [(FORMAT,)]:
-            _refuse_format(str([number for (number,) in numbers]))
-        guards = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall())
-        if guards != GUARDS:
-            raise TsmError(ErrorCode.STORE_CORRUPT, "the triggers that guard the log are missing or changed")
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
-def _refuse_changed(transaction: sqlite3.Connection, stream: str, version: int) -> None:
-    (last,) = transaction.execute(LAST_VERSION, (stream,)).fetchone()
-    if last != version:
-        raise IntegrityError(f"{stream} ends with version {last}, not {version}")
-
-
-def _refuse_format(found: str) -> NoReturn:
-    raise TsmError(ErrorCode.STORE_FORMAT, f"format {found}, not {FORMAT}")
+def refuse_overlap(batch: Sequence[Append]) -> None:
+    """`TsmError(INTERNAL)` when two appends of a batch touch one stream and one of them changes it."""
+    changed: set[str] = set()
+    touched: set[str] = set()
+    for append in batch:
+        changes, touches = append.changes(), append.touches()
+        if changes & touched or touches & changed:
+            raise TsmError(ErrorCode.INTERNAL, "two appends of one batch touch the same stream")
+        changed |= changes
+        touched |= touches

@@ -1,0 +1,109 @@
+"""Group commit: whatever waits to be recorded goes into one transaction.
+
+Most of what a durable commit costs is the same for one append and for a hundred: a round trip, a lock, a flush to disk.
+So one thread takes all appends that wait, records them together, and tells each caller its own outcome; meanwhile the
+next gather. An append alone is recorded at once. Appends that touch one stream keep their order, in successive
+transactions, for the later may rest on the earlier.
+
+A crowd is refused, not kept waiting: STORE_BUSY means that nothing was recorded.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.store.loop import Ticket, wake
+from tsm.store.recorder import Append, Recorded, Recorder
+
+MOST_WAITING = 1024  # appends
+MOST_TOGETHER = 256  # appends of one transaction: others of other processes want their turn
+PATIENCE = 10.0  # seconds that an append waits for its transaction to begin
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    append: Append
+    deadline: float
+    ticket: Ticket[Recorded] = field(default_factory=Ticket)
+
+
+class Committer:
+    """One thread that writes for all threads and for all tasks of the event loop."""
+
+    def __init__(self, recorder: Recorder, *, most_waiting: int = MOST_WAITING, patience: float = PATIENCE) -> None:
+        self._recorder = recorder
+        self._most_waiting = most_waiting
+        self._patience = patience
+        self._queue: deque[_Waiting] = deque()
+        self._changed = Condition()
+        self._closing = False
+        self._thread = Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    def append(self, append: Append) -> Recorded:
+        """Waits until it is recorded. Raises what the recorder refused it for, or STORE_BUSY."""
+        waiting = _Waiting(append, time.monotonic() + self._patience)
+        with self._changed:
+            if self._closing:
+                raise TsmError(ErrorCode.STORE_UNAVAILABLE, "the server is stopping")
+            if len(self._queue) >= self._most_waiting:
+                raise TsmError(ErrorCode.STORE_BUSY, f"{len(self._queue)} appends wait")
+            self._queue.append(waiting)
+            self._changed.notify()
+        return waiting.ticket.wait()
+
+    def close(self) -> None:
+        """Records what waits, then ends."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while batch := self._take():
+            late = [waiting for waiting in batch if waiting.deadline < time.monotonic()]
+            in_time = [waiting for waiting in batch if waiting not in late]
+            for waiting in late:
+                waiting.ticket.settle(TsmError(ErrorCode.STORE_BUSY, f"no transaction within {self._patience} s"))
+            for waiting, outcome in zip(in_time, self._record([w.append for w in in_time]), strict=True):
+                waiting.ticket.settle(outcome)
+            wake(waiting.ticket for waiting in batch)
+
+    def _take(self) -> list[_Waiting]:
+        """All that may go together, in order of arrival; none when it is time to end."""
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            queue, self._queue = self._queue, deque()
+        taken: list[_Waiting] = []
+        left: deque[_Waiting] = deque()
+        changed: set[str] = set()
+        touched: set[str] = set()
+        for waiting in queue:
+            changes, touches = waiting.append.changes(), waiting.append.touches()
+            if len(taken) < MOST_TOGETHER and not (changes & touched or touches & changed):
+                taken.append(waiting)
+            else:  # whoever comes later and touches the same has to stay behind it
+                left.append(waiting)
+            changed |= changes
+            touched |= touches
+        if left:
+            with self._changed:
+                self._queue.extendleft(reversed(left))
+        return taken
+
+    def _record(self, appends: Sequence[Append]) -> Sequence[Recorded | Exception]:
+        if not appends:
+            return []
+        try:
+            return self._recorder.append(appends)
+        except TsmError as error:
+            return [error] * len(appends)
+        except Exception as error:  # whatever it was, callers must not wait for ever
+            log.exception("a transaction failed")
+            return [TsmError(ErrorCode.INTERNAL, type(error).__name__)] * len(appends)

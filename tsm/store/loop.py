@@ -1,0 +1,94 @@
+"""Blocking-style work on the event loop: where it waits, the loop goes on.
+
+A request loads, decides and commits in plain functions, which followers call in threads of their own. On the event loop
+the same functions run in a greenlet: when one of them waits for a `Ticket`, the greenlet is put aside and the loop goes
+on with others, until the ticket is settled. No thread waits for a commit. What runs so must not hold a lock while it
+waits, for the next request runs in the same thread.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from threading import Event
+from typing import Any, Generic, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+Result = TypeVar("Result")
+
+
+class Task(greenlet):
+    """Work that began with `run`."""
+
+
+class Ticket(Generic[Result]):
+    """What one caller waits for. Made where it is waited for; settled once, by any thread."""
+
+    __slots__ = ("_error", "_event", "_future", "_result", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop() if isinstance(getcurrent(), Task) else None
+        self._event = Event() if self.loop is None else None
+        self._future = None if self.loop is None else self.loop.create_future()
+        self._result: Result | None = None
+        self._error: Exception | None = None
+
+    def settle(self, outcome: Result | Exception) -> None:
+        """Takes the outcome; `wake` lets the caller have it."""
+        if isinstance(outcome, Exception):
+            self._error = outcome
+        else:
+            self._result = outcome
+
+    def wake(self) -> None:
+        """In the thread of the loop, when there is one."""
+        if self._event is not None:
+            self._event.set()
+        elif self._future is not None and not self._future.done():  # cancelled: nobody waits any more
+            self._future.set_result(None)
+
+    def wait(self) -> Result:
+        """The result, or the error raised."""
+        if self._event is not None:
+            self._event.wait()
+        else:
+            getcurrent().parent.switch(self._future)  # type: ignore[union-attr]  # a task has one
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # settled without an error
+
+
+def wake(tickets: Iterable[Ticket[Any]]) -> None:
+    """Wakes all, with one call for each loop: such a call costs as much as an event."""
+    of_loops: dict[asyncio.AbstractEventLoop, list[Ticket[Any]]] = {}
+    for ticket in tickets:
+        if ticket.loop is None:
+            ticket.wake()
+        else:
+            of_loops.setdefault(ticket.loop, []).append(ticket)
+    for loop, waiting in of_loops.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_wake_all, waiting)
+
+
+async def run(work: Callable[..., Result], *arguments: Any) -> Result:
+    """Runs `work` in this thread; while it waits for a ticket, the loop goes on.
+
+    When the caller is cancelled, `work` meets the `CancelledError` where it waits: what it waited for may yet happen.
+    """
+    task = Task(work)
+    task.gr_context = copy_context()
+    value = task.switch(*arguments)
+    while not task.dead:
+        try:
+            await value
+        except asyncio.CancelledError as error:
+            value = task.throw(error)
+        else:
+            value = task.switch()
+    return value  # type: ignore[no-any-return]  # what `work` returned
+
+
+def _wake_all(tickets: list[Ticket[Any]]) -> None:
+    for ticket in tickets:
+        ticket.wake()

@@ -1,0 +1,339 @@
+"""The shape of a store, as numbered steps, and how a store comes to the newest.
+
+A step, once released, is not changed: what is different afterwards is a new step. Number 1 was the format before the
+steps; nothing leads from it to here. A program works with a store of the newest number only, and never changes one by
+itself: `tsm store migrate` does.
+
+On PostgreSQL two roles share the work. The owner runs the steps and owns all tables. The runtime role, as which the
+server connects, reads events and calls `tsm.append`, and can do nothing else to them: that function runs as the owner,
+numbers the events itself, and is the only way in.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+import psycopg
+from psycopg import sql
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.keys.database import open_database, writing
+
+NEWEST = 3
+BEFORE = 1  # the format before the steps
+
+NOT_NEXT_IN_STREAM = "this version of the stream exists, or does not follow the last one"
+
+SQLITE_GUARDS = {
+    # While one statement inserts many rows the sequence still tells the position before it, so both are asked.
+    "event_is_appended": f"""CREATE TRIGGER event_is_appended BEFORE INSERT ON event BEGIN
+  SELECT RAISE(ABORT, 'a position follows the last one')
+    WHERE NEW.position <> 1 + max(
+      coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0),
+      coalesce((SELECT max(position) FROM event), 0));
+  SELECT RAISE(ABORT, '{NOT_NEXT_IN_STREAM}')
+    WHERE NEW.originator_version <> 1 + coalesce(
+      (SELECT max(originator_version) FROM event WHERE originator_id = NEW.originator_id), 0);
+  SELECT RAISE(ABORT, 'recorded_at never decreases')
+    WHERE NEW.recorded_at < (SELECT recorded_at FROM event ORDER BY position DESC LIMIT 1);
+END""",  # noqa: S608 - constants only
+    "event_is_not_changed": """CREATE TRIGGER event_is_not_changed BEFORE UPDATE ON event BEGIN
+  SELECT RAISE(ABORT, 'an event is not changed');
+END""",
+    "event_is_not_removed": """CREATE TRIGGER event_is_not_removed BEFORE DELETE ON event BEGIN
+  SELECT RAISE(ABORT, 'an event is not removed');
+END""",
+}
+
+SQLITE_STEPS: Mapping[int, tuple[str, tuple[str, ...]]] = {
+    2: (
+        "the log, its guards, and payloads beside it",
+        (
+            """CREATE TABLE event (
+  position INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again, even if the last row were cut off
+  originator_id TEXT NOT NULL,
+  originator_version INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  state BLOB NOT NULL,
+  recorded_at TEXT NOT NULL CHECK (length(recorded_at) = 27), -- 2026-11-21T02:12:00.000000Z: text order is time order
+  UNIQUE (originator_id, originator_version)
+) STRICT""",
+            *SQLITE_GUARDS.values(),
+            """CREATE TABLE payload (
+  stream TEXT NOT NULL,
+  name TEXT NOT NULL,
+  sealed BLOB NOT NULL,
+  PRIMARY KEY (stream, name)
+) STRICT, WITHOUT ROWID""",
+        ),
+    ),
+    3: (
+        "index rows of persons, and idempotency keys",
+        (
+            """CREATE TABLE person_index (
+  index_value TEXT NOT NULL,
+  stream TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  PRIMARY KEY (index_value, stream)
+) STRICT, WITHOUT ROWID""",
+            "CREATE INDEX person_index_by_subject ON person_index (subject)",
+            """CREATE TABLE command (
+  id TEXT PRIMARY KEY,
+  digest TEXT NOT NULL,
+  first INTEGER NOT NULL, -- positions of what came of it: none when last < first
+  last INTEGER NOT NULL,
+  head INTEGER NOT NULL,
+  keep_until TEXT NOT NULL
+) STRICT, WITHOUT ROWID""",
+            "CREATE INDEX command_by_keep_until ON command (keep_until)",
+        ),
+    ),
+}
+
+APPEND_LOCK = 0x54534D  # advisory lock of the log: whoever holds it may give positions
+
+POSTGRES_STEPS: Mapping[int, tuple[str, str]] = {
+    2: (
+        "the log, its guards, and payloads beside it",
+        """
+CREATE TABLE tsm.event (
+  position bigint PRIMARY KEY CHECK (position > 0),
+  originator_id text COLLATE "C" NOT NULL,
+  originator_version bigint NOT NULL CHECK (originator_version > 0),
+  topic text COLLATE "C" NOT NULL,
+  state bytea NOT NULL,
+  recorded_at timestamptz NOT NULL,
+  UNIQUE (originator_id, originator_version)
+);
+CREATE FUNCTION tsm.refuse() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN RAISE EXCEPTION 'an event is not changed or removed' USING ERRCODE = '23000'; END $$;
+CREATE TRIGGER event_is_not_changed BEFORE UPDATE OR DELETE ON tsm.event FOR EACH ROW EXECUTE FUNCTION tsm.refuse();
+CREATE TRIGGER event_is_not_truncated BEFORE TRUNCATE ON tsm.event FOR EACH STATEMENT EXECUTE FUNCTION tsm.refuse();
+ALTER TABLE tsm.event ENABLE ALWAYS TRIGGER event_is_not_changed;
+ALTER TABLE tsm.event ENABLE ALWAYS TRIGGER event_is_not_truncated;
+CREATE TABLE tsm.payload (
+  stream text COLLATE "C" NOT NULL,
+  name text COLLATE "C" NOT NULL,
+  sealed bytea NOT NULL,
+  PRIMARY KEY (stream, name)
+);
+""",
+    ),
+    3: (
+        "index rows of persons, and idempotency keys",
+        f"""
+CREATE TABLE tsm.person_index (
+  index_value text COLLATE "C" NOT NULL,
+  stream text COLLATE "C" NOT NULL,
+  subject text COLLATE "C" NOT NULL,
+  PRIMARY KEY (index_value, stream)
+);
+CREATE INDEX person_index_by_subject ON tsm.person_index (subject);
+CREATE TABLE tsm.command (
+  id text COLLATE "C" PRIMARY KEY,
+  digest text COLLATE "C" NOT NULL,
+  first bigint NOT NULL,
+  last bigint NOT NULL,
+  head bigint NOT NULL,
+  keep_until timestamptz NOT NULL
+);
+CREATE INDEX command_by_keep_until ON tsm.command (keep_until);
+
+-- One call is one batch of appends, each numbered within the batch: the first column of every group of arrays.
+-- w: streams that an append rests on and their versions; e: events; d: streams whose payloads go; p: payloads that
+-- come; s: subjects whose index rows go; i: index rows that come; c: commands.
+CREATE FUNCTION tsm.append(
+  clock timestamptz,
+  w_append int[], w_stream text[], w_version bigint[],
+  e_append int[], e_stream text[], e_topic text[], e_state bytea[],
+  d_append int[], d_stream text[],
+  p_append int[], p_stream text[], p_name text[], p_sealed bytea[],
+  s_append int[], s_subject text[],
+  i_append int[], i_index text[], i_stream text[], i_subject text[],
+  c_append int[], c_id text[], c_digest text[], c_keep_until timestamptz[],
+  OUT head bigint, OUT last_recorded_at timestamptz, OUT stamped timestamptz,
+  OUT changed int[], OUT changed_stream text[], OUT known int[]
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = tsm, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  skipped int[];
+BEGIN
+  PERFORM pg_advisory_xact_lock({APPEND_LOCK});
+  SELECT e.position, e.recorded_at INTO head, last_recorded_at FROM event AS e ORDER BY e.position DESC LIMIT 1;
+  head := coalesce(head, 0);
+  stamped := greatest(clock, last_recorded_at);
+  known := '{{}}';
+  IF cardinality(c_id) > 0 THEN
+    SELECT coalesce(array_agg(c.n), '{{}}') INTO known
+      FROM unnest(c_append, c_id) AS c (n, id) JOIN command ON command.id = c.id;
+  END IF;
+  SELECT coalesce(array_agg(w.n), '{{}}'), coalesce(array_agg(w.stream), '{{}}') INTO changed, changed_stream
+    FROM unnest(w_append, w_stream, w_version) AS w (n, stream, version)
+    WHERE w.version <> coalesce((SELECT e.originator_version FROM event AS e WHERE e.originator_id = w.stream
+                                 ORDER BY e.originator_version DESC LIMIT 1), 0);
+  skipped := known || changed;
+  INSERT INTO event (position, originator_id, originator_version, topic, state, recorded_at)
+    SELECT head + row_number() OVER (ORDER BY e.ordinal), e.stream,
+           w.version + row_number() OVER (PARTITION BY e.stream ORDER BY e.ordinal), e.topic, e.state, stamped
+    FROM unnest(e_append, e_stream, e_topic, e_state) WITH ORDINALITY AS e (n, stream, topic, state, ordinal)
+    LEFT JOIN unnest(w_append, w_stream, w_version) AS w (n, stream, version) ON w.n = e.n AND w.stream = e.stream
+    WHERE e.n <> ALL (skipped)
+    ORDER BY e.ordinal;
+  IF cardinality(d_append) > 0 THEN
+    DELETE FROM payload USING unnest(d_append, d_stream) AS d (n, stream)
+      WHERE payload.stream = d.stream AND d.n <> ALL (skipped);
+  END IF;
+  IF cardinality(p_append) > 0 THEN
+    INSERT INTO payload (stream, name, sealed)
+      SELECT p.stream, p.name, p.sealed FROM unnest(p_append, p_stream, p_name, p_sealed) AS p (n, stream, name, sealed)
+      WHERE p.n <> ALL (skipped) ON CONFLICT (stream, name) DO UPDATE SET sealed = excluded.sealed;
+  END IF;
+  IF cardinality(s_append) > 0 THEN
+    DELETE FROM person_index USING unnest(s_append, s_subject) AS s (n, subject)
+      WHERE person_index.subject = s.subject AND s.n <> ALL (skipped);
+  END IF;
+  IF cardinality(i_append) > 0 THEN
+    INSERT INTO person_index (index_value, stream, subject)
+      SELECT i.value, i.stream, i.subject FROM unnest(i_append, i_index, i_stream, i_subject)
+        AS i (n, value, stream, subject)
+      WHERE i.n <> ALL (skipped) ON CONFLICT (index_value, stream) DO UPDATE SET subject = excluded.subject;
+  END IF;
+  IF cardinality(c_append) > 0 THEN
+    INSERT INTO command (id, digest, first, last, head, keep_until)
+      SELECT c.id, c.digest, coalesce(p.first, head + 1), coalesce(p.last, head), coalesce(p.last, head), c.keep_until
+      FROM unnest(c_append, c_id, c_digest, c_keep_until) AS c (n, id, digest, keep_until)
+      LEFT JOIN (
+        SELECT placed.n, min(placed.position) AS first, max(placed.position) AS last
+        FROM (SELECT e.n, head + row_number() OVER (ORDER BY e.ordinal) AS position
+              FROM unnest(e_append) WITH ORDINALITY AS e (n, ordinal) WHERE e.n <> ALL (skipped)) AS placed
+        GROUP BY placed.n) AS p ON p.n = c.n
+      WHERE c.n <> ALL (skipped);
+  END IF;
+END $$;
+REVOKE ALL ON FUNCTION tsm.append FROM PUBLIC;
+""",  # noqa: S608 - constants only
+    ),
+}
+
+POSTGRES_RIGHTS = """
+REVOKE ALL ON ALL TABLES IN SCHEMA tsm FROM {role};
+GRANT USAGE ON SCHEMA tsm TO {role};
+GRANT SELECT ON tsm.event, tsm.payload, tsm.person_index, tsm.command, tsm.migration TO {role};
+GRANT DELETE ON tsm.command TO {role};
+GRANT EXECUTE ON FUNCTION tsm.append TO {role};
+CREATE SCHEMA IF NOT EXISTS tsm_views;
+GRANT USAGE, CREATE ON SCHEMA tsm_views TO {role};
+"""
+
+
+def migrate_sqlite(path: Path) -> list[int]:
+    """Brings the file to the newest step, making it when it is missing; the steps taken.
+
+    `TsmError`: STORE_FORMAT for a format that no step leads from.
+    """
+    connection = open_database(path, erasing=True)
+    try:
+        with writing(connection):
+            found = _sqlite_number(connection)
+            if found == 0:
+                connection.execute(
+                    "CREATE TABLE migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TEXT NOT NULL)"
+                    " STRICT"
+                )
+            taken = _steps_from(found)
+            for number in taken:
+                name, statements = SQLITE_STEPS[number]
+                for statement in statements:
+                    connection.execute(statement)
+                connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, name, _now().isoformat()))
+    finally:
+        connection.close()
+    return taken
+
+
+def refuse_other_sqlite(connection: sqlite3.Connection) -> None:
+    """`TsmError`: STORE_FORMAT unless the store is of the newest number, STORE_CORRUPT when its guards are not ours."""
+    _refuse_other(_sqlite_number(connection))
+    guards = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall())
+    if guards != SQLITE_GUARDS:
+        raise TsmError(ErrorCode.STORE_CORRUPT, "the triggers that guard the log are missing or changed")
+
+
+def migrate_postgres(owner_dsn: str, runtime_role: str) -> list[int]:
+    """Brings the schema `tsm` to the newest step as its owner, and gives the runtime role its rights.
+
+    `TsmError`: STORE_FORMAT, INVALID_INPUT when the runtime role does not exist, is the owner or a superuser,
+    STORE_UNAVAILABLE.
+    """
+    try:
+        with psycopg.connect(owner_dsn, connect_timeout=10) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (APPEND_LOCK,))  # two migrations take turns
+            _refuse_role(connection, runtime_role)
+            found = _postgres_number(connection)
+            if found == 0:
+                connection.execute("CREATE SCHEMA IF NOT EXISTS tsm")
+                connection.execute(
+                    "CREATE TABLE tsm.migration"
+                    " (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL)"
+                )
+            taken = _steps_from(found)
+            for number in taken:
+                name, script = POSTGRES_STEPS[number]
+                connection.execute(script.encode())
+                connection.execute("INSERT INTO tsm.migration VALUES (%s, %s, %s)", (number, name, _now()))
+            connection.execute(sql.SQL(POSTGRES_RIGHTS).format(role=sql.Identifier(runtime_role)))
+    except psycopg.OperationalError as error:
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, str(error)) from None
+    return taken
+
+
+def refuse_other_postgres(connection: psycopg.Connection) -> None:
+    """`TsmError(STORE_FORMAT)` unless the schema is of the newest number."""
+    _refuse_other(_postgres_number(connection))
+
+
+def _sqlite_number(connection: sqlite3.Connection) -> int:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "migration" in tables:
+        (number,) = connection.execute("SELECT max(number) FROM migration").fetchone()
+        return int(number)
+    return BEFORE if tables else 0
+
+
+def _postgres_number(connection: psycopg.Connection) -> int:
+    row = connection.execute("SELECT to_regclass('tsm.migration')").fetchone()
+    if row is None or row[0] is None:
+        return 0
+    row = connection.execute("SELECT max(number) FROM tsm.migration").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _refuse_role(connection: psycopg.Connection, role: str) -> None:
+    row = connection.execute(
+        "SELECT rolsuper OR rolcreaterole, rolname = current_user FROM pg_roles WHERE rolname = %s", (role,)
+    ).fetchone()
+    if row is None:
+        raise TsmError(ErrorCode.INVALID_INPUT, f"there is no role {role}: make it first")
+    if any(row):
+        raise TsmError(ErrorCode.INVALID_INPUT, f"{role} may do too much: the server runs as a role without rights")
+
+
+def _steps_from(found: int) -> list[int]:
+    if found == BEFORE or found > NEWEST:
+        _refuse_format(found)
+    return [number for number in SQLITE_STEPS if number > found]
+
+
+def _refuse_other(number: int) -> None:
+    if number != NEWEST:
+        _refuse_format(number)
+
+
+def _refuse_format(found: int) -> NoReturn:
+    raise TsmError(ErrorCode.STORE_FORMAT, f"format {found}, not {NEWEST}: see `tsm store migrate`")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,344 @@
+"""The log in a PostgreSQL database.
+
+A batch is one call of the function `tsm.append` (`tsm.store.migrations`): one round trip, one transaction, one flush.
+An advisory lock makes order of positions and order of commits the same, whichever process writes; it is held for as
+long as that one call takes. The runtime role cannot write events in any other way.
+
+When the answer to a commit is lost, nobody knows whether it happened. So the batch is sent again: whatever is refused
+then, and lies in the log with the same bytes, was recorded the first time.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from threading import Lock
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import IntegrityError
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.store.migrations import refuse_other_postgres
+from tsm.store.recorder import (
+    MOST,
+    Append,
+    Clock,
+    Command,
+    IndexRow,
+    PayloadSealer,
+    Recorded,
+    RecordedEvent,
+    Recorder,
+    refuse_overlap,
+    utc_now,
+)
+
+COLUMNS = "originator_id, originator_version, topic, state, position, recorded_at"
+LAST = "SELECT position, recorded_at FROM tsm.event ORDER BY position DESC LIMIT 1"
+# The arrays of `tsm.append` are typed: an empty one would not tell of what it is.
+APPEND = """SELECT * FROM tsm.append(%b::timestamptz, %b::int[], %b::text[], %b::bigint[],
+  %b::int[], %b::text[], %b::text[], %b::bytea[], %b::int[], %b::text[],
+  %b::int[], %b::text[], %b::text[], %b::bytea[], %b::int[], %b::text[],
+  %b::int[], %b::text[], %b::text[], %b::text[], %b::int[], %b::text[], %b::text[], %b::timestamptz[])"""
+
+READERS = 8  # connections
+CONNECT_TIMEOUT = 5  # seconds
+LOCK_TIMEOUT = 8_000  # milliseconds that a batch waits for those of other processes
+RECONNECT_FOR = 20.0  # seconds in which a batch is tried again after the connection broke
+PAUSE = 0.2  # seconds between the tries
+SESSION = f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT}"
+READING = "-c timezone=UTC -c default_transaction_read_only=on"
+
+Result = TypeVar("Result")
+Row = tuple[Any, ...]
+log = logging.getLogger(__name__)
+
+
+class PostgresRecorder(Recorder):
+    """One database, reached as the runtime role. Any number of processes share it."""
+
+    def __init__(self, dsn: str, sealer: PayloadSealer, clock: Clock = utc_now) -> None:
+        """`TsmError`: STORE_UNAVAILABLE, STORE_FORMAT, INVALID_INPUT for a server that does not flush its commits."""
+        super().__init__(sealer, clock)
+        self._dsn = dsn
+        self._writer_lock = Lock()
+        self._last_seen: datetime | None = None
+        self._writer: psycopg.Connection | None = self._connect()
+        try:
+            with _refusing():
+                refuse_other_postgres(self._writer)
+                _refuse_careless(self._writer)
+                row = self._writer.execute(LAST).fetchone()
+                self._last_seen = None if row is None else row[1]
+        except BaseException:
+            self._writer.close()
+            raise
+        self._pool = ConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=READERS,
+            timeout=CONNECT_TIMEOUT,
+            kwargs={"autocommit": True, "options": READING, "connect_timeout": CONNECT_TIMEOUT},
+            open=True,
+        )
+
+    def close(self) -> None:
+        with self._writer_lock:
+            if self._writer is not None:
+                self._writer.close()
+        self._pool.close()
+
+    # Writing
+
+    def append(self, batch: Sequence[Append]) -> list[Recorded | Exception]:
+        refuse_overlap(batch)
+        refused = _gaps(batch)
+        arguments = self._arguments(batch, refused)
+        with self._writer_lock:
+            row, repeated = self._call(arguments)
+        head, last_recorded_at, stamped, changed, changed_streams, known = row
+        self._not_before(arguments[0], last_recorded_at)  # counts and reports a clock that jumped back
+        self._see(stamped)
+        for number, stream in zip(changed, changed_streams, strict=True):
+            refused.setdefault(number, IntegrityError(f"{stream} has gone on, or is not there yet"))
+        outcomes: list[Recorded | Exception] = []
+        for number, append in enumerate(batch):
+            outcome: Recorded | Exception | None = refused.get(number)
+            if number in known and append.command is not None:
+                outcome = self._answer(append.command)
+            elif outcome is not None and repeated:
+                outcome = self._recorded_before(append) or outcome
+            if outcome is None:
+                outcome = Recorded(range(head + 1, head + 1 + len(append.events)), head + len(append.events))
+                head += len(append.events)
+            outcomes.append(outcome)
+        self.tell_committed()
+        return outcomes
+
+    def prune(self, now: datetime) -> int:
+        with _refusing(), self._writer_lock:
+            connection = self._writer or self._connect()
+            self._writer = connection
+            return connection.execute("DELETE FROM tsm.command WHERE keep_until < %s", (now,)).rowcount
+
+    def _arguments(self, batch: Sequence[Append], refused: dict[int, Exception]) -> list[Any]:
+        """One row for each thing of a group, then one array for each column."""
+        watched: list[Row] = []
+        events: list[Row] = []
+        dropped: list[Row] = []
+        payloads: list[Row] = []
+        forgotten: list[Row] = []
+        indexed: list[Row] = []
+        commands: list[Row] = []
+        for n, append in enumerate(batch):
+            if n in refused:
+                continue
+            watched += [(n, stream, version) for stream, version in append.rests_on().items()]
+            events += [(n, str(e.originator_id), e.topic, e.state) for e in append.events]
+            dropped += [(n, stream) for stream in append.drop_payloads]
+            payloads += [(n, *payload) for payload in self._seal(append)]
+            forgotten += [(n, subject) for subject in append.drop_index]
+            indexed += [(n, *row) for row in append.put_index]
+            if append.command is not None:
+                commands.append((n, *append.command))
+        groups = ((watched, 3), (events, 4), (dropped, 2), (payloads, 4), (forgotten, 2), (indexed, 4), (commands, 4))
+        return [self._now(), *(column for rows, width in groups for column in _columns(rows, width))]
+
+    def _call(self, arguments: list[Any]) -> tuple[Row, bool]:
+        """The answer, and whether the batch may have been recorded by a try before this one."""
+        doubtful, deadline = False, time.monotonic() + RECONNECT_FOR
+        while True:
+            try:
+                if self._writer is None:
+                    self._writer = self._connect()
+                row = self._writer.execute(APPEND, arguments, binary=True).fetchone()
+            except psycopg.OperationalError as error:
+                if self._writer is not None and not self._writer.broken:  # a lock that did not come, a full disk
+                    raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
+                doubtful = doubtful or self._writer is not None
+                self._writer = None
+                if time.monotonic() > deadline:
+                    raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
+                log.warning("the connection to the database broke: %s", _words(error))
+                time.sleep(PAUSE)
+            except TsmError:  # it cannot be reached
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(PAUSE)
+            except psycopg.Error as error:
+                raise TsmError(ErrorCode.STORE_CORRUPT, _words(error)) from None
+            else:
+                if row is None:
+                    raise TsmError(ErrorCode.STORE_CORRUPT, "tsm.append gave no answer")
+                return row, doubtful
+
+    def _recorded_before(self, append: Append) -> Recorded | None:
+        """Where the log holds exactly these events: our own commit, whose answer was lost."""
+        found = [
+            stored
+            for event in append.events
+            for stored in self.select_events(
+                event.originator_id, gt=event.originator_version - 1, lte=event.originator_version
+            )
+            if stored.state == event.state and stored.topic == event.topic
+        ]
+        if not found or len(found) < len(append.events):
+            return None
+        return Recorded(range(found[0].id, found[-1].id + 1), found[-1].id)
+
+    def _answer(self, command: Command) -> Recorded | Exception:
+        try:
+            recorded = self.answered(command)
+        except TsmError as reused:
+            return reused
+        return recorded or TsmError(ErrorCode.INTERNAL, f"command {command.id} was forgotten meanwhile")
+
+    # Reading
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[RecordedEvent]:
+        return self._select(
+            "originator_id = %s AND originator_version > %s AND originator_version <= %s",
+            [str(originator_id), gt or 0, MOST if lte is None else lte],
+            f"originator_version {'DESC' if desc else 'ASC'}",
+            limit,
+        )
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[RecordedEvent]:
+        first = 0 if start is None else start if inclusive_of_start else start + 1
+        condition = "position BETWEEN %s AND %s"
+        values: list[object] = [first, MOST if stop is None else stop]
+        if topics:
+            condition += " AND topic = ANY(%s)"
+            values.append(list(topics))
+        return self._select(condition, values, "position", limit)
+
+    @property
+    def last_recorded_at(self) -> datetime | None:
+        """As this process saw it: in what it recorded or read. Its followers read all there is."""
+        return self._last_seen
+
+    def max_notification_id(self) -> int | None:
+        row = self._read_one(LAST)
+        return None if row is None else int(row[0])
+
+    def position_at(self, recorded_at: datetime) -> int:
+        """Bisects: times do not decrease along positions."""
+        low, high = 0, self.max_notification_id() or 0
+        while low < high:
+            middle = (low + high + 1) // 2
+            row = self._read_one("SELECT recorded_at <= %s FROM tsm.event WHERE position = %s", recorded_at, middle)
+            low, high = (middle, high) if row is not None and row[0] else (low, middle - 1)
+        return low
+
+    def payload(self, stream: str, name: str) -> bytes | None:
+        row = self._read_one("SELECT sealed FROM tsm.payload WHERE stream = %s AND name = %s", stream, name)
+        return None if row is None else self._sealer.unseal_payload(stream, name, row[0])
+
+    def indexed(self, index: str) -> list[IndexRow]:
+        query = "SELECT index_value, stream, subject FROM tsm.person_index WHERE index_value = %s ORDER BY stream"
+        return [IndexRow(*row) for row in self._read(query, index)]
+
+    def answered(self, command: Command) -> Recorded | None:
+        row = self._read_one("SELECT digest, first, last, head FROM tsm.command WHERE id = %s", command.id)
+        if row is None:
+            return None
+        digest, first, last, head = row
+        if digest != command.digest:
+            raise TsmError(ErrorCode.COMMAND_REUSED, command.id)
+        return Recorded(range(first, last + 1), head, repeated=True)
+
+    def _select(self, condition: str, values: Sequence[object], order: str, limit: int | None) -> list[RecordedEvent]:
+        query = f"SELECT {COLUMNS} FROM tsm.event WHERE {condition} ORDER BY {order} LIMIT %s"  # noqa: S608 - constants
+        found = [RecordedEvent(*row) for row in self._read(query, *values, limit)]
+        if found:
+            self._see(max(found[0].recorded_at, found[-1].recorded_at))
+        return found
+
+    def _read_one(self, query: str, *values: object) -> Row | None:
+        return next(iter(self._read(query, *values)), None)
+
+    def _read(self, query: str, *values: object) -> list[Row]:
+        def rows(connection: psycopg.Connection) -> list[Row]:
+            return connection.execute(query, values, binary=True).fetchall()
+
+        return self._reading(rows)
+
+    def _reading(self, read: Callable[[psycopg.Connection], Result]) -> Result:
+        """After a restart of the database every idle connection fails once: such a read is done again."""
+        with _refusing():
+            try:
+                with self._pool.connection() as connection:
+                    return read(connection)
+            except psycopg.OperationalError:
+                self._pool.check()
+                with self._pool.connection() as connection:
+                    return read(connection)
+
+    # Inside
+
+    def _see(self, recorded_at: datetime | None) -> None:
+        if recorded_at is not None and (self._last_seen is None or recorded_at > self._last_seen):
+            self._last_seen = recorded_at
+
+    def _connect(self) -> psycopg.Connection:
+        with _refusing():
+            return psycopg.connect(self._dsn, autocommit=True, options=SESSION, connect_timeout=CONNECT_TIMEOUT)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What PostgreSQL says becomes what we say."""
+    try:
+        yield
+    except (psycopg.OperationalError, PoolTimeout) as error:
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
+    except psycopg.Error as error:
+        raise TsmError(ErrorCode.STORE_CORRUPT, _words(error)) from None
+
+
+def _refuse_careless(connection: psycopg.Connection) -> None:
+    """A commit that is acknowledged has to be on the disk."""
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        row = connection.execute(f"SHOW {setting}").fetchone()
+        if row is None or row[0] in ("off", "local"):
+            raise TsmError(ErrorCode.INVALID_INPUT, f"the database server has {setting} off: commits could be lost")
+
+
+def _gaps(batch: Sequence[Append]) -> dict[int, Exception]:
+    """By their numbers, the appends that do not even follow themselves."""
+    refused: dict[int, Exception] = {}
+    for number, append in enumerate(batch):
+        try:
+            append.rests_on()
+        except IntegrityError as error:
+            refused[number] = error
+    return refused
+
+
+def _columns(rows: Sequence[Row], width: int) -> Sequence[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def _words(error: Exception) -> str:
+    """The first line: what follows may quote the data."""
+    return str(error).partition("\n")[0].strip()
