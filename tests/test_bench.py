@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from api import bench
+from api.bench import mas
 
 
 def test_the_comparison_runs_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "ROUNDS", 1)
-    monkeypatch.setattr(bench, "MESSAGES", 20)
-    ours, bare = bench.scp03()
+    monkeypatch.setattr(mas, "ROUNDS", 1)
+    monkeypatch.setattr(mas, "MESSAGES", 20)
+    ours, bare = mas.scp03()
     assert ours > 0 and bare > 0
 
 
 def test_a_credential_is_issued_and_each_part_of_its_cost_is_seen(tmp_path: Path) -> None:
     """Two sessions of the operator and two of the provider; the server's own commands stand beside the delegated."""
-    credential = bench.measure_credential(tmp_path / "world")
+    credential = mas.measure_credential(tmp_path / "world")
     for cost in (credential.operator, credential.provider):
         assert cost.exchanges > 2 * 5
         assert 0 < cost.handler_ms < cost.elapsed_ms

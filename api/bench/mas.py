@@ -1,4 +1,4 @@
-"""`make bench`: what the server costs, side by side with what it is measured against, in one run.
+"""What an exchange, a channel and a whole credential cost the server.
 
 SCP03 stands against the bare primitives of the same messages. The cost of a MAS exchange is CPU time of the server
 process, read per thread from the kernel while a real phone talks to it over one kept-alive TLS connection; the server
@@ -6,7 +6,6 @@ runs on one core, phone and provider on the other. Every exchange is durably rec
 whole credential as in the demo; medians of several runs.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -323,19 +322,3 @@ def report(runs: int) -> bool:
         " scale only: the trial of 2012 wrote ID information in about 6 s, on phones, over the air, into real cards."
     )
     return all(met)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m api.bench", description=__doc__)
-    parser.add_argument("command", nargs="?", default="report", choices=("report", "serve"))
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--data", type=Path)
-    given = parser.parse_args()
-    if given.command == "serve":
-        serve_measured(given.data)
-    else:
-        sys.exit(0 if report(given.runs) else 1)
-
-
-if __name__ == "__main__":
-    main()
