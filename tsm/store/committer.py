@@ -11,9 +11,11 @@ A crowd is refused, not kept waiting: STORE_BUSY means that nothing was recorded
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Condition, Thread
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.store.loop import Ticket, wake
@@ -39,29 +41,30 @@ class Committer:
         self._recorder = recorder
         self._most_waiting = most_waiting
         self._patience = patience
-        self._queue: deque[_Waiting] = deque()
-        self._changed = Condition()
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._left: deque[_Waiting] = deque()  # taken from the queue, not yet due
+        self._gate = Lock()  # so that nothing comes after the end of the queue
         self._closing = False
+        self._ended = False
         self._thread = Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
     def append(self, append: Append) -> Recorded:
         """Waits until it is recorded. Raises what the recorder refused it for, or STORE_BUSY."""
+        if self._queue.qsize() + len(self._left) >= self._most_waiting:
+            raise TsmError(ErrorCode.STORE_BUSY, f"{self._most_waiting} appends wait")
         waiting = _Waiting(append, time.monotonic() + self._patience)
-        with self._changed:
+        with self._gate:
             if self._closing:
                 raise TsmError(ErrorCode.STORE_UNAVAILABLE, "the server is stopping")
-            if len(self._queue) >= self._most_waiting:
-                raise TsmError(ErrorCode.STORE_BUSY, f"{len(self._queue)} appends wait")
-            self._queue.append(waiting)
-            self._changed.notify()
+            self._queue.put(waiting)
         return waiting.ticket.wait()
 
     def close(self) -> None:
-        """Records what waits, then ends."""
-        with self._changed:
+        """Records what waits, then ends. Safe to repeat."""
+        with self._gate:
             self._closing = True
-            self._changed.notify()
+            self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
@@ -76,26 +79,33 @@ class Committer:
 
     def _take(self) -> list[_Waiting]:
         """All that may go together, in order of arrival; none when it is time to end."""
-        with self._changed:
-            while not self._queue and not self._closing:
-                self._changed.wait()
-            queue, self._queue = self._queue, deque()
+        arrived = list(self._arrived())
         taken: list[_Waiting] = []
-        left: deque[_Waiting] = deque()
         changed: set[str] = set()
         touched: set[str] = set()
-        for waiting in queue:
+        self._left.clear()
+        for waiting in arrived:
             changes, touches = waiting.append.changes(), waiting.append.touches()
-            if len(taken) < MOST_TOGETHER and not (changes & touched or touches & changed):
+            if len(taken) < MOST_TOGETHER and changes.isdisjoint(touched) and touches.isdisjoint(changed):
                 taken.append(waiting)
-            else:  # whoever comes later and touches the same has to stay behind it
-                left.append(waiting)
+            else:  # whoever comes later and touches the same stays behind it
+                self._left.append(waiting)
             changed |= changes
             touched |= touches
-        if left:
-            with self._changed:
-                self._queue.extendleft(reversed(left))
         return taken
+
+    def _arrived(self) -> Iterator[_Waiting]:
+        """Those who were left, then those in the queue; waits for one when there is none."""
+        yield from self._left
+        may_wait = not self._left
+        with suppress(Empty):
+            while not self._ended:
+                waiting = self._queue.get(block=may_wait)
+                may_wait = False
+                if waiting is None:
+                    self._ended = True
+                else:
+                    yield waiting
 
     def _record(self, appends: Sequence[Append]) -> Sequence[Recorded | Exception]:
         if not appends:
@@ -103,7 +113,7 @@ class Committer:
         try:
             return self._recorder.append(appends)
         except TsmError as error:
-            return [error] * len(appends)
+            return [TsmError(error.code, error.detail) for _ in appends]
         except Exception as error:  # whatever it was, callers must not wait for ever
             log.exception("a transaction failed")
             return [TsmError(ErrorCode.INTERNAL, type(error).__name__)] * len(appends)

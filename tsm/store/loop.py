@@ -9,7 +9,7 @@ waits, for the next request runs in the same thread.
 import asyncio
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
-from threading import Event
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -24,12 +24,13 @@ class Task(greenlet):
 class Ticket(Generic[Result]):
     """What one caller waits for. Made where it is waited for; settled once, by any thread."""
 
-    __slots__ = ("_error", "_event", "_future", "_result", "loop")
+    __slots__ = ("_error", "_future", "_result", "_unsettled", "loop")
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop() if isinstance(getcurrent(), Task) else None
-        self._event = Event() if self.loop is None else None
         self._future = None if self.loop is None else self.loop.create_future()
+        self._unsettled = Lock()  # held until it is settled: a quarter of the cost of an Event
+        self._unsettled.acquire()
         self._result: Result | None = None
         self._error: Exception | None = None
 
@@ -42,15 +43,15 @@ class Ticket(Generic[Result]):
 
     def wake(self) -> None:
         """In the thread of the loop, when there is one."""
-        if self._event is not None:
-            self._event.set()
-        elif self._future is not None and not self._future.done():  # cancelled: nobody waits any more
+        if self._future is None:
+            self._unsettled.release()
+        elif not self._future.done():  # cancelled: nobody waits any more
             self._future.set_result(None)
 
     def wait(self) -> Result:
         """The result, or the error raised."""
-        if self._event is not None:
-            self._event.wait()
+        if self._future is None:
+            self._unsettled.acquire()
         else:
             getcurrent().parent.switch(self._future)  # type: ignore[union-attr]  # a task has one
         if self._error is not None:

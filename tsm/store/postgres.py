@@ -36,6 +36,7 @@ from tsm.store.recorder import (
     refuse_overlap,
     utc_now,
 )
+from tsm.store.signals import Signals
 
 COLUMNS = "originator_id, originator_version, topic, state, position, recorded_at"
 LAST = "SELECT position, recorded_at FROM tsm.event ORDER BY position DESC LIMIT 1"
@@ -85,11 +86,13 @@ class PostgresRecorder(Recorder):
             kwargs={"autocommit": True, "options": READING, "connect_timeout": CONNECT_TIMEOUT},
             open=True,
         )
+        self._signals = Signals(dsn, self.tell_committed)
 
     def close(self) -> None:
         with self._writer_lock:
             if self._writer is not None:
                 self._writer.close()
+        self._signals.close()
         self._pool.close()
 
     # Writing
@@ -117,6 +120,7 @@ class PostgresRecorder(Recorder):
                 head += len(append.events)
             outcomes.append(outcome)
         self.tell_committed()
+        self._signals.tell()
         return outcomes
 
     def prune(self, now: datetime) -> int:
