@@ -13,9 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.errors import request_id
-from api.rest.messages import Message, answer, aside, read_message
+from api.rest.messages import Message, answer, read_message
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.certificate_authority import DestructionReceipt
+from tsm.store.loop import run
 
 if TYPE_CHECKING:
     from api.bootstrap import Parts
@@ -50,7 +51,7 @@ class AuthorityRoutes:
         if not 0 < len(given.receipts) <= MOST_RECEIPTS:
             raise TsmError(ErrorCode.INVALID_INPUT, "receipts: one or two")
         receipts = [DestructionReceipt(each.statement, each.signature) for each in given.receipts]
-        await aside(
+        await run(
             self._issuance.key_copies_destroyed,
             caller.party,
             str(request.path_params["credential"]),  # the route gives a UUID

@@ -35,5 +35,5 @@ def answer(message: Message) -> Response:
 
 
 async def aside(work: Callable[..., Result], *arguments: Any) -> Result:
-    """Run what waits for others or counts slowly in a thread, so that sessions with cards go on meanwhile."""
+    """Run what waits for others or counts slowly in a thread; what only records runs on the loop (`tsm.store.loop`)."""
     return await run_in_threadpool(work, *arguments)

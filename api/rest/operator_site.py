@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from api.errors import request_id
-from api.rest.messages import aside
+from tsm.store.loop import run
 
 if TYPE_CHECKING:
     from api.bootstrap import Parts
@@ -31,7 +31,7 @@ class OperatorRoutes:
     async def come_back(self, request: Request) -> Response:
         """UNKNOWN_RECEPTION, BAD_SIGNATURE, or why the step failed."""
         reception, mas_sign = (request.query_params.get(name, "") for name in ("rcptNum", "masSign"))
-        url = await aside(self._deployments.come_back, reception, mas_sign, request_id(request))
+        url = await run(self._deployments.come_back, reception, mas_sign, request_id(request))
         return RedirectResponse(url, SEE_OTHER, headers={"Cache-Control": "no-store"})
 
 

@@ -23,6 +23,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Iccid
 from tsm.jpki.access_code import AccessCode
 from tsm.model.deployment import DeploymentStep
+from tsm.store.loop import run
 
 if TYPE_CHECKING:
     from api.bootstrap import Parts
@@ -85,7 +86,7 @@ class ProviderRoutes:
         """FORBIDDEN for a return URL that is not registered, UNKNOWN_CARD, NOT_FOUND without a load file."""
         caller = self._access.demand(request, "provider")
         asked = await read_message(request, DeploymentRequest)
-        following = await aside(
+        following = await run(
             self._deployments.deploy, caller.party, Iccid(asked.iccid), asked.return_url, request_id(request)
         )
         launch = following.launch.encode() if following.launch else None
