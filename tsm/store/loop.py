@@ -8,6 +8,7 @@ waits, for the next request runs in the same thread.
 
 import asyncio
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from contextvars import copy_context
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -70,6 +71,23 @@ def wake(tickets: Iterable[Ticket[Any]]) -> None:
     for loop, waiting in of_loops.items():
         if not loop.is_closed():
             loop.call_soon_threadsafe(_wake_all, waiting)
+
+
+def aside(threads: Executor, work: Callable[..., Result], *arguments: Any) -> Result:
+    """Does in one of the `threads` what would hold up the loop; whoever is not on a loop does it himself."""
+    if not isinstance(getcurrent(), Task):
+        return work(*arguments)
+    ticket: Ticket[Result] = Ticket()
+
+    def settle() -> None:
+        try:
+            ticket.settle(work(*arguments))
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            ticket.settle(error)
+        wake([ticket])
+
+    threads.submit(settle)
+    return ticket.wait()
 
 
 async def run(work: Callable[..., Result], *arguments: Any) -> Result:

@@ -11,6 +11,7 @@ then, and lies in the log with the same bytes, was recorded the first time.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from threading import Lock
@@ -22,6 +23,7 @@ from eventsourcing.persistence import IntegrityError
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.store.loop import aside
 from tsm.store.migrations import refuse_other_postgres
 from tsm.store.recorder import (
     MOST,
@@ -86,6 +88,7 @@ class PostgresRecorder(Recorder):
             kwargs={"autocommit": True, "options": READING, "connect_timeout": CONNECT_TIMEOUT},
             open=True,
         )
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")  # for whoever is on an event loop
         self._signals = Signals(dsn, self.tell_committed)
 
     def close(self) -> None:
@@ -93,6 +96,7 @@ class PostgresRecorder(Recorder):
             if self._writer is not None:
                 self._writer.close()
         self._signals.close()
+        self._threads.shutdown()
         self._pool.close()
 
     # Writing
@@ -285,7 +289,7 @@ class PostgresRecorder(Recorder):
         def rows(connection: psycopg.Connection) -> list[Row]:
             return connection.execute(query, values, binary=True).fetchall()
 
-        return self._reading(rows)
+        return aside(self._threads, self._reading, rows)
 
     def _reading(self, read: Callable[[psycopg.Connection], Result]) -> Result:
         """After a restart of the database every idle connection fails once: such a read is done again."""
