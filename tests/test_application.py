@@ -22,6 +22,7 @@ from tsm.model.event import Context, Fact
 from tsm.model.production import ProductionRow
 from tsm.model.topics import FACTS
 from tsm.store.migrations import migrate_sqlite
+from tsm.store.recorder import Command, Recorded
 from tsm.store.sqlite import SQLiteRecorder
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -171,6 +172,63 @@ def test_time_is_never_behind_the_last_record(tmp_path: Path, vault: SoftwareVau
     assert tsm.now() == NOON
     times.append(NOON + timedelta(hours=1))
     assert tsm.now() == NOON + timedelta(hours=1)
+    tsm.close()
+
+
+# Idempotency keys
+
+
+def test_a_command_is_answered_again_as_at_first_and_writes_nothing(tsm: Tsm, other: Tsm) -> None:
+    command = Command("graphql:operator:MNO00001:k-1", "digest", NOON + timedelta(days=30))
+    assert tsm.answered(command) is None
+    for place in (tsm, tsm, other):  # decided on what was true at first, by whoever takes the request
+        made = place.commit(Change(STREAM, 0, [CARD]), context=CONTEXT, occurred_at=NOON, command=command)
+        assert made == 1
+    commit(tsm, STREAM, 1, failed(1))
+    assert other.answered(command) == Recorded(range(1, 2), 1, repeated=True)
+    assert tsm.position == 2
+
+
+def test_a_command_that_asks_for_something_else_is_refused(tsm: Tsm) -> None:
+    command = Command("graphql:operator:MNO00001:k-1", "digest", NOON + timedelta(days=30))
+    tsm.commit(Change(STREAM, 0, [CARD]), context=CONTEXT, occurred_at=NOON, command=command)
+    reused = command._replace(digest="another")
+    with refused(ErrorCode.COMMAND_REUSED):
+        tsm.answered(reused)
+    with refused(ErrorCode.COMMAND_REUSED):
+        tsm.commit(Change(STREAM, 1, [failed(1)]), context=CONTEXT, occurred_at=NOON, command=reused)
+    assert tsm.position == 1
+
+
+def test_an_idempotency_key_is_forgotten_when_its_time_is_over(tsm: Tsm) -> None:
+    command = Command("graphql:operator:MNO00001:k-1", "digest", NOON + timedelta(days=30))
+    tsm.commit(Change(STREAM, 0, [CARD]), context=CONTEXT, occurred_at=NOON, command=command)
+    assert tsm.forget_commands(NOON + timedelta(days=30)) == 0
+    assert tsm.forget_commands(NOON + timedelta(days=30, seconds=1)) == 1
+    assert tsm.answered(command) is None
+
+
+# The past
+
+
+def test_a_stream_is_known_as_it_was_at_any_position_and_any_recorded_time(
+    tmp_path: Path, vault: SoftwareVault
+) -> None:
+    now = NOON
+    tsm = Tsm(vault, SQLiteRecorder(store(tmp_path / "tsm.sqlite"), vault, lambda: now), FACTS, lambda: now)
+    for version, fact in enumerate((CARD, failed(1), failed(2))):
+        commit(tsm, STREAM, version, fact)
+        commit(tsm, operator.stream(f"MNO0000{version + 1}"), 0, OPERATOR)
+        now += timedelta(hours=1)
+    for position, failures in ((1, {}), (2, {}), (3, {CARD.isd: 1}), (4, {CARD.isd: 1}), (5, {CARD.isd: 2})):
+        state = tsm.state_at(STREAM, card.evolve, position=position).state
+        assert state is not None and state.failures == failures
+    assert tsm.state_at(STREAM, card.evolve, position=0) == (None, 0)
+    assert tsm.state_at(STREAM, card.evolve) == tsm.load(STREAM, card.evolve)
+    for hours, version in ((-1, 0), (0, 1), (0.5, 1), (1, 2), (1.5, 2), (2, 3), (99, 3)):
+        then = NOON + timedelta(hours=hours)
+        assert tsm.state_at(STREAM, card.evolve, recorded_at=then).version == version
+        assert tsm.state_at(STREAM, card.evolve, recorded_at=then, position=3).version == min(version, 2)
     tsm.close()
 
 

@@ -146,6 +146,10 @@ class Tsm(Application[str]):
         """What came of a command, if it is known: ask before deciding. COMMAND_REUSED."""
         return self._recorder.answered(command)
 
+    def forget_commands(self, now: datetime) -> int:
+        """Idempotency keys whose time is over may be used anew; how many there were."""
+        return self._recorder.prune(now)
+
     def indexed(self, purpose: str, value: str) -> list[IndexRow]:
         """Where something personal occurs, by its keyed hash."""
         return self._recorder.indexed(self._vault.blind_index(purpose, value))

@@ -2,10 +2,11 @@
 
 Every fact that waits for the phone names the time by which it must be heard. The worker reads along, remembers the
 latest of these times for each open delegation, and ends what is late; the decision itself is `SessionService.expire`.
+Now and then it also forgets the idempotency keys whose time is over.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tsm.application import Tsm
 from tsm.flows.follower import Follower, StoredPosition, for_each
@@ -13,6 +14,8 @@ from tsm.flows.session import SessionService
 from tsm.model.delegation import DelegationAccepted, DelegationEnded
 from tsm.model.event import Event
 from tsm.model.session import CommandSent, DisconnectSent, SessionStarted
+
+FORGET_EVERY = timedelta(hours=1)
 
 Clock = Callable[[], datetime]
 
@@ -28,6 +31,7 @@ class ExpiryWorker(Follower):
         self._clock = clock
         self._opened: dict[tuple[str, str], int] = {}  # to the position of the acceptance
         self._deadlines: dict[tuple[str, str], datetime] = {}
+        self._forget_next = clock()
 
     def see(self, event: Event) -> None:
         _, _, names = event.originator_id.partition("-")
@@ -44,6 +48,9 @@ class ExpiryWorker(Follower):
     def act(self) -> None:
         now = self._clock()
         for_each([place for place, deadline in self._deadlines.items() if deadline <= now], self._expire)
+        if now >= self._forget_next:
+            self._tsm.forget_commands(now)
+            self._forget_next = now + FORGET_EVERY
 
     def unfinished(self) -> int | None:
         return min(self._opened.values(), default=None)

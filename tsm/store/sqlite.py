@@ -152,7 +152,7 @@ class SQLiteRecorder(Recorder):
         outcomes: list[Recorded | Exception] = []
         rows: list[Sequence[object]] = []
         for number, append in enumerate(batch):
-            known = refused.get(number) or _known(transaction, append)
+            known = _known(transaction, append) or refused.get(number)
             if known is not None:
                 outcomes.append(known)
                 continue
