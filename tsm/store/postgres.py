@@ -20,6 +20,7 @@ from uuid import UUID
 
 import psycopg
 from eventsourcing.persistence import IntegrityError
+from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from tsm.errors import ErrorCode, TsmError
@@ -161,28 +162,35 @@ class PostgresRecorder(Recorder):
         doubtful, deadline = False, time.monotonic() + RECONNECT_FOR
         while True:
             try:
-                if self._writer is None:
-                    self._writer = self._connect()
-                row = self._writer.execute(APPEND, arguments, binary=True).fetchone()
-            except psycopg.OperationalError as error:
-                if self._writer is not None and not self._writer.broken:  # a lock that did not come, a full disk
-                    raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
-                doubtful = doubtful or self._writer is not None
-                self._writer = None
+                return self._try(arguments), doubtful
+            except _Disconnected as reason:
+                doubtful = doubtful or reason.sent
                 if time.monotonic() > deadline:
-                    raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
-                log.warning("the connection to the database broke: %s", _words(error))
+                    raise TsmError(ErrorCode.STORE_UNAVAILABLE, str(reason)) from None
+                log.warning("no connection to the database, or none to its primary server: %s", reason)
                 time.sleep(PAUSE)
-            except TsmError:  # it cannot be reached
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(PAUSE)
-            except psycopg.Error as error:
-                raise TsmError(ErrorCode.STORE_CORRUPT, _words(error)) from None
-            else:
-                if row is None:
-                    raise TsmError(ErrorCode.STORE_CORRUPT, "tsm.append gave no answer")
-                return row, doubtful
+
+    def _try(self, arguments: list[Any]) -> Row:
+        if self._writer is None:
+            try:
+                self._writer = self._connect()
+            except TsmError as error:
+                raise _Disconnected(error.detail, sent=False) from None
+        try:
+            row = self._writer.execute(APPEND, arguments, binary=True).fetchone()
+        except LockNotAvailable as error:
+            raise TsmError(ErrorCode.STORE_BUSY, _words(error)) from None
+        except (psycopg.OperationalError, ReadOnlySqlTransaction) as error:
+            if not self._writer.broken and not isinstance(error, ReadOnlySqlTransaction):  # a full disk, for example
+                raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
+            self._writer.close()
+            self._writer = None
+            raise _Disconnected(_words(error), sent=True) from None
+        except psycopg.Error as error:
+            raise TsmError(ErrorCode.STORE_CORRUPT, _words(error)) from None
+        if row is None:
+            raise TsmError(ErrorCode.STORE_CORRUPT, "tsm.append gave no answer")
+        return row
 
     def _recorded_before(self, append: Append) -> Recorded | None:
         """Where the log holds exactly these events: our own commit, whose answer was lost."""
@@ -311,6 +319,14 @@ class PostgresRecorder(Recorder):
     def _connect(self) -> psycopg.Connection:
         with _refusing():
             return psycopg.connect(self._dsn, autocommit=True, options=SESSION, connect_timeout=CONNECT_TIMEOUT)
+
+
+class _Disconnected(Exception):
+    """The batch has to be sent again; `sent` tells that it may have been recorded."""
+
+    def __init__(self, words: str, *, sent: bool) -> None:
+        super().__init__(words)
+        self.sent = sent
 
 
 @contextmanager
