@@ -48,6 +48,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INTERNAL: 500,
 }
 SERVER_FAULT = 500
+UNAVAILABLE, RETRY_AFTER = 503, "1"  # seconds
 UNREAD = {ErrorCode.MESSAGE_INCOMPLETE, ErrorCode.MESSAGE_TOO_LARGE}  # more of the body may come: nobody waits for it
 BODY_SECONDS = 30.0  # in which a body must have arrived: half of what a session may be silent
 
@@ -89,8 +90,13 @@ async def refuse(request: Request, error: Exception) -> Response:
     """The one exception handler of the application."""
     code = logged(request, error)
     content = {"code": code, "message": MESSAGES[code], "requestId": request_id(request)}
-    headers = {"Cache-Control": "no-store"} | ({"Connection": "close"} if code in UNREAD else {})
-    return JSONResponse(content, HTTP_STATUS.get(code, BAD_REQUEST), headers=headers)
+    status = HTTP_STATUS.get(code, BAD_REQUEST)
+    headers = {"Cache-Control": "no-store"}
+    if code in UNREAD:
+        headers["Connection"] = "close"
+    if status == UNAVAILABLE:
+        headers["Retry-After"] = RETRY_AFTER
+    return JSONResponse(content, status, headers=headers)
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -6,14 +6,16 @@ import logging
 from contextlib import asynccontextmanager
 from socket import create_server
 
+import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from api import errors
 from api.errors import RequestIds, read_body, refuse
-from tsm.errors import TsmError
+from tsm.errors import ErrorCode, TsmError
 
 LIMIT = 1000  # octets
 ANNOUNCED = b"POST / HTTP/1.1\r\nHost: tsm\r\nContent-Length: 100\r\n\r\n"
@@ -96,3 +98,12 @@ def test_a_client_that_goes_away_in_mid_body_is_no_fault_of_the_server(caplog):
     assert "ClientDisconnect after 8 octets" in caplog.text
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("code", [ErrorCode.STORE_BUSY, ErrorCode.STORE_UNAVAILABLE, ErrorCode.READ_MODEL_BEHIND])
+def test_whoever_should_ask_again_is_told_when(code):
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""})
+    answer = asyncio.run(refuse(request, TsmError(code, "1024 appends wait")))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert json.loads(answer.body)["code"] == code
+    assert b"1024" not in answer.body

@@ -125,6 +125,8 @@ OF_ERROR: dict[ErrorCode, Status] = {
     ErrorCode.SECURE_CHANNEL_BROKEN: Status.CHANNEL_BROKEN,
     ErrorCode.KEYS_REPLACED: Status.KEYS_REPLACED,
     ErrorCode.CONFLICT: Status.TRY_AGAIN,
+    ErrorCode.STORE_BUSY: Status.TRY_AGAIN,
+    ErrorCode.STORE_UNAVAILABLE: Status.TRY_AGAIN,
 }
 
 
