@@ -3,9 +3,12 @@
 A subject is one person's tenure of a line or a credential, never a number, for numbers are recycled. Personal fields
 are sealed with the subject's key and name it by a random id. After `destroy` nothing that was sealed for the subject
 opens again, in no copy of the log, and nothing new can be sealed for it. The keys lie in a file of their own, wrapped
-under the key-encryption key: back it up apart from the log, or a restored copy brings the erased back.
+under the key-encryption key. An older copy of that file holds keys that were destroyed since: `replay` destroys them
+again, by the list that outlives every copy (`tsm.keys.destroyed_keys`).
 """
 
+import json
+import logging
 import sqlite3
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.keys.database import erase_remains, open_database, writing
+from tsm.keys.destroyed_keys import DestroyedKeys
 from tsm.keys.key_encryption import KEY_SIZE, NONCE_SIZE, KeyEncryptionKey, Random, open_sealed
 
 SCHEMA = """
@@ -24,13 +28,18 @@ CREATE TABLE IF NOT EXISTS data_key (
   wrapped BLOB -- NULL: destroyed
 ) STRICT
 """
+LISTED = "wrapped IS NOT NULL AND key_id IN (SELECT value FROM json_each(?))"
+log = logging.getLogger(__name__)
 
 
 class DataKeys:
     """The file `datakeys.sqlite`. Safe to use from several threads and processes."""
 
-    def __init__(self, path: Path, key_encryption_key: KeyEncryptionKey, random: Random) -> None:
+    def __init__(
+        self, path: Path, key_encryption_key: KeyEncryptionKey, destroyed: DestroyedKeys, random: Random
+    ) -> None:
         self._kek = key_encryption_key
+        self._destroyed = destroyed
         self._random = random
         self._lock = RLock()
         self._connection = open_database(path, erasing=True)
@@ -56,13 +65,49 @@ class DataKeys:
         return open_sealed(cipher, sealed, aad)
 
     def destroy(self, subject: str) -> None:
-        """Erases the subject's key from the file and its write-ahead log. Safe to repeat."""
+        """Erases the subject's key from the file and its write-ahead log, once the list names it. Safe to repeat.
+
+        `TsmError`: NOT_FOUND or STORE_UNAVAILABLE when the list cannot be written, and the key is still there then;
+        INTERNAL when a reader held the write-ahead log for too long.
+        """
         with self._lock:
             with writing(self._connection):
                 self._insert_key(subject)  # a subject without a key must not get one later, either
+                query = "SELECT key_id FROM data_key WHERE subject = ? AND wrapped IS NOT NULL"
+                for (key_id,) in self._connection.execute(query, (subject,)).fetchall():
+                    self._destroyed.add(key_id)
                 self._connection.execute("UPDATE data_key SET wrapped = NULL WHERE subject = ?", (subject,))
             self._forget()
             erase_remains(self._connection)
+
+    def is_destroyed(self, subject: str) -> bool:
+        """Whether the subject's key was destroyed, and not merely never made."""
+        query = "SELECT 1 FROM data_key WHERE subject = ? AND wrapped IS NULL"
+        with self._lock:
+            return self._connection.execute(query, (subject,)).fetchone() is not None
+
+    def destroyed_subjects(self) -> list[str]:
+        """All whose keys were destroyed, as far as this copy of the file knows."""
+        with self._lock:
+            rows = self._connection.execute("SELECT subject FROM data_key WHERE wrapped IS NULL").fetchall()
+        return [subject for (subject,) in rows]
+
+    def replay(self) -> int:
+        """Destroys again what the list names and an older copy of the file brought back; how many keys that were.
+
+        `TsmError`: NOT_FOUND, STORE_CORRUPT for the list, INTERNAL as for `destroy`. Nobody should be served then.
+        """
+        listed = json.dumps(self._destroyed.read())
+        with self._lock:
+            query = f"SELECT count(*) FROM data_key WHERE {LISTED}"  # noqa: S608 - constants only
+            (count,) = self._connection.execute(query, (listed,)).fetchone()
+            if count:
+                with writing(self._connection):
+                    self._connection.execute(f"UPDATE data_key SET wrapped = NULL WHERE {LISTED}", (listed,))  # noqa: S608
+                self._forget()
+                erase_remains(self._connection)
+                log.warning("%d destroyed data keys were back, as after a restored backup: destroyed again", count)
+        return int(count)
 
     def close(self) -> None:
         with self._lock:

@@ -2,7 +2,8 @@
 
 Derivation, wrapping for a card, opening a secure channel, signing, decrypting and comparing happen in here. A folder
 holds two SQLite files: `vault.sqlite`, the keys, each wrapped under the key-encryption key (AES-256-GCM, bound to
-reference and kind), and `datakeys.sqlite`, the data keys of persons. The key-encryption key lies outside the folder.
+reference and kind), and `datakeys.sqlite`, the data keys of persons. The key-encryption key and the list of destroyed
+data keys lie outside the folder.
 
 A reference such as `operator/MNO00001/isd?kdf3=<10 octets in hex>` names a key set that is derived from the master key
 before the question mark and never stored; it works wherever a stored key set does.
@@ -40,6 +41,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import KeyRef
 from tsm.keys.data_keys import DataKeys, data_version
 from tsm.keys.database import erase_remains, open_database, writing
+from tsm.keys.destroyed_keys import DestroyedKeys, beside, utc_now
 from tsm.keys.key_encryption import KEY_SIZE, NONCE_SIZE, KeyEncryptionKey, Random, open_sealed
 from tsm.keys.primitives import KeySet, SessionKeys, kcv_aes, kdf3, pad, wrap_dek
 
@@ -76,12 +78,14 @@ class EncryptedKeyValue(NamedTuple):
 class SoftwareVault:
     """The keys of one party. Made by `create`, used through `open`."""
 
-    def __init__(self, folder: Path, key_encryption_key: KeyEncryptionKey, random: Random) -> None:
+    def __init__(
+        self, folder: Path, key_encryption_key: KeyEncryptionKey, destroyed: DestroyedKeys, random: Random
+    ) -> None:
         self._kek = key_encryption_key
         self._random = random
         self._lock = RLock()
         self._connection = open_database(folder / "vault.sqlite", erasing=True)
-        self._data_keys = DataKeys(folder / "datakeys.sqlite", key_encryption_key, random)
+        self._data_keys = DataKeys(folder / "datakeys.sqlite", key_encryption_key, destroyed, random)
         self._seen = 0  # the version of the file that the caches reflect
         self._key_set = lru_cache(maxsize=4096)(self._open_key_set)
         self._private_key = lru_cache(maxsize=64)(self._open_private_key)
@@ -89,16 +93,18 @@ class SoftwareVault:
         self._payload_cipher = lru_cache(maxsize=4096)(self._open_payload_cipher)
 
     @classmethod
-    def create(cls, folder: Path, kek_file: Path, random: Random = urandom) -> Self:
-        """Makes folder, key-encryption key (unless the file is there) and an empty vault.
+    def create(cls, folder: Path, kek_file: Path, random: Random = urandom, destroyed_keys: Path | None = None) -> Self:
+        """Makes folder, key-encryption key and list of destroyed keys (unless they are there) and an empty vault.
 
-        `TsmError`: ALREADY_EXISTS, KEY_ENCRYPTION_KEY_EXPOSED, KEY_REFUSED.
+        The list lies beside the key-encryption key unless said otherwise.
+        `TsmError`: ALREADY_EXISTS, KEY_ENCRYPTION_KEY_EXPOSED, KEY_REFUSED, INVALID_INPUT for a list in the folder.
         """
         if (folder / "vault.sqlite").exists():
             raise TsmError(ErrorCode.ALREADY_EXISTS, f"there is a vault in {folder}")
         key_encryption_key = KeyEncryptionKey.create(kek_file, folder, random)
+        destroyed = DestroyedKeys.create(destroyed_keys or beside(kek_file), folder, utc_now)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        vault = cls(folder, key_encryption_key, random)
+        vault = cls(folder, key_encryption_key, destroyed, random)
         with vault._lock, writing(vault._connection) as connection:
             for statement in SCHEMA.strip().split(";\n"):
                 connection.execute(statement)
@@ -108,15 +114,21 @@ class SoftwareVault:
         return vault
 
     @classmethod
-    def open(cls, folder: Path, kek_file: Path, random: Random = urandom) -> Self:
-        """`TsmError`: NOT_FOUND, KEY_ENCRYPTION_KEY_EXPOSED, STORE_FORMAT; KEY_REFUSED for another vault's key file."""
+    def open(cls, folder: Path, kek_file: Path, random: Random = urandom, destroyed_keys: Path | None = None) -> Self:
+        """Opens the vault once the data keys that its list names as destroyed are so.
+
+        `TsmError`: NOT_FOUND, also for a missing list; KEY_ENCRYPTION_KEY_EXPOSED, STORE_FORMAT, STORE_CORRUPT;
+        KEY_REFUSED for another vault's key file.
+        """
         key_encryption_key = KeyEncryptionKey.read(kek_file, folder, random)
         if not (folder / "vault.sqlite").exists():
             raise TsmError(ErrorCode.NOT_FOUND, f"there is no vault in {folder}")
-        vault = cls(folder, key_encryption_key, random)
+        destroyed = DestroyedKeys.open(destroyed_keys or beside(kek_file), folder, utc_now)
+        vault = cls(folder, key_encryption_key, destroyed, random)
         try:
             vault._refuse_other_format()
             vault._own_key(BLIND_INDEX_KEY)  # the key-encryption key is the right one, or this raises
+            vault._data_keys.replay()
         except TsmError:
             vault.close()
             raise
@@ -287,8 +299,19 @@ class SoftwareVault:
         return self._data_keys.unseal(key_id, sealed, aad)
 
     def destroy_subject(self, subject: str) -> None:
-        """Erases a person: nothing sealed for the subject opens again. Safe to repeat."""
+        """Erases a person: nothing sealed for the subject opens again, and the list of destroyed keys says so.
+
+        Safe to repeat. `TsmError`: NOT_FOUND, STORE_UNAVAILABLE, INTERNAL (`tsm.keys.data_keys`): repeat it then.
+        """
         self._data_keys.destroy(subject)
+
+    def subject_destroyed(self, subject: str) -> bool:
+        """Whether the subject's key was destroyed, and not merely never made."""
+        return self._data_keys.is_destroyed(subject)
+
+    def destroyed_subjects(self) -> list[str]:
+        """All subjects whose keys were destroyed, as far as this copy of the vault knows."""
+        return self._data_keys.destroyed_subjects()
 
     def seal_payload(self, stream: str, name: str, plaintext: bytes) -> bytes:
         """Seals what the store keeps outside the log, under a key of its stream and bound to its name."""
