@@ -35,7 +35,9 @@ from tsm.model.operator import OperatorEnrolled
 from tsm.model.production import parse_production_file
 from tsm.model.service_provider import ProviderEnrolled
 from tsm.model.terminal import TerminalEnrolled
+from tsm.store.dsn import check_dsn
 from tsm.store.migrations import migrate_sqlite
+from tsm.store.opening import is_postgresql
 
 SERVER = "tsm-server"
 Described = TypeVar("Described")
@@ -49,13 +51,17 @@ class OperatorDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     certificate_fingerprint: str
 
 
-def initialise(data: Path, kek_file: Path, host: str, port: int) -> None:
+def initialise(data: Path, kek_file: Path, host: str, port: int, store: str = "log.sqlite") -> None:
     """Make a server: key-encryption key, vault, store, the parties' certificate authority, the server's certificate.
 
-    ALREADY_EXISTS when the folder holds one; KEY_ENCRYPTION_KEY_EXPOSED when the key-encryption key would lie in it.
+    `store` is a path from the data folder, or the DSN of a database, which `tsm store migrate` then makes a store.
+    INVALID_INPUT when the DSN is not understood; ALREADY_EXISTS when the folder holds a server;
+    KEY_ENCRYPTION_KEY_EXPOSED when the key-encryption key would lie in it.
     """
     if (data / CONFIG_FILE).exists():
         raise TsmError(ErrorCode.ALREADY_EXISTS, f"{data} holds a server")
+    if is_postgresql(store):
+        check_dsn(store)
     refuse_inside(kek_file, data)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     vault = SoftwareVault.create(data / "vault", kek_file)
@@ -71,10 +77,12 @@ def initialise(data: Path, kek_file: Path, host: str, port: int) -> None:
         "host": host,
         "port": port,
         "kek_file": str(kek_file.resolve()),
+        "store": store,
         "tls": {"certificate": "tls/cert.pem", "key": "tls/key.pem", "party_ca": "tls/ca.pem"},
     }
     write_private(data / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
-    migrate_sqlite(data / "log.sqlite")
+    if not is_postgresql(store):
+        migrate_sqlite(data / store)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api import administration
+from api import administration, store_commands
 from api.access import ENROLLED
 from api.app import create_app
 from api.bootstrap import Settings, build
@@ -18,6 +18,7 @@ from api.tls import run_server
 from tsm.errors import TsmError
 
 DATA, KEK = Path("data/tsm"), Path("data/tsm.kek")
+STORE = "log.sqlite"
 HOST, PORT, VPCD_PORT = "127.0.0.1", 8443, 35963
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -26,7 +27,7 @@ Run = Callable[[argparse.Namespace], int | None]
 def init(given: argparse.Namespace) -> None:
     if given.if_missing and (given.data / "config.json").exists():
         return
-    administration.initialise(given.data, given.kek, given.host, given.port)
+    administration.initialise(given.data, given.kek, given.host, given.port, given.store)
     print(f"A server lies in {given.data}; its key-encryption key is {given.kek}: keep that elsewhere, and safe.")
 
 
@@ -118,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--kek", type=Path, default=KEK, help=f"file for the key-encryption key (default {KEK})")
     made.add_argument("--host", default=HOST)
     made.add_argument("--port", type=int, default=PORT)
+    made.add_argument("--store", default=STORE, help=f"a path from the folder (default {STORE}), or postgresql://...")
     made.add_argument("--if-missing", action="store_true", help="do nothing when there is a server already")
     command("show", show, "what parties need to know of the server, as JSON")
     command("serve", serve, "run the server")
@@ -165,6 +167,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--citizen", type=Path, help="JSON file with the citizen of the story and her PINs")
     made.add_argument("--json", action="store_true", help="a report for programs")
     made.add_argument("--keep", action="store_true", help="leave all servers up until Ctrl-C")
+
+    store_commands.add_to(commands, add, DATA)
 
     cards = commands.add_parser("card", help="the simulated card").add_subparsers(required=True, metavar="command")
     made = add(cards, "serve", card_serve, "put a card behind PC/SC through vpcd")

@@ -1,0 +1,42 @@
+"""Which aggregate a stream is of: the beginning of its name tells how to fold it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tsm.model import (
+    access_code,
+    authority,
+    card,
+    catalogue,
+    credential,
+    delegation,
+    deployment,
+    domain,
+    operator,
+    service_provider,
+    session,
+    terminal,
+)
+from tsm.model.event import Fact
+
+Evolve = Callable[[Any, Fact], Any]
+
+EVOLVES: Mapping[str, Evolve] = {
+    "access-code-": access_code.evolve,
+    "authority-": authority.evolve,
+    "card-": card.evolve,
+    "catalogue-": catalogue.evolve,
+    "credential-": credential.evolve,
+    "delegation-": delegation.evolve,
+    "deployment-": deployment.evolve,
+    "domain-": domain.evolve,
+    "operator-": operator.evolve,
+    "provider-": service_provider.evolve,
+    "session-": session.evolve,
+    "terminal-": terminal.evolve,
+}
+
+
+def evolve_of(stream: str) -> Evolve | None:
+    """None for a stream of no aggregate."""
+    return next((evolve for prefix, evolve in EVOLVES.items() if stream.startswith(prefix)), None)
