@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from api.tls import client_context
 from api.xml.mas import LINK_PATH
 from api.xml.outbound import XmlClient
 from projections import PROJECTIONS
+from projections.opening import open_views
 from projections.runner import Runner
 from projections.views import Views
 from tsm.application import Tsm
@@ -38,7 +39,7 @@ from tsm.keys.vault import SoftwareVault
 from tsm.model.topics import FACTS
 from tsm.store.opening import is_postgresql, open_recorder
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, VIEWS_FILE = "config.json", "views.sqlite"
 DEFAULT_LIMITS = Limits()
 
 
@@ -59,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls: TlsSettings
     kek_file: Path
     store: str = "log.sqlite"  # a path from the data folder, or the DSN of a PostgreSQL database
+    projections: Literal["in-process", "separate"] = "in-process"  # separate: by `tsm projections run`
     session_idle_seconds: float = DEFAULT_LIMITS.session_idle_seconds
     notify_limit_seconds: float = DEFAULT_LIMITS.notify_limit_seconds
     delegation_seconds: float = DEFAULT_LIMITS.delegation_seconds
@@ -142,7 +144,7 @@ def build(
     sessions = SessionService(tsm, vault, settings.public_url + LINK_PATH, tsm.now, random, limits)
     tls = client_context(settings.tls)
     outbound, authority = XmlClient(tls), AuthorityClient(tls)
-    views = Views(data / "views.sqlite", PROJECTIONS)
+    views = open_views(settings.store_place, data / VIEWS_FILE, PROJECTIONS)
     positions = data / "positions"
     positions.mkdir(exist_ok=True)
     return Parts(
@@ -162,7 +164,7 @@ def build(
             ExpiryWorker(tsm, sessions, StoredPosition(positions / "expiry"), tsm.now),
             IssuanceFollower(tsm, vault, StoredPosition(positions / "issuance")),
             ProvisionalKeysWorker(tsm, vault, StoredPosition(positions / "provisional-keys")),
-            Runner(tsm, views),
+            *((Runner(tsm, views),) if settings.projections == "in-process" else ()),
         ),
         closing=(outbound.close, authority.close, views.close, tsm.close, vault.close),
     )

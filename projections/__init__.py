@@ -2,6 +2,6 @@
 
 from projections.domain_tree import DOMAIN_TREE
 from projections.issuance_history import ISSUANCE_HISTORY
-from projections.views import Projection
+from projections.projection import Projection
 
 PROJECTIONS: tuple[Projection, ...] = (ISSUANCE_HISTORY, DOMAIN_TREE)

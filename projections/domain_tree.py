@@ -1,16 +1,20 @@
 """Domain tree: what is on a card now. Security domains, their key versions, load files and applications.
 
 Answers `Card.domainTree`. It says what the cards acknowledged to this server, or told when they were asked: what
-somebody else changed on a card is not in it. Each row names the position of the event that made it so.
+somebody else changed on a card is not in it. Each part names the position of the event that made it so.
+
+One row per card holds its tree as JSON. `evolve` takes a tree and an event to the next tree; the read model folds it
+page by page, and `at` folds one card's stream up to a past position or time: the same function, so the same answer.
 """
 
-import json
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
 
-from projections.views import Projection, Views
+import msgspec
+
+from projections.projection import Projection, Rows, Table, distinct
+from projections.views import Views
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.card import (
     ApplicationInstalled,
@@ -24,31 +28,12 @@ from tsm.model.card import (
     LifeCycleChanged,
     LoadFileLoaded,
     SecurityDomainCreated,
+    stream,
 )
 from tsm.model.event import Event, Fact
 
-TABLES = {
-    "domain_tree_card_1": """CREATE TABLE domain_tree_card_1 (
-        card TEXT PRIMARY KEY, operator TEXT NOT NULL, profile TEXT NOT NULL, isd TEXT NOT NULL,
-        position INTEGER NOT NULL) STRICT""",
-    "domain_tree_domain_1": """CREATE TABLE domain_tree_domain_1 (
-        card TEXT NOT NULL, aid TEXT NOT NULL, parent TEXT, privileges TEXT NOT NULL, life_cycle TEXT NOT NULL,
-        failures INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (card, aid)) STRICT""",
-    "domain_tree_key_set_1": """CREATE TABLE domain_tree_key_set_1 (
-        card TEXT NOT NULL, domain TEXT NOT NULL, position INTEGER NOT NULL, version INTEGER NOT NULL,
-        check_values TEXT NOT NULL, provisional INTEGER NOT NULL, PRIMARY KEY (card, domain, position)) STRICT""",
-    "domain_tree_load_file_1": """CREATE TABLE domain_tree_load_file_1 (
-        card TEXT NOT NULL, aid TEXT NOT NULL, domain TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
-        position INTEGER NOT NULL, PRIMARY KEY (card, aid)) STRICT""",
-    "domain_tree_application_1": """CREATE TABLE domain_tree_application_1 (
-        card TEXT NOT NULL, aid TEXT NOT NULL, module TEXT NOT NULL, load_file TEXT NOT NULL, domain TEXT NOT NULL,
-        privileges TEXT NOT NULL, life_cycle TEXT NOT NULL, position INTEGER NOT NULL,
-        PRIMARY KEY (card, aid)) STRICT""",
-}
 
-
-@dataclass(frozen=True)
-class KeySetRow:
+class KeySetRow(msgspec.Struct, frozen=True):
     """The keys that a domain was given: which ones, never what they are."""
 
     version: int
@@ -58,8 +43,7 @@ class KeySetRow:
     position: int
 
 
-@dataclass(frozen=True)
-class LoadFileRow:
+class LoadFileRow(msgspec.Struct, frozen=True):
     """An executable load file on the card."""
 
     aid: str
@@ -69,9 +53,8 @@ class LoadFileRow:
     position: int
 
 
-@dataclass(frozen=True)
-class ApplicationRow:
-    """An application on the card."""
+class ApplicationRow(msgspec.Struct, frozen=True):
+    """An application on the card. What it is made of is empty when it came with the card."""
 
     aid: str
     module: str
@@ -82,23 +65,21 @@ class ApplicationRow:
     position: int
 
 
-@dataclass(frozen=True)
-class DomainRow:
+class DomainRow(msgspec.Struct, frozen=True):
     """A security domain and what belongs to it."""
 
     aid: str
     parent: str | None  # None: the issuer security domain
     privileges: str
     life_cycle: str
-    failures: int  # authentications in a row that failed
     position: int
-    keys: tuple[KeySetRow, ...]
-    load_files: tuple[LoadFileRow, ...]
-    applications: tuple[ApplicationRow, ...]
+    failures: int = 0  # authentications in a row that failed
+    keys: tuple[KeySetRow, ...] = ()
+    load_files: tuple[LoadFileRow, ...] = ()
+    applications: tuple[ApplicationRow, ...] = ()
 
 
-@dataclass(frozen=True)
-class CardRow:
+class CardRow(msgspec.Struct, frozen=True):
     """A card with all its domains, the issuer's first, then in the order of their creation."""
 
     iccid: str
@@ -109,160 +90,191 @@ class CardRow:
     domains: tuple[DomainRow, ...]
 
 
+class Past(Protocol):
+    """What tells of the past: `tsm.application.Tsm`."""
+
+    def history(
+        self, stream: str, *, position: int | None = None, recorded_at: datetime | None = None
+    ) -> Iterable[Event]: ...
+
+
 def card(views: Views, iccid: str) -> CardRow | None:
     """One card as the events read so far say; None when none registered it."""
-    with views.snapshot() as connection:
-
-        def rows(table: str, columns: str) -> list[Any]:
-            query = f"SELECT {columns} FROM {table} WHERE card = ? ORDER BY position"  # noqa: S608 - constants only
-            return connection.execute(query, (iccid,)).fetchall()
-
-        head = rows("domain_tree_card_1", "operator, profile, isd, position")
-        domains = rows("domain_tree_domain_1", "aid, parent, privileges, life_cycle, failures, position")
-        keys = rows("domain_tree_key_set_1", "domain, version, check_values, provisional, position")
-        files = rows("domain_tree_load_file_1", "aid, domain, sha256, size, position")
-        applications = rows(
-            "domain_tree_application_1", "aid, module, load_file, domain, privileges, life_cycle, position"
-        )
-    if not head:
-        return None
-    load_files = [LoadFileRow(*row) for row in files]
-    installed = [ApplicationRow(*row) for row in applications]
-
-    def belongings(aid: str) -> tuple[tuple[Any, ...], ...]:
-        return (
-            _key_sets([key[1:] for key in keys if key[0] == aid]),
-            tuple(file for file in load_files if file.domain == aid),
-            tuple(application for application in installed if application.domain == aid),
-        )
-
-    operator, profile, isd, position = head[0]
-    tree = tuple(DomainRow(*row, *belongings(row[0])) for row in domains)
-    return CardRow(iccid, operator, profile, isd, position, tree)
+    for (tree,) in views.read(DOMAIN_TREE, "SELECT tree FROM {card} WHERE card = ?", (iccid,)):
+        return DECODER.decode(tree)
+    return None
 
 
-def _key_sets(rows: Sequence[tuple[int, str, int, int]]) -> tuple[KeySetRow, ...]:
-    """The last that a domain was given is the one it has: PUT KEY replaces."""
-    return tuple(
-        KeySetRow(version, tuple(json.loads(check_values)), bool(provisional), row_number == len(rows), position)
-        for row_number, (version, check_values, provisional, position) in enumerate(rows, start=1)
-    )
+def at(past: Past, iccid: str, *, position: int | None = None, recorded_at: datetime | None = None) -> CardRow | None:
+    """The card as it was after the event at that position, or at that recorded time, both included.
+
+    None when it was not registered then. `TsmError(STORE_CORRUPT)` when one of its events does not decode or fit.
+    """
+    tree = None
+    for event in past.history(stream(iccid), position=position, recorded_at=recorded_at):
+        tree = evolve(tree, event)
+    return tree
 
 
-def fold(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-    """Each fact changes one or two rows; STORE_CORRUPT for one that does not fit what came before it."""
+def evolve(tree: CardRow | None, event: Event) -> CardRow | None:
+    """The tree after the event; `TsmError(STORE_CORRUPT)` for one that does not fit what came before it."""
+    fact = event.fact
+    if isinstance(fact, CardRegistered):
+        if tree is not None:
+            raise TsmError(ErrorCode.STORE_CORRUPT, f"card {fact.iccid} is registered twice")
+        return _registered(fact, event.position)
+    change = CHANGES.get(type(fact))
+    if change is None:
+        return tree
+    if tree is None:
+        raise TsmError(ErrorCode.STORE_CORRUPT, f"{event.originator_id} does not begin with its registration")
+    return change(tree, event.position, fact)
+
+
+def fold(rows: Rows, events: Sequence[Event]) -> None:
+    """Loads the cards that the events concern, folds, and writes them back."""
+    cards = distinct(event.originator_id.removeprefix("card-") for event in events)
+    known: dict[str, CardRow | None] = {iccid: DECODER.decode(tree) for iccid, tree in rows.find("card", cards)}
+    trees = dict(known)
     for event in events:
-        change = CHANGES.get(type(event.fact))
-        if change is not None:
-            change(connection, event.originator_id.removeprefix("card-"), event.position, event.fact)
+        iccid = event.originator_id.removeprefix("card-")
+        trees[iccid] = evolve(trees.get(iccid), event)
+    made = [(iccid, ENCODER.encode(tree).decode()) for iccid, tree in trees.items()]
+    rows.insert("card", [row for row in made if row[0] not in known])
+    rows.upsert("card", [row for row in made if row[0] in known])
 
 
-def _registered(connection: sqlite3.Connection, iccid: str, position: int, fact: CardRegistered) -> None:
-    connection.execute(
-        "INSERT INTO domain_tree_card_1 VALUES (?, ?, ?, ?, ?)",
-        (iccid, fact.operator, fact.profile, fact.isd, position),
-    )
-    _add_domain(connection, iccid, position, (fact.isd, None, "", LifeCycle.SECURED))
-    _add_keys(connection, iccid, position, (fact.isd, fact.key_version, "[]", False))
+# One function for each kind of fact
 
 
-def _domain_created(connection: sqlite3.Connection, iccid: str, position: int, fact: SecurityDomainCreated) -> None:
-    _need_domain(connection, iccid, fact.parent)
-    _add_domain(connection, iccid, position, (fact.domain, fact.parent, fact.privileges, fact.life_cycle))
+def _registered(fact: CardRegistered, position: int) -> CardRow:
+    keys = KeySetRow(fact.key_version, (), False, True, position)
+    issuer = DomainRow(fact.isd, None, "", LifeCycle.SECURED, position, keys=(keys,))
+    return CardRow(str(fact.iccid), fact.operator, fact.profile, str(fact.isd), position, (issuer,))
 
 
-def _keys_put(connection: sqlite3.Connection, iccid: str, position: int, fact: KeysPut) -> None:
-    _need_domain(connection, iccid, fact.domain)
-    check_values = json.dumps(fact.check_values)
-    _add_keys(connection, iccid, position, (fact.domain, fact.key_version, check_values, fact.provisional))
-    connection.execute(  # with its first keys a selectable domain becomes personalized (GPCS v2.3.1 section 5.3.2.3)
-        "UPDATE domain_tree_domain_1 SET life_cycle = ? WHERE card = ? AND aid = ? AND life_cycle = ?",
-        (LifeCycle.PERSONALIZED, iccid, fact.domain, LifeCycle.SELECTABLE),
-    )
+def _domain_created(tree: CardRow, position: int, fact: SecurityDomainCreated) -> CardRow:
+    _domain(tree, fact.parent)
+    if any(domain.aid == fact.domain for domain in tree.domains):
+        raise TsmError(ErrorCode.STORE_CORRUPT, f"card {tree.iccid} has security domain {fact.domain} already")
+    made = DomainRow(fact.domain, fact.parent, fact.privileges, fact.life_cycle, position)
+    return msgspec.structs.replace(tree, domains=(*tree.domains, made))
 
 
-def _loaded(connection: sqlite3.Connection, iccid: str, position: int, fact: LoadFileLoaded) -> None:
-    _need_domain(connection, iccid, fact.domain)
-    connection.execute(
-        "INSERT OR REPLACE INTO domain_tree_load_file_1 VALUES (?, ?, ?, ?, ?, ?)",
-        (iccid, fact.load_file, fact.domain, fact.sha256, fact.size, position),
-    )
+def _keys_put(tree: CardRow, position: int, fact: KeysPut) -> CardRow:
+    """The last that a domain was given are the ones it has: PUT KEY replaces.
+
+    With its first keys a selectable domain becomes personalized (GPCS v2.3.1 section 5.3.2.3).
+    """
+    domain = _domain(tree, fact.domain)
+    before = tuple(msgspec.structs.replace(keys, current=False) if keys.current else keys for keys in domain.keys)
+    put = KeySetRow(fact.key_version, tuple(fact.check_values), fact.provisional, True, position)
+    first = domain.life_cycle == LifeCycle.SELECTABLE
+    life_cycle = LifeCycle.PERSONALIZED if first else domain.life_cycle
+    return _with(tree, msgspec.structs.replace(domain, keys=(*before, put), life_cycle=life_cycle))
 
 
-def _installed(connection: sqlite3.Connection, iccid: str, position: int, fact: ApplicationInstalled) -> None:
-    _need_domain(connection, iccid, fact.domain)
-    connection.execute(
-        "INSERT OR REPLACE INTO domain_tree_application_1 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            iccid,
-            fact.application,
-            fact.module,
-            fact.load_file,
-            fact.domain,
-            fact.privileges,
-            fact.life_cycle,
-            position,
+def _loaded(tree: CardRow, position: int, fact: LoadFileLoaded) -> CardRow:
+    _domain(tree, fact.domain)
+    made = LoadFileRow(fact.load_file, fact.domain, fact.sha256, fact.size, position)
+    domains = [_without_load_file(domain, made.aid) for domain in tree.domains]
+    return _added(tree, domains, made.domain, load_file=made)
+
+
+def _installed(tree: CardRow, position: int, fact: ApplicationInstalled) -> CardRow:
+    return _with_application(
+        tree,
+        ApplicationRow(
+            fact.application, fact.module, fact.load_file, fact.domain, fact.privileges, fact.life_cycle, position
         ),
     )
 
 
-def _personalized(connection: sqlite3.Connection, iccid: str, position: int, fact: ApplicationPersonalized) -> None:
+def _personalized(tree: CardRow, position: int, fact: ApplicationPersonalized) -> CardRow:
+    return _with_life_cycle(tree, position, fact.application, fact.domain, LifeCycle.PERSONALIZED)
+
+
+def _life_cycle_changed(tree: CardRow, position: int, fact: LifeCycleChanged) -> CardRow:
+    """Of a domain, or else of an application."""
+    for domain in tree.domains:
+        if domain.aid == fact.instance:
+            return _with(tree, msgspec.structs.replace(domain, life_cycle=fact.life_cycle))
+    return _with_life_cycle(tree, position, fact.instance, fact.domain, fact.life_cycle)
+
+
+def _authentication_failed(tree: CardRow, _: int, fact: CardAuthenticationFailed) -> CardRow:
+    return _with(tree, msgspec.structs.replace(_domain(tree, fact.domain), failures=fact.failures))
+
+
+def _authenticated(tree: CardRow, _: int, fact: CardAuthenticated | CardReleased) -> CardRow:
+    return _with(tree, msgspec.structs.replace(_domain(tree, fact.domain), failures=0))
+
+
+# Trees with one part changed
+
+
+def _domain(tree: CardRow, aid: str) -> DomainRow:
+    for domain in tree.domains:
+        if domain.aid == aid:
+            return domain
+    raise TsmError(ErrorCode.STORE_CORRUPT, f"card {tree.iccid} has no security domain {aid}")
+
+
+def _with(tree: CardRow, changed: DomainRow) -> CardRow:
+    domains = tuple(changed if domain.aid == changed.aid else domain for domain in tree.domains)
+    return msgspec.structs.replace(tree, domains=domains)
+
+
+def _with_life_cycle(tree: CardRow, position: int, aid: str, domain: str, life_cycle: str) -> CardRow:
     """An application that was never installed through us came with the card: what it is made of is not known."""
-    _set_application(connection, iccid, position, (fact.application, fact.domain, LifeCycle.PERSONALIZED))
+    _domain(tree, domain)
+    for application in (a for owner in tree.domains for a in owner.applications):
+        if application.aid == aid:
+            changed = msgspec.structs.replace(application, life_cycle=life_cycle, position=position)
+            return _with_application(tree, changed)
+    return _with_application(tree, ApplicationRow(aid, "", "", domain, "", life_cycle, position))
 
 
-def _set_application(connection: sqlite3.Connection, iccid: str, position: int, values: tuple[str, str, str]) -> None:
-    aid, domain, life_cycle = values
-    _need_domain(connection, iccid, domain)
-    connection.execute(
-        "INSERT INTO domain_tree_application_1 VALUES (?, ?, '', '', ?, '', ?, ?)"
-        " ON CONFLICT (card, aid) DO UPDATE SET life_cycle = excluded.life_cycle, position = excluded.position",
-        (iccid, aid, domain, life_cycle, position),
+def _with_application(tree: CardRow, made: ApplicationRow) -> CardRow:
+    _domain(tree, made.domain)
+    domains = [_without_application(domain, made.aid) for domain in tree.domains]
+    return _added(tree, domains, made.domain, application=made)
+
+
+def _added(
+    tree: CardRow,
+    domains: Sequence[DomainRow],
+    aid: str,
+    load_file: LoadFileRow | None = None,
+    application: ApplicationRow | None = None,
+) -> CardRow:
+    """What changed last stands last."""
+    return msgspec.structs.replace(
+        tree,
+        domains=tuple(
+            msgspec.structs.replace(
+                domain,
+                load_files=domain.load_files if load_file is None else (*domain.load_files, load_file),
+                applications=domain.applications if application is None else (*domain.applications, application),
+            )
+            if domain.aid == aid
+            else domain
+            for domain in domains
+        ),
     )
 
 
-def _life_cycle_changed(connection: sqlite3.Connection, iccid: str, position: int, fact: LifeCycleChanged) -> None:
-    """Of a domain, or else of an application, which may have come with the card."""
-    of_domain = "UPDATE domain_tree_domain_1 SET life_cycle = ? WHERE card = ? AND aid = ?"
-    if not connection.execute(of_domain, (fact.life_cycle, iccid, fact.instance)).rowcount:
-        _set_application(connection, iccid, position, (fact.instance, fact.domain, fact.life_cycle))
+def _without_load_file(domain: DomainRow, aid: str) -> DomainRow:
+    left = tuple(file for file in domain.load_files if file.aid != aid)
+    return domain if len(left) == len(domain.load_files) else msgspec.structs.replace(domain, load_files=left)
 
 
-def _authentication_failed(
-    connection: sqlite3.Connection, iccid: str, position: int, fact: CardAuthenticationFailed
-) -> None:
-    _set_failures(connection, iccid, fact.domain, fact.failures)
+def _without_application(domain: DomainRow, aid: str) -> DomainRow:
+    left = tuple(application for application in domain.applications if application.aid != aid)
+    return domain if len(left) == len(domain.applications) else msgspec.structs.replace(domain, applications=left)
 
 
-def _authenticated(
-    connection: sqlite3.Connection, iccid: str, position: int, fact: CardAuthenticated | CardReleased
-) -> None:
-    _set_failures(connection, iccid, fact.domain, 0)
-
-
-def _set_failures(connection: sqlite3.Connection, iccid: str, aid: str, failures: int) -> None:
-    _need_domain(connection, iccid, aid)
-    query = "UPDATE domain_tree_domain_1 SET failures = ? WHERE card = ? AND aid = ?"
-    connection.execute(query, (failures, iccid, aid))
-
-
-def _add_domain(connection: sqlite3.Connection, iccid: str, position: int, values: tuple[object, ...]) -> None:
-    connection.execute("INSERT INTO domain_tree_domain_1 VALUES (?, ?, ?, ?, ?, 0, ?)", (iccid, *values, position))
-
-
-def _add_keys(connection: sqlite3.Connection, iccid: str, position: int, values: tuple[object, ...]) -> None:
-    domain, *rest = values
-    connection.execute("INSERT INTO domain_tree_key_set_1 VALUES (?, ?, ?, ?, ?, ?)", (iccid, domain, position, *rest))
-
-
-def _need_domain(connection: sqlite3.Connection, iccid: str, aid: str) -> None:
-    query = "SELECT 1 FROM domain_tree_domain_1 WHERE card = ? AND aid = ?"
-    if connection.execute(query, (iccid, aid)).fetchone() is None:
-        raise TsmError(ErrorCode.STORE_CORRUPT, f"card {iccid} has no security domain {aid}")
-
-
-CHANGES: Mapping[type[Fact], Callable[[sqlite3.Connection, str, int, Any], None]] = {
-    CardRegistered: _registered,
+CHANGES: Mapping[type[Fact], Callable[[CardRow, int, Any], CardRow]] = {
     SecurityDomainCreated: _domain_created,
     KeysPut: _keys_put,
     LoadFileLoaded: _loaded,
@@ -273,5 +285,13 @@ CHANGES: Mapping[type[Fact], Callable[[sqlite3.Connection, str, int, Any], None]
     CardReleased: _authenticated,
     LifeCycleChanged: _life_cycle_changed,
 }
+DECODER = msgspec.json.Decoder(CardRow)
+ENCODER = msgspec.json.Encoder()
 
-DOMAIN_TREE = Projection(name="domain_tree", version=1, tables=TABLES, fold=fold)
+DOMAIN_TREE = Projection(
+    name="domain_tree",
+    version=2,
+    tables=(Table("card", {"card": "text", "tree": "text"}),),
+    fold=fold,
+    topics=(CardRegistered.topic, *(fact.topic for fact in CHANGES)),
+)

@@ -1,43 +1,65 @@
 """Issuance history: what happened to a card and to the credentials meant for it, in the order of the log.
 
 Answers `Card.issuanceHistory`. One row per event, with a line in plain English and all that the event says about who
-and why; no row holds anything that the log seals. A stream belongs to a card by its first event: most name the ICCID,
-but an application for a credential seals it and gives its blind index instead. So rows lie under one or the other, the
-reader asks for both, and this file ties no person to a card.
+and why. A stream belongs to a card by its first event: most name the ICCID openly. An application for a credential
+seals it, for there it ties a person to a card; this read model has it unsealed and so knows which card the credential's
+rows, and those of its access codes, belong to. Of personal data it has nothing else.
+
+When the person's erasure is ordered, that tie goes: the rows stay, under no card. Whoever reads the log again
+afterwards finds the ICCID erased and makes the same rows.
 """
 
-import json
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from projections.lines import line
-from projections.views import Projection, Views
+from projections.projection import Projection, Rows, Table
+from projections.views import Views
 from tsm.errors import ErrorCode, TsmError
+from tsm.model import credential
 from tsm.model.access_code import AccessCodeHandedOut
 from tsm.model.card import CardRegistered
 from tsm.model.credential import CredentialApplied
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.deployment import DeploymentDelegated
-from tsm.model.event import Event, Fact
+from tsm.model.event import Context, Event, Fact
 from tsm.model.session import SessionStarted
+from tsm.store.mapper import ERASED
 
-TABLES = {
-    "issuance_history_stream_1": """CREATE TABLE issuance_history_stream_1 (
-        stream TEXT PRIMARY KEY, card TEXT NOT NULL) STRICT""",
-    "issuance_history_entry_1": """CREATE TABLE issuance_history_entry_1 (
-        position INTEGER PRIMARY KEY, card TEXT NOT NULL, stream TEXT NOT NULL, number INTEGER NOT NULL,
-        topic TEXT NOT NULL, line TEXT NOT NULL, actor TEXT NOT NULL, role TEXT NOT NULL, tenant TEXT NOT NULL,
-        tenants TEXT NOT NULL, occurred_at TEXT NOT NULL, recorded_at TEXT NOT NULL, correlation TEXT NOT NULL,
-        causation TEXT NOT NULL, request TEXT NOT NULL, command TEXT NOT NULL, reason TEXT NOT NULL) STRICT;
-        CREATE INDEX issuance_history_by_card_1 ON issuance_history_entry_1 (card, position)""",
-}
-COLUMNS = (
-    "position, stream, number, topic, line, actor, role, tenant, tenants, occurred_at, recorded_at,"
-    " correlation, causation, request, command, reason"
+ERASURES = frozenset({"credential.erasure_ordered", "credential.person_erased"})  # topics: the tie goes with the first
+NO_CARD = ""
+MOST = 2**63 - 1  # the largest position
+
+TABLES = (
+    Table("stream", {"stream": "text", "card": "text", "credential": "text"}, indexes=(("credential",),)),
+    Table(
+        "entry",
+        {"position": "integer", "card": "text", "stream": "text", "said": "text"},
+        indexes=(("card", "position"),),
+    ),
 )
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What an event says, as the row keeps it: in JSON."""
+
+    number: int
+    topic: str
+    text: str
+    occurred_at: datetime
+    recorded_at: datetime
+    context: Context
+
+
+class Place(NamedTuple):
+    """Where a stream belongs."""
+
+    card: str  # ICCID, or `NO_CARD` once its person is erased
+    credential: str  # the stream of the credential that ties it to the card; empty when the log does so openly
 
 
 @dataclass(frozen=True)
@@ -63,82 +85,42 @@ class Entry:
 
 
 def entries(
-    views: Views, cards: Sequence[str], after: int, before: int | None, limit: int, *, newest_first: bool = False
+    views: Views, card: str, after: int, before: int | None, limit: int, *, newest_first: bool = False
 ) -> list[Entry]:
     """At most `limit` entries of a card with `after` < position < `before`.
 
-    `cards` are the names under which a card's rows lie: its ICCID, and the blind index of it.
+    The index ends after `limit` rows: the cost does not grow with the history.
     """
     order = "DESC" if newest_first else "ASC"
-    # Each name is read by its own index range, which ends after `limit` rows: the cost does not grow with the history.
-    ranges = " UNION ALL ".join(
-        f"SELECT * FROM (SELECT {COLUMNS} FROM issuance_history_entry_1"  # noqa: S608 - constants only
-        f" WHERE card = ? AND position > ? AND position < ? ORDER BY position {order} LIMIT ?)"
-        for _ in cards
+    query = (
+        "SELECT position, stream, said FROM {entry}"  # noqa: S608 - constants only
+        f" WHERE card = ? AND position > ? AND position < ? ORDER BY position {order} LIMIT ?"
     )
-    values = [v for card in cards for v in (card, after, _MOST if before is None else before, limit)]
-    rows = views.read(f"{ranges} ORDER BY position {order} LIMIT ?", [*values, limit])
-    return [_entry(row) for row in rows]
+    values = (card, after, MOST if before is None else before, limit)
+    return [_entry(*row) for row in views.read(ISSUANCE_HISTORY, query, values)]
 
 
 def entry(views: Views, position: int) -> Entry | None:
     """The entry of the event at this position, if that concerns a card."""
-    rows = views.read(f"SELECT {COLUMNS} FROM issuance_history_entry_1 WHERE position = ?", (position,))  # noqa: S608
-    return _entry(rows[0]) if rows else None
+    query = "SELECT position, stream, said FROM {entry} WHERE position = ?"
+    return next((_entry(*row) for row in views.read(ISSUANCE_HISTORY, query, (position,))), None)
 
 
-_MOST = 2**63 - 1  # the largest position that SQLite can hold
-
-
-def _entry(row: Sequence[Any]) -> Entry:
-    position, stream, number, topic, text, actor, role, tenant, tenants, occurred_at, recorded_at, *why = row
+def _entry(position: int, stream: str, said: str) -> Entry:
+    found = DECODER.decode(said)
+    context = found.context
     return Entry(
         position,
         stream,
-        number,
-        topic,
-        text,
-        actor,
-        role,
-        tenant,
-        tuple(json.loads(tenants)),
-        datetime.fromisoformat(occurred_at),
-        datetime.fromisoformat(recorded_at),
-        *why,
-    )
-
-
-def fold(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-    """One row per event of a stream that belongs to a card; STORE_CORRUPT when nothing said to which."""
-    concerning = [event for event in events if event.originator_id.partition("-")[0] not in WITHOUT_CARD]
-    for event in concerning:
-        if (card_of := CARD_OF.get(type(event.fact))) is not None:
-            opened = (event.originator_id, card_of(connection, event.fact))
-            connection.execute("INSERT INTO issuance_history_stream_1 VALUES (?, ?)", opened)
-    cards = {stream: _card_of(connection, stream) for stream in {event.originator_id for event in concerning}}
-    connection.executemany(
-        "INSERT INTO issuance_history_entry_1 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_row(event, cards[event.originator_id]) for event in concerning],
-    )
-
-
-def _row(event: Event, card: str) -> tuple[object, ...]:
-    context = event.context
-    if event.recorded_at is None:
-        raise TsmError(ErrorCode.STORE_CORRUPT, "an event of the log has no time of its recording")
-    return (
-        event.position,
-        card,
-        event.originator_id,
-        event.originator_version,
-        event.fact.topic,
-        line(event.fact),
+        found.number,
+        found.topic,
+        found.text,
         context.actor,
         context.role,
         context.tenant,
-        json.dumps(context.tenants),
-        event.occurred_at.isoformat(),
-        event.recorded_at.isoformat(),
+        context.tenants,
+        found.occurred_at,
+        found.recorded_at,
         context.correlation,
         context.causation,
         context.request,
@@ -147,24 +129,97 @@ def _row(event: Event, card: str) -> tuple[object, ...]:
     )
 
 
-def _card_of(connection: sqlite3.Connection, stream: str) -> str:
-    row = connection.execute("SELECT card FROM issuance_history_stream_1 WHERE stream = ?", (stream,)).fetchone()
-    if row is None:
+def fold(rows: Rows, events: Sequence[Event]) -> None:
+    """One row per event of a stream that belongs to a card; STORE_CORRUPT when nothing said to which."""
+    concerning = [event for event in events if event.originator_id.partition("-")[0] not in WITHOUT_CARD]
+    places = _known(rows, concerning)
+    opened: list[tuple[str, str, str]] = []
+    made: list[tuple[int, str, str, str]] = []
+    for event in concerning:
+        stream = event.originator_id
+        place_of = PLACE_OF.get(type(event.fact))
+        if place_of is not None:
+            places[stream] = place_of(places, event)
+            opened.append((stream, *places[stream]))
+        made.append((event.position, _place(places, stream).card, stream, _said(event)))
+    rows.insert("stream", opened)
+    rows.insert("entry", made)
+    _forget(rows, {event.originator_id for event in concerning if event.fact.topic in ERASURES})
+
+
+def _known(rows: Rows, events: Sequence[Event]) -> dict[str, Place]:
+    """Where the streams belong that were opened before this page."""
+    needed: dict[str, None] = {}
+    for event in events:
+        if isinstance(event.fact, AccessCodeHandedOut):
+            needed[credential.stream(event.fact.credential)] = None
+        elif type(event.fact) not in PLACE_OF:
+            needed[event.originator_id] = None
+    return {stream: Place(*place) for stream, *place in rows.find("stream", list(needed))}
+
+
+def _place(places: Mapping[str, Place], stream: str) -> Place:
+    place = places.get(stream)
+    if place is None:
         raise TsmError(ErrorCode.STORE_CORRUPT, f"no event says which card {stream} concerns")
-    return str(row[0])
+    return place
+
+
+def _said(event: Event) -> str:
+    if event.recorded_at is None:
+        raise TsmError(ErrorCode.STORE_CORRUPT, "an event of the log has no time of its recording")
+    fact = event.fact
+    said = Said(event.originator_version, fact.topic, line(fact), event.occurred_at, event.recorded_at, event.context)
+    return ENCODER.encode(said).decode()
+
+
+def _forget(rows: Rows, credentials: Collection[str]) -> None:
+    """Unties the credentials, and what belongs to them, from their cards."""
+    if not credentials:
+        return
+    tied = [
+        (stream, card, tie) for stream, card, tie in rows.find("stream", list(credentials), by="credential") if card
+    ]
+    streams = {stream for stream, _, _ in tied}
+    entries_of = rows.find("entry", list({card for _, card, _ in tied}), by="card")
+    rows.upsert("stream", [(stream, NO_CARD, tie) for stream, _, tie in tied])
+    rows.upsert("entry", [(p, NO_CARD, stream, said) for p, _, stream, said in entries_of if stream in streams])
+
+
+def _openly(_: Mapping[str, Place], event: Event) -> Place:
+    fact: Any = event.fact
+    return Place(str(fact.iccid), "")
+
+
+def _applied(_: Mapping[str, Place], event: Event) -> Place:
+    fact: Any = event.fact
+    return Place(NO_CARD if fact.iccid == ERASED else str(fact.iccid), event.originator_id)
+
+
+def _handed_out(places: Mapping[str, Place], event: Event) -> Place:
+    fact: Any = event.fact
+    return _place(places, credential.stream(fact.credential))
 
 
 # Streams (and topics) of parties, of what is theirs on every card, and of goods: no card is concerned.
 WITHOUT_CARD = {"party", "operator", "provider", "terminal", "authority", "domain", "catalogue"}
 
 # The first event of every other stream says whose it is.
-CARD_OF: Mapping[type[Fact], Callable[[sqlite3.Connection, Any], str]] = {
-    CardRegistered: lambda _, fact: str(fact.iccid),
-    DelegationAccepted: lambda _, fact: str(fact.iccid),
-    SessionStarted: lambda _, fact: str(fact.iccid),
-    DeploymentDelegated: lambda _, fact: str(fact.iccid),
-    CredentialApplied: lambda _, fact: str(fact.iccid_index),
-    AccessCodeHandedOut: lambda connection, fact: _card_of(connection, f"credential-{fact.credential}"),
+PLACE_OF: Mapping[type[Fact], Callable[[Mapping[str, Place], Event], Place]] = {
+    CardRegistered: _openly,
+    DelegationAccepted: _openly,
+    SessionStarted: _openly,
+    DeploymentDelegated: _openly,
+    CredentialApplied: _applied,
+    AccessCodeHandedOut: _handed_out,
 }
+DECODER = msgspec.json.Decoder(Said)
+ENCODER = msgspec.json.Encoder()
 
-ISSUANCE_HISTORY = Projection(name="issuance_history", version=1, tables=TABLES, fold=fold)
+ISSUANCE_HISTORY = Projection(
+    name="issuance_history",
+    version=2,
+    tables=TABLES,
+    fold=fold,
+    unseals={CredentialApplied.topic: ("iccid",)},
+)

@@ -170,6 +170,10 @@ def credential_line(fact: Fact) -> str | None:
             return f"authority's copy of the {fact.kind} key destroyed"
         case credential.CredentialActivated():
             return "credential active: its keys exist in the card only"
+        case _ if fact.topic == "credential.erasure_ordered":
+            return "erasure of the person ordered"
+        case _ if fact.topic == "credential.person_erased":
+            return "person erased: the data key is destroyed"
     return None
 
 

@@ -1,176 +1,155 @@
-"""The runner: reads pages from the log, folds them, and writes rows and position in one transaction.
+"""The runner: for each read model a follower, which reads pages from the log and folds them.
 
-Every read model stands behind the log by some milliseconds, never beside it: rows without their position, or the other
-way round, cannot be seen. An event that does not fold is parked with its error, which the API shows, and the rest goes
-on. A failure of the machine (a full disk, a locked file) is no event's fault: the page is tried again.
+A follower owns the generation that serves, or stands by while another process does and takes over when that ends. It
+builds a generation when none of its version serves yet, and when the rows come from a longer log than this one, as
+after a restored backup. Whatever goes wrong with the machine (a full disk, a database that is restarted) is tried
+again; what is wrong with an event is parked (`projections.folding`).
 """
 
 import logging
-import sqlite3
 import threading
 import time
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
 
-from projections.views import Projection, Views
-from tsm.errors import TsmError
-from tsm.model.event import Event
+from projections.building import build, resume, tidy
+from projections.folding import Log, catch_up
+from projections.projection import Projection
+from projections.views import Fenced, Generation, Owner, Views
 
-PAGE = 2000  # events per transaction: 25 times the speed of one by one, and still a short write
 IDLE = 0.5  # seconds between looks at the log, and the longest time that stopping takes
-RETRY = 1.0  # seconds after a failure
-LATE = 10.0  # seconds without having caught up after which the runner does not keep up
+STAND_BY = 0.5  # seconds between looks whether the owner is still there
+TIDY = 30.0  # seconds between looks for generations that nobody needs
+RETRY = 0.2  # seconds after a first failure; twice as long after each further one
+RETRY_MOST = 5.0  # seconds
+LATE = 10.0  # seconds without having caught up after which a follower does not keep up
 
 logger = logging.getLogger(__name__)
 
 
-class Log(Protocol):
-    """The one log: `tsm.application.Tsm`."""
-
-    @property
-    def position(self) -> int: ...
-    def read(self, after: int, limit: int) -> Sequence[Event]: ...
-    def wait(self, after: int, timeout: float) -> bool: ...
-
-
 class Runner:
-    """Keeps the read models of one file up to date, in a thread or by steps. Two runners on one file do no harm."""
+    """Keeps the read models up to date, in threads or by steps. Others may do so too: each has one owner."""
 
     name = "projections"
 
     def __init__(self, log: Log, views: Views) -> None:
-        self._log = log
+        self._followers = [Follower(log, views, projection) for projection in views.projections]
         self._views = views
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._caught_up = 0.0
 
     def start(self) -> None:
-        """Follows the log in a thread of its own until `stop`."""
-        self._caught_up = time.monotonic()
-        self._thread = threading.Thread(target=self._follow, name=self.name, daemon=True)
-        self._thread.start()
+        """Follows the log in threads of its own until `stop`."""
+        for follower in self._followers:
+            follower.start()
 
     def stop(self) -> None:
+        for follower in self._followers:
+            follower.tell_to_stop()
+        for follower in self._followers:
+            follower.join()
+
+    def keeping_up(self) -> bool:
+        """Whether every read model has lately been at the end of the log, whoever folds it."""
+        return all(follower.keeping_up() for follower in self._followers)
+
+    def catch_up(self) -> int:
+        """Folds all there is, where nobody else does; returns the position reached."""
+        for follower in self._followers:
+            follower.catch_up()
+        return self._views.position
+
+
+class Follower:
+    """One read model's share of the runner."""
+
+    def __init__(self, log: Log, views: Views, projection: Projection) -> None:
+        self._log = log
+        self._views = views
+        self._projection = projection
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"projection-{projection.name}", daemon=True)
+        self._caught_up = 0.0
+        self._tidied = 0.0
+        self._seen = 0  # the end of the log when this follower, standing by, looked last
+
+    def start(self) -> None:
+        self._caught_up = time.monotonic()
+        self._thread.start()
+
+    def tell_to_stop(self) -> None:
         self._stopping.set()
-        if self._thread is not None:
+
+    def join(self) -> None:
+        if self._thread.is_alive():
             self._thread.join()
 
     def keeping_up(self) -> bool:
-        """Whether the thread lives, and has lately been at the end of the log."""
-        alive = self._thread is not None and self._thread.is_alive()
-        return alive and time.monotonic() - self._caught_up < LATE
+        return self._thread.is_alive() and time.monotonic() - self._caught_up < LATE
 
-    def catch_up(self) -> int:
-        """Folds all there is; returns the position reached."""
-        self._begin()
-        while self.step():
-            pass
-        return self._views.position
+    def catch_up(self) -> None:
+        """Once to the end of the log, unless another owns the read model."""
+        owner = self._take()
+        if owner is not None:
+            with owner:
+                catch_up(self._log, owner, self._stopping.is_set)
+            self._tidy()
 
-    def _begin(self) -> None:
-        """Starts again from nothing when the rows come from a longer log than this one, as after a restored backup."""
-        read = max(self._views.positions().values(), default=0)
-        if read > self._log.position:
-            logger.warning("the read models have read up to %d, beyond the end of the log: they are rebuilt", read)
-            self._views.reset()
-
-    def step(self) -> bool:
-        """Folds the next page; whether there was one."""
-        after = self._views.position
-        page, refusal = self._page(after)
-        if not page and refusal is None:
-            return False
-        last = page[-1].position if page else after
-        with self._views.transaction() as connection:
-            for projection in self._views.projections:
-                _advance(connection, projection, after, page, last, refusal)
-        return True
-
-    def _page(self, after: int) -> tuple[list[Event], TsmError | None]:
-        """The next events, up to the first that does not decode, and what it was refused for."""
-        try:
-            return list(self._log.read(after, PAGE)), None
-        except TsmError:
-            return self._page_one_by_one(after)
-
-    def _page_one_by_one(self, after: int) -> tuple[list[Event], TsmError | None]:
-        page: list[Event] = []
-        while len(page) < PAGE:
-            try:
-                following = self._log.read(after + len(page), 1)
-            except TsmError as refusal:
-                return page, refusal
-            if not following:
-                break
-            page.extend(following)
-        return page, None
-
-    def _follow(self) -> None:
+    def _run(self) -> None:
+        failures = 0
         while not self._stopping.is_set():
             try:
-                self.catch_up()
-                self._caught_up = time.monotonic()
-                self._log.wait(self._views.position, IDLE)
-            except Exception:  # the thread must outlive a full disk, and say so
-                logger.exception("the read models could not be brought up to date")
-                self._stopping.wait(RETRY)
+                self._own_or_stand_by()
+                failures = 0
+            except Fenced:
+                continue
+            except Exception as error:  # the thread must outlive a full disk, and say so
+                failures = 0 if self._just_caught_up() else failures + 1
+                pause = min(RETRY * 2**failures, RETRY_MOST)
+                what = f"{type(error).__name__}: {error}"
+                logger.exception("%s could not be brought up to date: %s", self._projection.name, what)
+                self._stopping.wait(pause)
 
+    def _own_or_stand_by(self) -> None:
+        owner = self._take()
+        if owner is None:
+            self._stand_by()
+            return
+        with owner:
+            self._follow(owner)
 
-def _advance(
-    connection: sqlite3.Connection,
-    projection: Projection,
-    after: int,
-    page: Sequence[Event],
-    last: int,
-    refusal: TsmError | None,
-) -> None:
-    """One read model, one page. It may have read a part of the page before: each keeps its own position."""
-    (own,) = connection.execute("SELECT position FROM position WHERE projection = ?", (projection.name,)).fetchone()
-    if own < after:  # another process began it again: it comes with the next page
-        return
-    _fold(connection, projection, [event for event in page if event.position > own])
-    if refusal is not None:  # positions have no gap: the event that does not decode is the next one
-        last += 1
-        if last > own:
-            _park(connection, projection, last, "", "", refusal)
-    connection.execute("UPDATE position SET position = ? WHERE projection = ?", (max(own, last), projection.name))
+    def _take(self) -> Owner | None:
+        """Ownership of the generation that serves, made first if need be; None when somebody else has it."""
+        serving = self._views.serving(self._projection)
+        if serving is None or serving.position > self._log.position:
+            self._build(serving)
+            serving = self._views.serving(self._projection)
+        return None if serving is None else self._views.own(self._projection, serving.generation)
 
+    def _build(self, serving: Generation | None) -> None:
+        if serving is not None:
+            logger.warning("%s has read beyond the end of the log: it is rebuilt", self._projection.name)
+        owner = resume(self._log, self._views, self._projection) or self._views.begin(self._projection)
+        if owner is not None:
+            with owner:
+                build(self._log, self._views, owner, self._stopping.is_set)
 
-def _fold(connection: sqlite3.Connection, projection: Projection, events: Sequence[Event]) -> None:
-    """All at once; when that fails one by one, and what fails alone is parked."""
-    if not events:
-        return
-    connection.execute("SAVEPOINT fold")
-    try:
-        projection.fold(connection, events)
-    except sqlite3.OperationalError:
-        raise  # the machine, not the event
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with an event, the others go on
-        connection.execute("ROLLBACK TO fold")
-        if len(events) == 1:
-            _park(connection, projection, events[0].position, events[0].fact.topic, events[0].originator_id, error)
-        else:
-            for event in events:
-                _fold(connection, projection, [event])
-    connection.execute("RELEASE fold")
+    def _follow(self, owner: Owner) -> None:
+        while not self._stopping.is_set():
+            position = catch_up(self._log, owner, self._stopping.is_set)
+            self._caught_up = time.monotonic()
+            if time.monotonic() - self._tidied > TIDY:
+                self._tidy()
+            if position > self._log.position:
+                return
+            self._log.wait(position, IDLE)
 
+    def _stand_by(self) -> None:
+        serving = self._views.serving(self._projection)
+        if serving is not None and serving.position >= self._seen:
+            self._caught_up = time.monotonic()
+        self._seen = self._log.position
+        self._stopping.wait(STAND_BY)
 
-def _park(
-    connection: sqlite3.Connection, projection: Projection, position: int, topic: str, stream: str, error: Exception
-) -> None:
-    what = describe(error)
-    logger.error("%s: event %d (%s) is parked: %s", projection.name, position, topic or "unreadable", what)
-    connection.execute(
-        "INSERT OR REPLACE INTO parked VALUES (?, ?, ?, ?, ?)",
-        (projection.name, position, topic, stream, what),
-    )
+    def _tidy(self) -> None:
+        self._tidied = time.monotonic()
+        tidy(self._views, self._projection)
 
-
-def describe(error: Exception) -> str:
-    """Kind and place. The text of an error may quote the event, so it is left out."""
-    kind = error.code if isinstance(error, TsmError) else type(error).__name__
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{kind} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else str(kind)
+    def _just_caught_up(self) -> bool:
+        return time.monotonic() - self._caught_up < RETRY_MOST

@@ -7,7 +7,7 @@ Stories that span several parties are in `tsm.flows`; here are the commands that
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -169,16 +169,22 @@ class Tsm(Application[str]):
         self, stream: str, evolve: Evolve[S], *, position: int | None = None, recorded_at: datetime | None = None
     ) -> Loaded[S]:
         """The stream's state after the event at that position, or at that recorded time, both included."""
+        state, version = None, 0
+        for event in self.history(stream, position=position, recorded_at=recorded_at):
+            state, version = evolve(state, event.fact), event.originator_version
+        return Loaded(state, version)
+
+    def history(
+        self, stream: str, *, position: int | None = None, recorded_at: datetime | None = None
+    ) -> Iterator[Event]:
+        """The stream's events up to that position, or that recorded time, both included."""
         last = MOST if position is None else position
         if recorded_at is not None:
             last = min(last, self.position_at(recorded_at))
-        state, version = None, 0
         for recorded in self._recorder.select_events(stream):
             if recorded.id > last:
                 break
-            event = self._mapper.to_domain_event(recorded)
-            state, version = evolve(state, event.fact), event.originator_version
-        return Loaded(state, version)
+            yield self._mapper.to_domain_event(recorded)
 
     def now(self) -> datetime:
         """The time by which deadlines are decided: the clock's, but never behind the last record.

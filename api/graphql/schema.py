@@ -1,7 +1,5 @@
 """The GraphQL schema: the questions an auditor can ask. `tsm schema` prints it; `schema.graphql` is that print."""
 
-import asyncio
-import time
 from typing import Annotated
 
 import strawberry
@@ -29,7 +27,6 @@ from api.graphql.types import (
 from tsm.errors import ErrorCode, TsmError
 
 READ_YOUR_WRITES = 5.0  # seconds that a query waits at most
-LOOK_AGAIN = 0.01  # seconds; a wait costs a look, not a thread
 
 MinPosition = Annotated[
     Position | None,
@@ -46,11 +43,8 @@ async def wait_for(context: Context, position: int | None) -> None:
         return
     if position > context.log.position:
         raise refuse("the log has no such position yet")
-    deadline = time.monotonic() + READ_YOUR_WRITES
-    while context.views.position < position:
-        if time.monotonic() >= deadline:
-            raise TsmError(ErrorCode.READ_MODEL_BEHIND, str(position))
-        await asyncio.sleep(LOOK_AGAIN)
+    if not await context.views.reached(position, READ_YOUR_WRITES):
+        raise TsmError(ErrorCode.READ_MODEL_BEHIND, str(position))
 
 
 async def card(
@@ -119,5 +113,5 @@ def sdl() -> str:
 
 def routes(parts: Parts) -> list[Route]:
     """`POST /graphql`."""
-    context = Context(views=parts.views, vault=parts.vault, log=parts.tsm)
+    context = Context(views=parts.views, log=parts.tsm)
     return [Route("/graphql", GraphQLEndpoint(SCHEMA, parts.access, context).answer, methods=["POST"])]

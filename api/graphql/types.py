@@ -15,11 +15,13 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.types import Info
 
-from projections.domain_tree import CardRow, DomainRow
+from projections.domain_tree import CardRow, DomainRow, Past
+from projections.domain_tree import at as card_at
 from projections.domain_tree import card as read_card
 from projections.issuance_history import Entry, entries
 from projections.issuance_history import entry as read_entry
-from projections.views import Views
+from projections.projection import Projection
+from projections.views import SERVING, Generation, Views
 from tsm.errors import ErrorCode
 from tsm.identifiers import Iccid
 
@@ -29,14 +31,8 @@ MAX_PARKED = 100
 MAX_POSITION = 2**53 - 1  # what every JSON reader keeps exactly
 
 
-class BlindIndex(Protocol):
-    """The vault: a value's index, which only its holder can compute."""
-
-    def blind_index(self, purpose: str, value: str) -> str: ...
-
-
-class Log(Protocol):
-    """The log: where it ends."""
+class Log(Past, Protocol):
+    """The log: where it ends, and what it says of the past."""
 
     @property
     def position(self) -> int: ...
@@ -47,7 +43,6 @@ class Context:
     """What resolvers work with during one request."""
 
     views: Views
-    vault: BlindIndex
     log: Log
 
 
@@ -150,6 +145,11 @@ class SecurityDomain:
     load_files: list[LoadFile] = strawberry.field(description="The load files that belong to it.")
     applications: list[Application] = strawberry.field(description="The applications that belong to it.")
     domains: list["SecurityDomain"] = strawberry.field(description="The domains directly beneath it.")
+
+    @classmethod
+    def of(cls, card: CardRow) -> Self:
+        """The issuer's domain, which all others hang below."""
+        return cls.tree(next(domain for domain in card.domains if domain.parent is None), card.domains)
 
     @classmethod
     def tree(cls, row: DomainRow, every: Sequence[DomainRow]) -> Self:
@@ -267,13 +267,12 @@ def history(
         raise refuse("first and last exclude each other")
     size = page_size("first" if last is None else "last", last if last is not None else first)
     context = info.context
-    names = (card.iccid, context.vault.blind_index("iccid", card.iccid))
     start, end = cursor("after", after) or 0, cursor("before", before)
     backwards = last is not None
-    found = entries(context.views, names, start, end, size + 1, newest_first=backwards)
+    found = entries(context.views, card.iccid, start, end, size + 1, newest_first=backwards)
     page = found[:size][::-1] if backwards else found[:size]
     more = len(found) > size
-    beyond = _is_any_beyond(context, names, page, backwards) if page else False
+    beyond = _is_any_beyond(context, card.iccid, page, backwards) if page else False
     return HistoryConnection(
         edges=[HistoryEdge(cursor=str(e.position), node=HistoryEntry.of(e)) for e in page],
         page_info=PageInfo(
@@ -285,11 +284,11 @@ def history(
     )
 
 
-def _is_any_beyond(context: Context, names: Sequence[str], page: Sequence[Entry], backwards: bool) -> bool:
+def _is_any_beyond(context: Context, iccid: str, page: Sequence[Entry], backwards: bool) -> bool:
     """Whether entries lie on the side that the page was not read towards."""
     if backwards:
-        return bool(entries(context.views, names, page[-1].position, None, 1))
-    return bool(entries(context.views, names, 0, page[0].position, 1))
+        return bool(entries(context.views, iccid, page[-1].position, None, 1))
+    return bool(entries(context.views, iccid, 0, page[0].position, 1))
 
 
 def page_size(name: str, value: int | None) -> int:
@@ -308,14 +307,38 @@ def cursor(name: str, value: str | None) -> int | None:
     return int(value)
 
 
+def domain_tree(
+    card: strawberry.Parent["Card"],
+    info: Info[Context, None],
+    at_position: Annotated[
+        Position | None, strawberry.argument(description="As it was after the event at this position of the log.")
+    ] = None,
+    at_time: Annotated[
+        datetime | None, strawberry.argument(description="As it was recorded at this time, which names its offset.")
+    ] = None,
+) -> SecurityDomain | None:
+    """What the row says, or what the card's own events say up to then: the same fold."""
+    if at_position is None and at_time is None:
+        return SecurityDomain.of(card.row)
+    if at_position is not None and at_time is not None:
+        raise refuse("atPosition and atTime exclude each other")
+    if at_time is not None and at_time.utcoffset() is None:
+        raise refuse("atTime needs its offset from UTC")
+    row = card_at(info.context.log, card.iccid, position=at_position, recorded_at=at_time)
+    return None if row is None else SecurityDomain.of(row)
+
+
 @strawberry.type(description="A card (UICC) as registered, and what the events say about it.")
 class Card(Node):
     iccid: str = strawberry.field(description="Integrated circuit card identifier.")
     operator: str = strawberry.field(description="The operator that issued it.")
     profile: str = strawberry.field(description="The card profile of its production file.")
     position: Position = strawberry.field(description="Position of its registration.")
-    domain_tree: SecurityDomain = strawberry.field(
-        description="The issuer's security domain, and below it all that this server put on the card."
+    row: strawberry.Private[CardRow]
+    domain_tree: SecurityDomain | None = strawberry.field(
+        resolver=domain_tree,
+        description="The issuer's security domain, and below it all that this server put on the card: now, or at a"
+        " past position or time (not both); null when the card was not registered then.",
     )
 
     issuance_history: HistoryConnection = strawberry.field(
@@ -326,14 +349,13 @@ class Card(Node):
 
     @classmethod
     def of(cls, row: CardRow) -> Self:
-        issuer = next(domain for domain in row.domains if domain.parent is None)
         return cls(
             id=node_id("Card", row.iccid),
             iccid=row.iccid,
             operator=row.operator,
             profile=row.profile,
             position=Position(row.position),
-            domain_tree=SecurityDomain.tree(issuer, row.domains),
+            row=row,
         )
 
 
@@ -351,12 +373,14 @@ def find_entry(context: Context, position: str) -> HistoryEntry | None:
 FINDERS = {"Card": find_card, "HistoryEntry": find_entry}
 
 
-@strawberry.type(description="An event that a read model lacks because it could not be folded.")
+@strawberry.type(
+    description="An event that a read model lacks: it could not be folded, or waits behind one that could not."
+)
 class ParkedEvent:
     position: Position = strawberry.field(description="Place in the one log.")
-    topic: str | None = strawberry.field(description="The kind of event; null when it could not even be read.")
-    stream: str | None = strawberry.field(description="Its stream; null when it could not even be read.")
-    error: str = strawberry.field(description="Kind and place of the error.")
+    topic: str = strawberry.field(description="The kind of event.")
+    stream: str = strawberry.field(description="Its stream.")
+    error: str = strawberry.field(description="Kind and place of the error, or the position that holds it back.")
 
 
 @strawberry.type(description="Rows made from the log to answer one question; they can be deleted and made again.")
@@ -369,20 +393,19 @@ class ReadModel:
 
 
 def list_read_models(views: Views) -> list[ReadModel]:
-    positions = views.positions()
-    return [
-        ReadModel(
-            name=projection.name,
-            version=projection.version,
-            position=Position(positions[projection.name]),
-            parked_count=len(parked),
-            parked=[
-                ParkedEvent(
-                    position=Position(p.position), topic=p.topic or None, stream=p.stream or None, error=p.error
-                )
-                for p in parked[:MAX_PARKED]
-            ],
-        )
-        for projection in views.projections
-        for parked in [views.parked(projection.name)]
-    ]
+    serving = {(g.name, g.version): g for g in views.generations() if g.state == SERVING}
+    return [_read_model(views, model, serving.get((model.name, model.version))) for model in views.projections]
+
+
+def _read_model(views: Views, model: Projection, serving: Generation | None) -> ReadModel:
+    """One that does not serve yet has read nothing."""
+    parked = views.parked(model, MAX_PARKED) if serving is not None and serving.parked else []
+    return ReadModel(
+        name=model.name,
+        version=model.version,
+        position=Position(0 if serving is None else serving.position),
+        parked_count=0 if serving is None else serving.parked,
+        parked=[
+            ParkedEvent(position=Position(p.position), topic=p.topic, stream=p.stream, error=p.error) for p in parked
+        ],
+    )

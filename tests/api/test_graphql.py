@@ -23,13 +23,13 @@ from api.graphql.limits import MAX_ALIASES, MAX_BODY, MAX_FIELDS
 from api.graphql.schema import routes, sdl
 from projections import PROJECTIONS
 from projections.runner import Runner
+from projections.sqlite import SQLiteViews
 from projections.views import Views
 from tests.projections.story import (
     APPLICATION,
     CREDENTIAL,
     DOMAIN,
     ICCID,
-    ICCID_INDEX,
     ISD,
     OTHER_ICCID,
     SECRETS,
@@ -51,20 +51,11 @@ HISTORY = """query ($iccid: String!, $first: Int, $after: String, $last: Int, $b
 }"""
 
 
-class Vault:
-    """Only what the API asks of it."""
-
-    def blind_index(self, purpose: str, value: str) -> str:
-        assert purpose == "iccid"
-        return ICCID_INDEX if value == ICCID else "00" * 32
-
-
 @dataclass
 class Parts:
     """The parts of a server that the GraphQL routes are made from."""
 
     views: Views
-    vault: Vault
     tsm: MemoryLog
     access: Access
 
@@ -102,10 +93,10 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.log = MemoryLog()
-        self.views = Views(folder / "views.sqlite", PROJECTIONS)
+        self.views = SQLiteViews(folder / "views.sqlite", PROJECTIONS)
         self.folder = folder
         create_authority(folder / "ca")
-        self.parts: Any = Parts(self.views, Vault(), self.log, Access(None))  # type: ignore[arg-type]
+        self.parts: Any = Parts(self.views, self.log, Access(None))  # type: ignore[arg-type]
 
     def catch_up(self) -> None:
         Runner(self.log, self.views).catch_up()
@@ -197,6 +188,32 @@ def test_the_domain_tree_of_a_card(auditor: Client) -> None:
             ],
         },
     }
+
+
+def test_the_domain_tree_of_a_past_position_or_time(world: World, auditor: Client) -> None:
+    query = (
+        "query ($iccid: String!, $p: Position, $t: DateTime) { card(iccid: $iccid) {"
+        " domainTree(atPosition: $p, atTime: $t) { domains { aid lifeCycle keys { version current } } } } }"
+    )
+    recorded = world.log.events[4].recorded_at
+    assert recorded is not None
+    then = {"domains": [{"aid": DOMAIN, "lifeCycle": "PERSONALIZED", "keys": [{"version": 1, "current": True}]}]}
+
+    assert ask(auditor, query, iccid=ICCID, p=5)["card"]["domainTree"] == then
+    assert ask(auditor, query, iccid=ICCID, t=recorded.isoformat())["card"]["domainTree"] == then
+    assert ask(auditor, query, iccid=ICCID, p=2)["card"]["domainTree"] == {"domains": []}
+    assert ask(auditor, query, iccid=ICCID, p=1)["card"]["domainTree"] is None
+
+
+@pytest.mark.parametrize(
+    "moment", [{"p": 5, "t": "2026-11-21T02:00:00Z"}, {"t": "2026-11-21T02:00:00"}], ids=["both", "without offset"]
+)
+def test_a_moment_that_is_not_one_is_refused(auditor: Client, moment: dict[str, object]) -> None:
+    query = (
+        "query ($iccid: String!, $p: Position, $t: DateTime) { card(iccid: $iccid) {"
+        " domainTree(atPosition: $p, atTime: $t) { aid } } }"
+    )
+    assert refused(auditor, query, 200, iccid=ICCID, **moment)["extensions"]["code"] == "INVALID_INPUT"
 
 
 def test_the_history_has_the_steps_of_the_card_and_of_the_credential_meant_for_it(auditor: Client) -> None:
@@ -404,15 +421,15 @@ def test_a_position_that_the_log_does_not_have_is_refused_at_once(auditor: Clien
 def test_what_goes_wrong_inside_is_masked_and_logged_under_the_request_id(
     world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(purpose: str, value: str) -> str:
-        raise RuntimeError("the inside of the vault")
+    def broken(*_: object) -> str:
+        raise RuntimeError("the inside of the file")
 
-    monkeypatch.setattr(world.parts.vault, "blind_index", broken)
+    monkeypatch.setattr(world.views, "read", broken)
     error = refused(world.client(), HISTORY, 200, iccid=ICCID)
 
     assert error["extensions"]["code"] == "INTERNAL"
-    assert "vault" not in str(error)
-    assert "the inside of the vault" in caplog.text
+    assert "inside" not in str(error)
+    assert "the inside of the file" in caplog.text
     assert error["extensions"]["requestId"] in caplog.text
 
 

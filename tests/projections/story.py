@@ -1,16 +1,19 @@
 """A log in memory, and a short story in it: a card gets a domain, keys, an application and a credential."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import access_code, card, credential, delegation, deployment, session
 from tsm.model.event import Context, Event, Fact
 from tsm.model.operator import MasterKeyImported
+from tsm.store.log import NOTHING, Page, Unreadable
+from tsm.store.mapper import ERASED, SEALED, Unseals
 
 ICCID = "8981100000000000010"
 OTHER_ICCID = "8981100000000000028"
-ICCID_INDEX = "ab" * 32  # what the vault answers for ICCID
 ISD, DOMAIN = "A000000151000000", "A00000015100000001"
 LOAD_FILE, MODULE, APPLICATION = "D392F0002601FF", "D392F0002601FF01", "D392F000260100000001"
 CREDENTIAL = "7b2c7c5e-3d0a-4f8e-9a55-1d2f3a4b5c6d"
@@ -21,11 +24,12 @@ SECRETS = ("YAMADA TARO", "SERIAL-MAIN", "SERIAL-AUTHENTICATION", "SERIAL-SIGNAT
 
 
 class MemoryLog:
-    """The log as read models see it; positions in `unreadable` do not decode."""
+    """The log as read models see it; positions in `unreadable` do not decode, subjects in `erased` are forgotten."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.unreadable: set[int] = set()
+        self.erased: set[str] = set()
 
     @property
     def position(self) -> int:
@@ -48,14 +52,36 @@ class MemoryLog:
         self.events.append(event)
         return event
 
-    def read(self, after: int, limit: int) -> Sequence[Event]:
-        page = self.events[after : after + limit]
-        if any(event.position in self.unreadable for event in page):
-            raise TsmError(ErrorCode.STORE_CORRUPT, "an event does not decode")
-        return page
+    def page(self, after: int, limit: int, topics: Sequence[str] = (), unseals: Unseals = NOTHING) -> Page:
+        found = [self._found(event, unseals) for event in self.events[after : after + limit]]
+        wanted = tuple(event for event in found if not topics or topic_of(event) in topics)
+        return Page(wanted, max(after, min(after + limit, self.position)))
+
+    def history(
+        self, stream: str, *, position: int | None = None, recorded_at: datetime | None = None
+    ) -> Iterator[Event]:
+        for event in self.events:
+            in_time = recorded_at is None or (event.recorded_at is not None and event.recorded_at <= recorded_at)
+            if event.originator_id == stream and in_time and (position is None or event.position <= position):
+                yield event
+
+    def _found(self, event: Event, unseals: Unseals) -> Event | Unreadable:
+        if event.position in self.unreadable:
+            error = TsmError(ErrorCode.STORE_CORRUPT, "an event does not decode")
+            return Unreadable(event.position, event.originator_id, event.fact.topic, error)
+        fact = event.fact
+        opened = set(unseals.get(fact.topic, ()))
+        shown = {name: SEALED for name in fact.sealed if name not in opened}
+        if fact.sealed and getattr(fact, "subject", "") in self.erased:
+            shown |= dict.fromkeys(opened & set(fact.sealed), ERASED)
+        return msgspec.structs.replace(event, fact=msgspec.structs.replace(fact, **shown)) if shown else event
 
     def wait(self, after: int, timeout: float) -> bool:
         return self.position > after
+
+
+def topic_of(event: Event | Unreadable) -> str:
+    return event.topic if isinstance(event, Unreadable) else event.fact.topic
 
 
 def registered(iccid: str = ICCID) -> card.CardRegistered:
@@ -143,7 +169,6 @@ def applied() -> credential.CredentialApplied:
         terminal="T-13101-01",
         municipality="13101",
         iccid=ICCID,
-        iccid_index=ICCID_INDEX,
         applicant="YAMADA TARO",
         document_sha256="34" * 32,
     )
@@ -184,9 +209,7 @@ def tell(log: MemoryLog) -> MemoryLog:
     log.add(f"deployment-{RECEPTION}", deployment_delegated)
     for fact in (domain_created(), keys_put(1, True), keys_put(2, False), load_file_loaded(), application_installed()):
         log.add(f"card-{ICCID}", fact)
-    verified = credential.MainCertificateVerified(
-        subject="subject-1", serial="SERIAL-MAIN", serial_index="9a" * 32, revocation_as_of=BEGIN
-    )
+    verified = credential.MainCertificateVerified(subject="subject-1", serial="SERIAL-MAIN", revocation_as_of=BEGIN)
     for about in (applied(), verified, issued(), credential.SlipHandedOut()):
         log.add(f"credential-{CREDENTIAL}", about, CREDENTIAL, "terminal:T-13101-01")
     code = access_code.AccessCodeHandedOut(credential=CREDENTIAL, expires_at=LATER, tries=5)

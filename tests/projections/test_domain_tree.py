@@ -1,5 +1,6 @@
 """Domain tree: what the cards acknowledged, and the same as the model decides on."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from projections import PROJECTIONS
-from projections.domain_tree import CardRow, DomainRow
+from projections.domain_tree import DOMAIN_TREE, CardRow, DomainRow, at
 from projections.domain_tree import card as read_card
 from projections.runner import Runner
+from projections.sqlite import SQLiteViews
 from projections.views import Views
 from tests.projections.story import (
     APPLICATION,
@@ -19,6 +21,7 @@ from tests.projections.story import (
     ISD,
     LOAD_FILE,
     MODULE,
+    OTHER_ICCID,
     MemoryLog,
     application_installed,
     domain_created,
@@ -39,7 +42,7 @@ def log() -> MemoryLog:
 
 @pytest.fixture
 def views(tmp_path: Path) -> Iterator[Views]:
-    opened = Views(tmp_path / "views.sqlite", PROJECTIONS)
+    opened = SQLiteViews(tmp_path / "views.sqlite", PROJECTIONS)
     yield opened
     opened.close()
 
@@ -61,7 +64,8 @@ def after(log: MemoryLog, views: Views, *facts: Fact) -> DomainRow:
     return domain(views)
 
 
-def test_an_unknown_card_has_no_tree(views: Views) -> None:
+def test_an_unknown_card_has_no_tree(log: MemoryLog, views: Views) -> None:
+    Runner(log, views).catch_up()
     assert read_card(views, ICCID) is None
 
 
@@ -85,7 +89,7 @@ def test_the_tree_of_a_card_with_a_credential(log: MemoryLog, views: Views) -> N
     assert [(a.aid, a.module, a.load_file, a.life_cycle) for a in row.applications] == [
         (APPLICATION, MODULE, LOAD_FILE, "PERSONALIZED")
     ]
-    assert views.parked("domain_tree") == []
+    assert views.parked(DOMAIN_TREE) == []
 
 
 def test_replaced_keys_stay_visible_and_the_last_are_current(log: MemoryLog, views: Views) -> None:
@@ -128,7 +132,30 @@ def test_what_belongs_to_no_known_domain_is_parked(log: MemoryLog, views: Views,
     log.add(f"card-{ICCID}", fact)
     Runner(log, views).catch_up()
 
-    assert [(p.position, p.error.split(" ")[0]) for p in views.parked("domain_tree")] == [(2, "STORE_CORRUPT")]
+    assert [(p.position, p.error.split(" ")[0]) for p in views.parked(DOMAIN_TREE)] == [(2, "STORE_CORRUPT")]
+
+
+def test_the_past_is_what_the_tree_was_then(log: MemoryLog, views: Views) -> None:
+    """At every position, and at the time of every record: live and looking back are one story."""
+    assert at(log, ICCID) is None
+    trees = []
+    for event in tell(MemoryLog()).events:
+        log.events.append(event)
+        Runner(log, views).catch_up()
+        trees.append((event, read_card(views, ICCID)))
+
+    for event, tree in trees:
+        assert at(log, ICCID, position=event.position) == tree
+        assert at(log, ICCID, recorded_at=event.recorded_at) == tree
+    assert at(log, ICCID, position=1) is None
+
+
+def test_a_card_that_is_registered_twice_or_not_at_all_is_parked(log: MemoryLog, views: Views) -> None:
+    for iccid, fact in ((ICCID, registered()), (ICCID, registered()), (OTHER_ICCID, domain_created())):
+        log.add(f"card-{iccid}", fact)
+    Runner(log, views).catch_up()
+
+    assert [p.position for p in views.parked(DOMAIN_TREE)] == [2, 3]
 
 
 FACTS = st.lists(
@@ -157,13 +184,14 @@ FACTS = st.lists(
 @given(facts=FACTS)
 def test_the_tree_says_what_the_model_decides_on(tmp_path: Path, facts: list[Fact]) -> None:
     """Two folds of one log may not tell two stories."""
-    views = Views(tmp_path / "views.sqlite", PROJECTIONS)
-    views.reset()
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    views = SQLiteViews(folder / "views.sqlite", PROJECTIONS)
     log = MemoryLog()
     row = after(log, views, *facts)
     state: card.Card | None = None
     for event in log.events:
         state = card.evolve(state, event.fact)
+    assert at(log, ICCID) == found(views)
     views.close()
     assert state is not None
     model = state.domains[DOMAIN]

@@ -1,35 +1,25 @@
-"""The runner: rows and position together, bad events parked, rebuilds, waiting for one's own writes."""
+"""The runner: rows and position together, one owner, bad events parked, waiting for one's own writes."""
 
-import sqlite3
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from projections import PROJECTIONS
-from projections.runner import PAGE, Runner
-from projections.views import Projection, Views
-from tests.projections.story import ICCID, MemoryLog, registered, tell
+from projections.folding import describe, retry
+from projections.projection import Projection, Rows
+from projections.runner import Runner
+from projections.views import Fenced, Views
+from tests.projections.conftest import MakeViews
+from tests.projections.samples import BAD, COUNTS, TOPICS, contents, counts, topics
+from tests.projections.story import OTHER_ICCID, MemoryLog, registered, tell
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import card
 from tsm.model.event import Event
-
-
-def note(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-    """A read model that keeps topics, and stumbles over refused commands."""
-    for event in events:
-        connection.execute("INSERT INTO topic_1 VALUES (?, ?)", (event.position, event.fact.topic))
-        if isinstance(event.fact, card.CommandRefused):
-            raise ValueError("a text with data of the event")
-
-
-TOPICS = Projection(
-    name="topics", version=1, tables={"topic_1": "CREATE TABLE topic_1 (position INTEGER, topic TEXT)"}, fold=note
-)
-BAD = card.CommandRefused(domain="", command="COMMAND", header="80E60C00", status_word="6A80")
+from tsm.store import log as store
 
 
 @pytest.fixture
@@ -38,147 +28,200 @@ def log() -> MemoryLog:
 
 
 @pytest.fixture
-def views(tmp_path: Path) -> Iterator[Views]:
-    opened = Views(tmp_path / "views.sqlite", [TOPICS])
-    yield opened
-    opened.close()
-
-
-def topics(views: Views) -> list[int]:
-    return [position for (position,) in views.read("SELECT position FROM topic_1 ORDER BY position")]
-
-
-def contents(views: Views) -> dict[str, list[object]]:
-    tables = [name for (name,) in views.read("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    return {table: sorted(views.read(f"SELECT * FROM {table}"), key=repr) for table in tables}  # noqa: S608
+def views(make_views: MakeViews) -> Views:
+    return make_views(TOPICS)
 
 
 def test_every_event_is_folded_once_over_many_pages(
     log: MemoryLog, views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.runner.PAGE", 3)
+    monkeypatch.setattr("projections.folding.PAGE", 3)
+    monkeypatch.setattr("projections.building.PAGE", 3)
     for _ in range(8):
         log.add("card-1", registered())
 
     assert Runner(log, views).catch_up() == 8
-    assert Runner(log, views).catch_up() == 8
-    assert topics(views) == [1, 2, 3, 4, 5, 6, 7, 8]
+    log.add("card-1", registered())
+    assert Runner(log, views).catch_up() == 9
+    assert topics(views) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
-def test_a_bad_event_is_parked_with_its_error_and_the_rest_goes_on(log: MemoryLog, views: Views) -> None:
-    for fact in (registered(), BAD, registered()):
-        log.add("card-1", fact)
+def test_only_the_topics_that_a_read_model_names_are_read_for_it(log: MemoryLog, make_views: MakeViews) -> None:
+    views = make_views(replace(TOPICS, topics=(card.ApplicationPersonalized.topic,)))
+    tell(log)
 
-    assert Runner(log, views).catch_up() == 3
+    assert Runner(log, views).catch_up() == log.position
+    assert len(topics(views)) == 1
 
-    assert topics(views) == [1, 3]
-    (parked,) = views.parked("topics")
-    assert (parked.position, parked.topic, parked.stream) == (2, "card.command_refused", "card-1")
-    assert parked.error.startswith("ValueError at test_runner.py:")
-    assert "data of the event" not in parked.error
+
+# Bad events
+
+
+def test_a_bad_event_is_parked_with_its_error_and_what_does_not_depend_on_it_goes_on(
+    log: MemoryLog, views: Views
+) -> None:
+    for stream, fact in (("1", registered()), ("1", BAD), ("2", registered()), ("1", registered()), ("1", BAD)):
+        log.add(f"card-{stream}", fact)
+
+    assert Runner(log, views).catch_up() == 5
+    log.add("card-1", registered())
+    log.add("card-2", registered())
+    assert Runner(log, views).catch_up() == 7
+
+    assert topics(views) == [1, 3, 7]
+    first, *others = views.parked(TOPICS)
+    assert (first.position, first.topic, first.stream) == (2, "card.command_refused", "card-1")
+    assert first.error.startswith("ValueError at samples.py:")
+    assert "data of the event" not in first.error
+    assert [(p.position, p.error) for p in others] == [(n, "held back by position 2") for n in (4, 5, 6)]
+    assert [g.parked for g in views.generations()] == [4]
+
+
+def test_a_read_model_may_say_what_depends_on_what(log: MemoryLog, make_views: MakeViews) -> None:
+    views = make_views(replace(TOPICS, key=lambda event: "all"))
+    for stream, fact in (("1", registered()), ("1", BAD), ("2", registered())):
+        log.add(f"card-{stream}", fact)
+    Runner(log, views).catch_up()
+
+    assert [(p.position, p.key) for p in views.parked(TOPICS)] == [(2, "all"), (3, "all")]
 
 
 @pytest.mark.parametrize("bad", [1, 3, 5])
 def test_an_event_that_does_not_decode_is_parked_at_its_position(log: MemoryLog, views: Views, bad: int) -> None:
-    for _ in range(5):
-        log.add("card-1", registered())
+    for number in range(1, 6):
+        log.add(f"card-{number}", registered())
     log.unreadable = {bad}
 
     assert Runner(log, views).catch_up() == 5
 
     assert topics(views) == [position for position in range(1, 6) if position != bad]
-    assert [(p.position, p.topic, p.error[:13]) for p in views.parked("topics")] == [(bad, "", "STORE_CORRUPT")]
+    assert [(p.position, p.topic, p.error) for p in views.parked(TOPICS)] == [(bad, "card.registered", "STORE_CORRUPT")]
 
 
-def test_a_fault_of_the_machine_parks_nothing_and_leaves_the_position(log: MemoryLog, views: Views) -> None:
+def test_a_retry_folds_again_in_order_what_can_be_folded_now(log: MemoryLog, make_views: MakeViews) -> None:
+    order: list[int] = []
+    faulty = {2}
+
+    def fold(rows: Rows, events: Sequence[Event]) -> None:
+        if faulty & {event.position for event in events}:
+            raise KeyError("not yet")
+        order.extend(event.position for event in events)
+        rows.insert("topic", [(event.position, event.fact.topic) for event in events])
+
+    model = replace(TOPICS, fold=fold)
+    views = make_views(model)
+    for stream in ("1", "1", "1", "2", "1"):
+        log.add(f"card-{stream}", registered())
+    Runner(log, views).catch_up()
+    assert (topics(views), retry(log, views, model)) == ([1, 4], 0)
+    order.clear()
+    faulty = {5}
+
+    assert retry(log, views, model, 2) == 2
+    assert (order, topics(views)) == ([2, 3], [1, 2, 3, 4])
+    assert [(p.position, p.error.partition(" ")[0]) for p in views.parked(model)] == [(5, "KeyError")]
+    faulty = set()
+    assert retry(log, views, model) == 1
+    assert (topics(views), views.parked(model), [g.parked for g in views.generations()]) == ([1, 2, 3, 4, 5], [], [0])
+
+
+def test_a_retry_of_what_was_not_parked_is_refused(log: MemoryLog, views: Views) -> None:
     log.add("card-1", registered())
-
-    def full(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-        connection.execute("INSERT INTO topic_1 VALUES (99, 'half')")
-        raise sqlite3.OperationalError("database or disk is full")
-
-    views.projections = (replace(TOPICS, fold=full),)
-    with pytest.raises(sqlite3.OperationalError):
-        Runner(log, views).step()
-
-    assert (views.position, topics(views), views.parked("topics")) == (0, [], [])
+    Runner(log, views).catch_up()
+    with pytest.raises(TsmError) as refused:
+        retry(log, views, TOPICS, 1)
+    assert refused.value.code is ErrorCode.NOT_FOUND
 
 
-def test_a_new_version_reads_the_log_again_while_the_others_go_on(log: MemoryLog, tmp_path: Path) -> None:
-    path = tmp_path / "two.sqlite"
-    other = Projection(
-        name="other", version=1, tables={"other_1": "CREATE TABLE other_1 (position INTEGER)"}, fold=lambda c, e: None
-    )
+def test_a_retried_event_that_does_not_decode_stays_parked(log: MemoryLog, views: Views) -> None:
     log.add("card-1", registered())
-    first = Views(path, [TOPICS, other])
-    Runner(log, first).catch_up()
-    first.close()
-
-    def fold(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-        connection.executemany("INSERT INTO topic_2 VALUES (?)", [(event.position,) for event in events])
-
-    newer = replace(
-        TOPICS, version=2, tables={"topic_2": "CREATE TABLE topic_2 (position INTEGER PRIMARY KEY)"}, fold=fold
-    )
-    second = Views(path, [newer, other])
-    assert second.positions() == {"topics": 0, "other": 1}
-    log.add("card-1", registered())
-    Runner(log, second).catch_up()
-
-    assert second.read("SELECT position FROM topic_2") == [(1,), (2,)]
-    assert "topic_1" not in contents(second)
-    second.close()
-
-
-def test_a_read_model_that_no_longer_exists_leaves_nothing_behind(log: MemoryLog, tmp_path: Path) -> None:
-    path = tmp_path / "gone.sqlite"
-    first = Views(path, [TOPICS, replace(TOPICS, name="gone", tables={"gone_1": "CREATE TABLE gone_1 (x)"})])
-    first.close()
-    log.add("card-1", registered())
-    second = Views(path, [TOPICS])
-
-    assert Runner(log, second).catch_up() == 1
-    assert second.positions() == {"topics": 1}
-    second.close()
-
-
-def test_the_deleted_file_comes_back_the_same(log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell(log)
-    found = []
-    for name, page in (("a.sqlite", 2000), ("b.sqlite", 1)):
-        monkeypatch.setattr("projections.runner.PAGE", page)
-        views = Views(tmp_path / name, PROJECTIONS)
-        Runner(log, views).catch_up()
-        found.append(contents(views))
-        views.close()
-
-    assert found[0] == found[1]
-    assert found[0]["parked"] == []
-
-
-def test_rows_of_a_longer_log_are_rebuilt(log: MemoryLog, views: Views) -> None:
-    for _ in range(5):
-        log.add("card-1", registered())
+    log.unreadable = {1}
     Runner(log, views).catch_up()
 
-    restored = MemoryLog()
-    restored.add("card-1", registered())
-    assert Runner(restored, views).catch_up() == 1
+    assert retry(log, views, TOPICS) == 0
+    log.unreadable = set()
+    assert retry(log, views, TOPICS) == 1
     assert topics(views) == [1]
 
 
-def test_two_runners_on_one_file_fold_each_event_once(log: MemoryLog, views: Views, tmp_path: Path) -> None:
-    for _ in range(300):
-        log.add("card-1", registered())
-    second = Views(tmp_path / "views.sqlite", [TOPICS])
-    threads = [threading.Thread(target=Runner(log, v).catch_up) for v in (views, second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    second.close()
+def test_a_fault_of_the_machine_parks_nothing_and_leaves_the_position(log: MemoryLog, make_views: MakeViews) -> None:
+    full = False
 
-    assert topics(views) == list(range(1, 301))
+    def fold(rows: Rows, events: Sequence[Event]) -> None:
+        rows.insert("topic", [(event.position, "half") for event in events])
+        if full:
+            raise TsmError(ErrorCode.STORE_UNAVAILABLE, "database or disk is full")
+
+    model = replace(TOPICS, fold=fold)
+    views = make_views(model)
+    Runner(log, views).catch_up()
+    log.add("card-1", registered())
+    full = True
+    with pytest.raises(TsmError):
+        Runner(log, views).catch_up()
+
+    assert (views.position, topics(views), views.parked(model)) == (0, [], [])
+
+
+def test_an_error_without_a_place_is_still_described() -> None:
+    assert describe(TsmError(ErrorCode.STORE_CORRUPT, "with a detail")) == "STORE_CORRUPT"
+
+
+# One owner
+
+
+def test_two_runners_fold_each_event_once(log: MemoryLog, make_views: MakeViews) -> None:
+    for number in range(300):
+        log.add(f"card-{number % 7}", registered())
+    both = [make_views(TOPICS, COUNTS), make_views(TOPICS, COUNTS)]
+    runners = [Runner(log, views) for views in both]
+    for runner in runners:
+        runner.start()
+    for number in range(50):
+        log.add(f"card-{number % 7}", registered())
+    assert all(views.wait_for(350, timeout=10) for views in both)
+    for runner in runners:
+        runner.stop()
+
+    assert topics(both[0]) == list(range(1, 351))
+    assert sum(counts(both[1]).values()) == 350
+
+
+def test_who_stands_by_keeps_up_with_the_owner_and_takes_over_when_it_ends(
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.runner.STAND_BY", 0.01)
+    monkeypatch.setattr("projections.runner.IDLE", 0.01)
+    log.add("card-1", registered())
+    first, second = make_views(TOPICS), make_views(TOPICS)
+    Runner(log, first).catch_up()
+    owner = first.own(TOPICS, 1)
+    assert owner is not None
+    runner = Runner(log, second)
+    runner.start()
+    try:
+        log.add("card-1", registered())
+        assert not second.wait_for(2, timeout=0.2)
+        owner.release()
+        assert second.wait_for(2, timeout=5)
+    finally:
+        runner.stop()
+
+
+def test_who_owns_no_more_changes_nothing(log: MemoryLog, views: Views) -> None:
+    """Whatever a stale owner has read, its page does not follow on the position."""
+    for _ in range(3):
+        log.add("card-1", registered())
+    Runner(log, views).catch_up()
+    owner = views.own(TOPICS, 1)
+    assert owner is not None
+    with owner, pytest.raises(Fenced), owner.advance(2, 3) as page:
+        page.insert("topic", [(99, "twice")])
+
+    assert (topics(views), views.position) == ([1, 2, 3], 3)
+
+
+# Read your writes
 
 
 def test_a_reader_waits_for_its_own_write(log: MemoryLog, views: Views) -> None:
@@ -192,34 +235,54 @@ def test_a_reader_waits_for_its_own_write(log: MemoryLog, views: Views) -> None:
         runner.stop()
 
 
+def test_a_reader_on_the_event_loop_does_not_hold_it_up(log: MemoryLog, views: Views, make_views: MakeViews) -> None:
+    """Nor does it need the runner in its own process."""
+    elsewhere = make_views(TOPICS)
+
+    async def waits() -> tuple[bool, bool, int]:
+        waiting = asyncio.ensure_future(elsewhere.reached(1, 5))
+        turns = 0
+        while not waiting.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+            if turns == 5:
+                log.add("card-1", registered())
+                Runner(log, views).catch_up()
+        return await waiting, await elsewhere.reached(2, 0.05), turns
+
+    reached, not_reached, turns = asyncio.run(waits())
+    assert (reached, not_reached) == (True, False)
+    assert turns > 5
+
+
 def test_the_thread_outlives_a_fault_and_says_so(
     log: MemoryLog, views: Views, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("projections.runner.RETRY", 0.01)
     log.add("card-1", registered())
-    faults = iter([sqlite3.OperationalError("disk full"), RuntimeError("odd")])
-    read = log.read
+    faults = iter([TsmError(ErrorCode.STORE_UNAVAILABLE, "disk full"), RuntimeError("odd")])
+    page = log.page
 
-    def sometimes(after: int, limit: int) -> Sequence[Event]:
+    def sometimes(*asked: object) -> store.Page:
         for fault in faults:
             raise fault
-        return read(after, limit)
+        return page(*asked)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(log, "read", sometimes)
+    monkeypatch.setattr(log, "page", sometimes)
     runner = Runner(log, views)
     runner.start()
     try:
         assert views.wait_for(1, timeout=5)
     finally:
         runner.stop()
-    assert "the read models could not be brought up to date" in caplog.text
+    assert "topics could not be brought up to date" in caplog.text
 
 
 def test_a_runner_that_cannot_catch_up_says_so_until_it_can(
     log: MemoryLog, views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(after: int, limit: int) -> Sequence[Event]:
-        raise sqlite3.OperationalError("disk full")
+    def broken(*_: object) -> store.Page:
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, "disk full")
 
     monkeypatch.setattr("projections.runner.RETRY", 0.01)
     monkeypatch.setattr("projections.runner.IDLE", 0.01)
@@ -230,7 +293,7 @@ def test_a_runner_that_cannot_catch_up_says_so_until_it_can(
     try:
         eventually(runner.keeping_up)
         with monkeypatch.context() as disk:
-            disk.setattr(log, "read", broken)
+            disk.setattr(log, "page", broken)
             eventually(lambda: not runner.keeping_up())
         eventually(runner.keeping_up)
     finally:
@@ -245,43 +308,64 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_the_file_is_for_its_owner_only(views: Views, tmp_path: Path) -> None:
-    assert (tmp_path / "views.sqlite").stat().st_mode & 0o077 == 0
+# Generations
 
 
-@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda p: p.name)
-def test_tables_carry_name_and_version_of_their_read_model(projection: Projection) -> None:
-    for table in projection.tables:
-        assert table.startswith(f"{projection.name}_") and table.endswith(f"_{projection.version}")
+def test_before_the_first_build_is_done_a_reader_is_told_to_come_back(views: Views) -> None:
+    with pytest.raises(TsmError) as refused:
+        topics(views)
+    assert refused.value.code is ErrorCode.READ_MODEL_BEHIND
+
+
+def test_rows_come_back_the_same_whatever_the_pages(
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(log)
+    found = []
+    for page in (2000, 1):
+        monkeypatch.setattr("projections.folding.PAGE", page)
+        monkeypatch.setattr("projections.building.PAGE", page)
+        views = make_views(*PROJECTIONS, anew=True)
+        Runner(log, views).catch_up()
+        found.append(contents(views))
+        assert [views.parked(projection) for projection in PROJECTIONS] == [[], []]
+
+    assert found[0] == found[1]
+
+
+def test_rows_of_a_longer_log_are_rebuilt(log: MemoryLog, views: Views) -> None:
+    for _ in range(5):
+        log.add("card-1", registered())
+    Runner(log, views).catch_up()
+
+    restored = MemoryLog()
+    restored.add("card-1", registered())
+    assert Runner(restored, views).catch_up() == 1
+    assert topics(views) == [1]
 
 
 def test_a_rebuild_takes_a_transaction_for_a_page_not_for_an_event(
-    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell(log)
-    for _ in range(5000):
-        log.events.append(
-            Event(
-                originator_id=f"card-{ICCID}",
-                originator_version=log.position,
-                occurred_at=log.events[0].occurred_at,
-                context=log.events[0].context,
-                fact=BAD,
-                position=log.position + 1,
-                recorded_at=log.events[0].recorded_at,
-            )
-        )
-    views = Views(tmp_path / "views.sqlite", PROJECTIONS)
-    transactions = []
-    transaction = views.transaction
-    monkeypatch.setattr(views, "transaction", lambda: transactions.append(1) or transaction())
+    for number in range(5000):
+        log.add(f"card-{number}", registered(OTHER_ICCID))
+    views = make_views(*PROJECTIONS)
+    folded: list[int] = []
+
+    def counted(projection: Projection) -> Projection:
+        def fold(rows: Rows, events: Sequence[Event]) -> None:
+            folded.append(len(events))
+            projection.fold(rows, events)
+
+        return replace(projection, fold=fold)
+
+    views.projections = tuple(counted(projection) for projection in PROJECTIONS)
     Runner(log, views).catch_up()
-    assert views.position == log.position
-    assert len(transactions) <= log.position // PAGE + 2
-    views.close()
+    assert folded == [5000, 5000]
 
 
-def test_an_error_without_a_place_is_still_described() -> None:
-    from projections.runner import describe
-
-    assert describe(TsmError(ErrorCode.STORE_CORRUPT, "with a detail")) == "STORE_CORRUPT"
+def test_nobody_waits_for_ever_when_the_views_are_closed(views: Views) -> None:
+    waiting = threading.Thread(target=views.wait_for, args=(1, 0.2))
+    waiting.start()
+    waiting.join(5)
+    assert not waiting.is_alive()
