@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from projections.projection import Projection
-from projections.views import Fenced, Owner, Page, Parked, Views
+from projections.views import Fenced, Gone, Owner, Page, Parked, Views
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Event
 from tsm.store import log as store
@@ -161,4 +161,4 @@ def _retry_one(log: Log, views: Views, projection: Projection, key: str, positio
 
 def _is_the_machines(error: Exception) -> bool:
     unavailable = isinstance(error, TsmError) and error.code is ErrorCode.STORE_UNAVAILABLE
-    return unavailable or isinstance(error, Fenced | OSError | MemoryError)
+    return unavailable or isinstance(error, Fenced | Gone | OSError | MemoryError)

@@ -6,9 +6,11 @@ from typing import Protocol
 
 import pytest
 
+from api.bench.postgres import RUNTIME, PostgresServer
+from projections.opening import open_views
 from projections.projection import Projection
-from projections.sqlite import SQLiteViews
 from projections.views import Views
+from tsm.store.migrations import migrate_postgres
 
 
 class MakeViews(Protocol):
@@ -17,13 +19,30 @@ class MakeViews(Protocol):
     def __call__(self, *projections: Projection, anew: bool = False) -> Views: ...
 
 
-@pytest.fixture
-def make_views(tmp_path: Path) -> Iterator[MakeViews]:
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def make_views(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeViews]:
     opened: list[Views] = []
+    places: list[str] = []
+
+    def place() -> str:
+        """Of the next empty store: for `open_views`."""
+        if request.param == "sqlite":
+            return str(tmp_path / f"log-{len(places)}.sqlite")
+        database = request.getfixturevalue("server").fresh_database()
+        migrate_postgres(database.owner_dsn, RUNTIME)
+        return str(database.runtime_dsn)
 
     def make(*projections: Projection, anew: bool = False) -> Views:
-        name = f"views-{len(opened)}.sqlite" if anew else "views.sqlite"
-        opened.append(SQLiteViews(tmp_path / name, projections))
+        if anew or not places:
+            places.append(place())
+        file = tmp_path / f"views-{len(places)}.sqlite"
+        opened.append(open_views(places[-1], file, projections))
         return opened[-1]
 
     yield make

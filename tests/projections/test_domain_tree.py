@@ -1,7 +1,6 @@
 """Domain tree: what the cards acknowledged, and the same as the model decides on."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from projections.domain_tree import card as read_card
 from projections.runner import Runner
 from projections.sqlite import SQLiteViews
 from projections.views import Views
+from tests.projections.conftest import MakeViews
 from tests.projections.story import (
     APPLICATION,
     DOMAIN,
@@ -41,10 +41,8 @@ def log() -> MemoryLog:
 
 
 @pytest.fixture
-def views(tmp_path: Path) -> Iterator[Views]:
-    opened = SQLiteViews(tmp_path / "views.sqlite", PROJECTIONS)
-    yield opened
-    opened.close()
+def views(make_views: MakeViews) -> Views:
+    return make_views(*PROJECTIONS)
 
 
 def found(views: Views) -> CardRow:
