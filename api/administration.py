@@ -15,7 +15,7 @@ from uuid import uuid4
 import msgspec
 
 from api.access import ENROLLED
-from api.bootstrap import CONFIG_FILE, Parts, Settings, build
+from api.bootstrap import CONFIG_FILE, STORE, Parts, Settings, build
 from api.certificates import certify, create_authority, fingerprint, request, write_private
 from api.rest.operator_site import RETURN_PATH
 from api.xml.mas import LINK_PATH
@@ -51,7 +51,7 @@ class OperatorDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     certificate_fingerprint: str
 
 
-def initialise(data: Path, kek_file: Path, host: str, port: int, store: str = "log.sqlite") -> None:
+def initialise(data: Path, kek_file: Path, host: str, port: int, store: str = STORE) -> None:
     """Make a server: key-encryption key, vault, store, the parties' certificate authority, the server's certificate.
 
     `store` is a path from the data folder, or the DSN of a database, which `tsm store migrate` then makes a store.

@@ -11,14 +11,13 @@ from pathlib import Path
 from api import administration, store_commands
 from api.access import ENROLLED
 from api.app import create_app
-from api.bootstrap import Settings, build
+from api.bootstrap import STORE, Settings, build
 from api.certificates import ROLES, request
 from api.graphql.schema import sdl
 from api.tls import run_server
 from tsm.errors import TsmError
 
 DATA, KEK = Path("data/tsm"), Path("data/tsm.kek")
-STORE = "log.sqlite"
 HOST, PORT, VPCD_PORT = "127.0.0.1", 8443, 35963
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -94,7 +93,7 @@ def schema(_: argparse.Namespace) -> None:
 def demo(given: argparse.Namespace) -> int:
     from api.demo import story  # the server's process never loads the demo or a card
 
-    return story.tell(given.folder, given.citizen, as_json=given.json, keep=given.keep)
+    return story.tell(given.folder, given.citizen, given.store, as_json=given.json, keep=given.keep)
 
 
 def card_serve(given: argparse.Namespace) -> None:
@@ -165,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
     made = command("demo", demo, "issue a credential into a simulated card, from the beginning", data=False)
     made.add_argument("--folder", type=Path, help="where everything goes (default: a new folder in data/)")
     made.add_argument("--citizen", type=Path, help="JSON file with the citizen of the story and her PINs")
+    made.add_argument("--store", metavar="DSN", default=STORE, help="an empty, migrated PostgreSQL store")
     made.add_argument("--json", action="store_true", help="a report for programs")
     made.add_argument("--keep", action="store_true", help="leave all servers up until Ctrl-C")
 

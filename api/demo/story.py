@@ -19,12 +19,14 @@ from rich.text import Text
 from rich.tree import Tree
 
 from api import administration
+from api.bootstrap import STORE
 from api.certificates import fingerprint, request, write_private
 from api.demo import factory
 from api.demo.auditor import Auditor
 from api.demo.party import Tls
 from api.demo.stage import Stage, Step, run
 from tsm.errors import ErrorCode, TsmError
+from tsm.store.opening import is_postgresql
 from tsm.uicc import jpki_cap
 
 HOST = "127.0.0.1"
@@ -87,13 +89,13 @@ def drawn(alphabet: str, length: int) -> str:
     return "".join(secrets.choice(alphabet) for _ in range(length))
 
 
-def tell(folder: Path | None, citizen_file: Path | None, as_json: bool, keep: bool) -> int:
-    """The whole story; the exit code. 0 only if all of it was verified."""
+def tell(folder: Path | None, citizen_file: Path | None, store: str, as_json: bool, keep: bool) -> int:
+    """The whole story; the exit code. 0 only if all of it was verified. `store`: see `administration.initialise`."""
     place = (folder or Path("data") / f"demo-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}").resolve()
     citizen = read_citizen(citizen_file) if citizen_file else Citizen()
     stage = Stage(place, as_json)
     try:
-        story = Story(stage, place, citizen.with_pins())
+        story = Story(stage, place, citizen.with_pins(), store)
         story.tell()
         code = stage.finish()
         if keep:
@@ -106,8 +108,9 @@ def tell(folder: Path | None, citizen_file: Path | None, as_json: bool, keep: bo
 class Story:
     """The scenes, in their order."""
 
-    def __init__(self, stage: Stage, folder: Path, citizen: Citizen) -> None:
+    def __init__(self, stage: Stage, folder: Path, citizen: Citizen, store: str = STORE) -> None:
         self.stage = stage
+        self._store = store
         self._folder = folder
         self._citizen = citizen
         self._data = folder / "tsm"
@@ -137,7 +140,7 @@ class Story:
 
     def _make_server(self) -> None:
         with self.stage.step("set-up", "The server, its keys, and certificates for all parties"):
-            administration.initialise(self._data, self._folder / "tsm.kek", HOST, self._ports["tsm"])
+            administration.initialise(self._data, self._folder / "tsm.kek", HOST, self._ports["tsm"], self._store)
             self.server = administration.describe(self._data)
             self.stage.say("administrator", "tsm", f"init: vault, store and parties' authority in {self._data}")
             for party, role, name in (
@@ -319,8 +322,11 @@ class Story:
             self._count(step)
             self.auditor.close()
         places = self.stage.report.places
-        places["event log (SQLite)"] = str(self._data / "log.sqlite")
-        places["read models (SQLite)"] = str(self._data / "views.sqlite")
+        if is_postgresql(self._store):
+            places["event log, read models"] = "in the PostgreSQL database"
+        else:
+            places["event log (SQLite)"] = str(self._data / self._store)
+            places["read models (SQLite)"] = str(self._data / "views.sqlite")
         places["the phone's card"] = str(self.card_file)
         places["slip"] = str(self._folder / "terminal" / "slip.txt")
         places["logs of the processes"] = str(self._folder / "*.log")
