@@ -8,7 +8,6 @@ It reads the log twice, in its own order and stream after stream, a page at a ti
 memory. A server may run meanwhile: what is recorded after the beginning is not looked at.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import groupby
@@ -19,11 +18,10 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.model.streams import Evolve, evolve_of
 from tsm.store.mapper import ERASED, JsonMapper
 from tsm.store.recorder import PayloadSealer, RecordedEvent
-from tsm.store.rows import EventRow, Rows
+from tsm.store.rows import EventRow, Rows, is_time
 
 MOST_FINDINGS = 1000  # kept; all are counted
 TOLD_EVERY = 1000  # rows
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 
 Told = Callable[[str, int, int], None]  # what is being done, how far it is, how far it goes
 
@@ -107,7 +105,7 @@ class Check:
         for position, recorded_at in self._rows.times(head):
             if position != expected:
                 self._find(f"{expected} is the next position, not {position}", position)
-            if not _is_time(recorded_at):
+            if not is_time(recorded_at):
                 self._find("recorded_at is no time as we write it", position)
             elif recorded_at < latest:
                 self._find("recorded_at is before that of the event before", position)
@@ -151,7 +149,7 @@ class Check:
     def _decoded(self, row: EventRow) -> Any:
         """The fact, or None when it does not decode."""
         try:
-            recorded_at = datetime.fromisoformat(row.recorded_at) if _is_time(row.recorded_at) else datetime.min
+            recorded_at = datetime.fromisoformat(row.recorded_at) if is_time(row.recorded_at) else datetime.min
             recorded = RecordedEvent(row.stream, row.version, row.topic, row.state, row.position, recorded_at)
             fact = self._mapper.to_domain_event(recorded).fact
         except TsmError as error:
@@ -182,15 +180,5 @@ class Check:
         self._index_rows = sum(1 for _ in self._rows.index_rows())
         for command in self._rows.commands():
             self._commands += 1
-            if not _is_time(command.keep_until):
+            if not is_time(command.keep_until):
                 self._find(f"command {command.id}: keep_until is no time as we write it")
-
-
-def _is_time(text: str | None) -> bool:
-    if text is None or not TIME.fullmatch(text):
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True

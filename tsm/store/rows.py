@@ -5,10 +5,12 @@ by itself, so that a long reading holds up nobody; what was committed before it 
 `snapshot` all is read as it was at one moment.
 """
 
+import re
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from tsm.store.recorder import MOST
 
 PAGE = 2000  # rows
 CONNECT_TIMEOUT = 5  # seconds
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 
 
 class EventRow(NamedTuple):
@@ -299,6 +302,17 @@ def open_rows(place: str | Path) -> Rows:
     if is_postgresql(place):
         return PostgresRows(str(place))
     return SQLiteRows(Path(place))
+
+
+def is_time(text: str | None) -> bool:
+    """Whether it is a time in the one form in which we write times."""
+    if text is None or not TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _words(error: Exception) -> str:

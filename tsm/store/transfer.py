@@ -37,9 +37,9 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.keys.database import open_database, writing
 from tsm.store.migrations import APPEND_LOCK, NEWEST, UNFINISHED, postgres_owner
 from tsm.store.opening import is_postgresql
-from tsm.store.rows import EventRow, Rows, open_rows
+from tsm.store.rows import EventRow, Rows, is_time, open_rows
 
-BATCH = 5000  # events of one transaction
+BATCH = 10_000  # events of one transaction
 PARTIAL = ".partial"  # behind the name of an export that has not ended
 
 Told = Callable[[int, int], None]  # events so far, and of how many
@@ -373,8 +373,7 @@ class _Reader:
         state = line.state_base64 or line.state.encode()
         try:
             place = PLACE.decode(state)
-            recorded_at = datetime.fromisoformat(line.recorded_at)
-        except (msgspec.MsgspecError, ValueError):
+        except msgspec.MsgspecError:
             raise self._refused("the event does not decode") from None
         if (place.topic, place.stream, place.number) != (line.topic, line.stream, line.version):
             raise self._refused("the event lies in another place than it says")
@@ -382,10 +381,11 @@ class _Reader:
             raise self._refused(f"{self.position + 1} is the next position, not {line.position}")
         if line.version != self._versions.get(line.stream, 0) + 1:
             raise self._refused(f"version {line.version} does not follow in {line.stream}")
-        if recorded_at.tzinfo is not UTC or _text(recorded_at) != line.recorded_at:
-            raise self._refused("recorded_at is no time as we write it")
-        if line.recorded_at < self._recorded_at:
-            raise self._refused("recorded_at is before that of the event before")
+        if line.recorded_at != self._recorded_at:
+            if not is_time(line.recorded_at):
+                raise self._refused("recorded_at is no time as we write it")
+            if line.recorded_at < self._recorded_at:
+                raise self._refused("recorded_at is before that of the event before")
         self.position, self._versions[line.stream], self._recorded_at = line.position, line.version, line.recorded_at
         return EventRow(line.position, line.stream, line.version, line.topic, state, line.recorded_at)
 
@@ -505,7 +505,3 @@ def _verified_end(file: BinaryIO) -> EndLine:
 def _refuse_unless(same: bool, where: str) -> None:
     if not same:
         raise TsmError(ErrorCode.ALREADY_EXISTS, f"the store is not the beginning of the file: {where}")
-
-
-def _text(time: datetime) -> str:
-    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
