@@ -22,6 +22,7 @@ from api.xml.mas import LINK_PATH
 from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.cap import CapFile
 from tsm.identifiers import Aid, Iccid, KeyRef, SpId
+from tsm.keys.destroyed_keys import beside
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.signing import MAS_SIGNING_KEY, MAS_TRANSPORT_KEY
@@ -77,6 +78,7 @@ def initialise(data: Path, kek_file: Path, host: str, port: int, store: str = ST
         "host": host,
         "port": port,
         "kek_file": str(kek_file.resolve()),
+        "destroyed_keys": str(beside(kek_file.resolve())),
         "store": store,
         "tls": {"certificate": "tls/cert.pem", "key": "tls/key.pem", "party_ca": "tls/ca.pem"},
     }

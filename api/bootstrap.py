@@ -1,7 +1,7 @@
 """The only place where the server's parts are chosen and joined.
 
-`<data>/config.json` says where the rest is. Relative paths are meant from the data folder, except the key-encryption
-key's, which must lie outside.
+`<data>/config.json` says where the rest is. Relative paths are meant from the data folder; the key-encryption key and
+the list of destroyed keys must lie outside.
 """
 
 import os
@@ -27,6 +27,7 @@ from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.deployment import Deployments
 from tsm.flows.domain_keys import DomainKeys
+from tsm.flows.erasure import ErasureFollower
 from tsm.flows.expiry import ExpiryWorker
 from tsm.flows.follower import StoredPosition
 from tsm.flows.issuance import Issuance
@@ -34,12 +35,14 @@ from tsm.flows.issuance_follower import IssuanceFollower
 from tsm.flows.notification import NotificationWorker
 from tsm.flows.provisional_keys import ProvisionalKeysWorker
 from tsm.flows.session import Limits, SessionService
+from tsm.keys.destroyed_keys import beside, refuse_within
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
 from tsm.model.topics import FACTS
 from tsm.store.opening import is_postgresql, open_recorder
 
 CONFIG_FILE, VIEWS_FILE = "config.json", "views.sqlite"
+STORE = "log.sqlite"  # where the log is, unless the settings say otherwise
 DEFAULT_LIMITS = Limits()
 
 
@@ -59,7 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: int
     tls: TlsSettings
     kek_file: Path
-    store: str = "log.sqlite"  # a path from the data folder, or the DSN of a PostgreSQL database
+    destroyed_keys: Path = Path()  # the list of destroyed keys: beside the key-encryption key, unless it says otherwise
+    store: str = STORE  # a path from the data folder, or the DSN of a PostgreSQL database
     projections: Literal["in-process", "separate"] = "in-process"  # separate: by `tsm projections run`
     session_idle_seconds: float = DEFAULT_LIMITS.session_idle_seconds
     notify_limit_seconds: float = DEFAULT_LIMITS.notify_limit_seconds
@@ -77,7 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             read = msgspec.json.decode(text, type=cls, dec_hook=lambda _kind, path: data / path)
         except msgspec.MsgspecError as error:
             raise TsmError(ErrorCode.INVALID_INPUT, f"{CONFIG_FILE}: {error}") from error
-        return msgspec.structs.replace(read, data=data)
+        destroyed = beside(read.kek_file) if read.destroyed_keys == Path() else read.destroyed_keys
+        return msgspec.structs.replace(read, data=data, destroyed_keys=destroyed)
 
     @property
     def store_place(self) -> str | Path:
@@ -137,7 +142,8 @@ def build(
     """Open vault and store, and join the parts; nothing runs before `Parts.start`."""
     data = settings.data
     refuse_inside(settings.kek_file, data)
-    vault = SoftwareVault.open(data / "vault", settings.kek_file, random)
+    refuse_within(settings.destroyed_keys, data)
+    vault = SoftwareVault.open(data / "vault", settings.kek_file, random, settings.destroyed_keys)
     recorder = open_recorder(settings.store_place, vault, clock)
     tsm = Tsm(vault, recorder, FACTS, clock)
     limits = Limits(settings.delegation_seconds, settings.session_idle_seconds, settings.notify_limit_seconds)
@@ -162,8 +168,9 @@ def build(
         workers=(
             NotificationWorker(tsm, outbound, StoredPosition(positions / "notification"), tsm.now),
             ExpiryWorker(tsm, sessions, StoredPosition(positions / "expiry"), tsm.now),
-            IssuanceFollower(tsm, vault, StoredPosition(positions / "issuance")),
+            IssuanceFollower(tsm, StoredPosition(positions / "issuance")),
             ProvisionalKeysWorker(tsm, vault, StoredPosition(positions / "provisional-keys")),
+            ErasureFollower(tsm, vault),
             *((Runner(tsm, views),) if settings.projections == "in-process" else ()),
         ),
         closing=(outbound.close, authority.close, views.close, tsm.close, vault.close),

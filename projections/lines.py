@@ -170,6 +170,12 @@ def credential_line(fact: Fact) -> str | None:
             return f"authority's copy of the {fact.kind} key destroyed"
         case credential.CredentialActivated():
             return "credential active: its keys exist in the card only"
+        case credential.ErasureOrdered(in_use=True):
+            return "erasure of the person ordered although the credential was in use; the credential is closed"
+        case credential.ErasureOrdered():
+            return "erasure of the person ordered; the credential is closed"
+        case credential.PersonErased():
+            return "person erased: the data key is destroyed, and what it sealed cannot be read again"
         case _ if fact.topic == "credential.erasure_ordered":
             return "erasure of the person ordered"
         case _ if fact.topic == "credential.person_erased":

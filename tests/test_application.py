@@ -37,7 +37,6 @@ APPLIED = CredentialApplied(
     terminal="T-13101-01",
     municipality="千代田区",
     iccid=CARD.iccid,
-    iccid_index="1f",
     applicant="山田 花子",
     document_sha256="ab" * 32,
 )

@@ -150,9 +150,17 @@ class Tsm(Application[str]):
         """Idempotency keys whose time is over may be used anew; how many there were."""
         return self._recorder.prune(now)
 
+    def index_row(self, purpose: str, value: str, stream: str, subject: str) -> IndexRow:
+        """What `commit` puts so that `indexed` finds the stream; it goes with its subject."""
+        return IndexRow(self._vault.blind_index(purpose, value), stream, subject)
+
     def indexed(self, purpose: str, value: str) -> list[IndexRow]:
         """Where something personal occurs, by its keyed hash."""
         return self._recorder.indexed(self._vault.blind_index(purpose, value))
+
+    def erase_remains(self) -> None:
+        """After rows beside the log were dropped: see `Recorder.erase_remains`. STORE_UNAVAILABLE: to be repeated."""
+        self._recorder.erase_remains()
 
     def close(self) -> None:
         """What waits is recorded; then the recorder is closed."""

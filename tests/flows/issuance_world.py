@@ -64,7 +64,7 @@ class IssuanceWorld(World):
         self.main = self.authority.issue_main(HANAKO)
         self.line = Line(self.authority)
         self.issuance = Issuance(self.tsm, self.vault, self.line, self.tsm.now, urandom)
-        self.follower = IssuanceFollower(self.tsm, self.vault, StoredPosition(self.folder / "position"))
+        self.follower = IssuanceFollower(self.tsm, StoredPosition(self.folder / "position"))
         self.record(
             f"authority-{AUTHORITY}",
             AuthorityEnrolled(

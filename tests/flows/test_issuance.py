@@ -347,11 +347,19 @@ def test_when_nobody_can_say_who_is_revoked_the_code_waits_and_no_try_is_lost(wo
     assert world.check(slip) == slip.credential
 
 
-def test_a_holder_whose_data_are_erased_is_not_let_in(world):
+def test_a_holder_whose_key_is_destroyed_is_not_let_in(world):
     slip = world.apply()
     world.vault.destroy_subject(slip.credential)
-    with refused(ErrorCode.REVOCATION_UNKNOWN):
+    with refused(ErrorCode.ACCESS_CODE_REFUSED):  # no card is the one that was applied for
         world.check(slip)
+
+
+def test_a_credential_is_found_by_its_card_and_by_its_main_certificate(world):
+    slip, other = world.apply(), world.apply()
+    serial = serial_text(read_certificate(world.main.signature_certificate))
+    for purpose, value in (("iccid", ICCID), ("main-certificate", serial)):
+        assert {row.subject for row in world.tsm.indexed(purpose, value)} == {slip.credential, other.credential}
+    assert world.tsm.indexed("iccid", OTHER_ICCID) == []
 
 
 def test_another_card_costs_a_try(world):

@@ -32,11 +32,10 @@ APPLIED = CredentialApplied(
     terminal="T-13101-01",
     municipality="千代田区",
     iccid="8981100000000000010",
-    iccid_index="1f",
     applicant="山田 花子",
     document_sha256="ab" * 32,
 )
-VERIFIED = MainCertificateVerified(subject="credential-1", serial="4711", serial_index="2f", revocation_as_of=NOON)
+VERIFIED = MainCertificateVerified(subject="credential-1", serial="4711", revocation_as_of=NOON)
 ISSUED = CredentialIssued(
     subject="credential-1",
     authority="jpki",

@@ -54,6 +54,19 @@ class StoredPosition:
         beside.replace(self._path)
 
 
+class NoPosition(StoredPosition):
+    """For whoever begins anew at each start."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+
+    def read(self) -> int:
+        return 0
+
+    def write(self, position: int) -> None:
+        """There is nothing to keep."""
+
+
 class Follower(ABC):
     """A worker that reads along."""
 

@@ -189,7 +189,7 @@ class Issuance:
         loaded = self._credential(case.credential)
         if loaded.state is None:
             self._refuse_old_challenge(case.document.challenge)
-            self._commit(case, [self._applied(case)], loaded.version)
+            self._commit(case, [self._applied(case)], loaded.version, "iccid", case.card.iccid)
         else:
             refuse_unless_repeated(loaded.state, case)
         return verify_application(case.signed, anchors_of(case.authority)[Kind.SIGNATURE], self._clock())
@@ -206,7 +206,6 @@ class Issuance:
             terminal=case.counter.terminal,
             municipality=case.counter.municipality,
             iccid=case.card.iccid,
-            iccid_index=self._vault.blind_index("iccid", case.card.iccid),
             applicant=case.document.applicant,
             document_sha256=case.signed.digest,
         )
@@ -219,11 +218,11 @@ class Issuance:
         verified = MainCertificateVerified(
             subject=case.credential,
             serial=serial,
-            serial_index=self._vault.blind_index("main-certificate", serial),
             revocation_as_of=revoked.as_of,
         )
         loaded = self._credential(case.credential)
-        self._commit(case, credentials.verify_main_certificate(loaded.state, verified), loaded.version)
+        facts = credentials.verify_main_certificate(loaded.state, verified)
+        self._commit(case, facts, loaded.version, "main-certificate", serial)
 
     def _revoked(self, authority: Authority) -> RevocationList:
         """The main certificates that are revoked now."""
@@ -257,8 +256,11 @@ class Issuance:
             raise
         return Slip(case.credential, code, until)
 
-    def _commit(self, case: Case, facts: Sequence[Fact], version: int) -> None:
-        self._tsm.commit(Change(case.stream, version, facts), context=case.context, occurred_at=self._clock())
+    def _commit(self, case: Case, facts: Sequence[Fact], version: int, purpose: str = "", value: str = "") -> None:
+        """With a row by which the credential is found under something personal, if there is a `purpose`."""
+        rows = [self._tsm.index_row(purpose, value, case.stream, case.credential)] if purpose else []
+        change = Change(case.stream, version, facts)
+        self._tsm.commit(change, context=case.context, occurred_at=self._clock(), put_index=rows)
 
     # The phone, through the provider
 
@@ -266,9 +268,10 @@ class Issuance:
         """The credential that code and password open on this card.
 
         ACCESS_CODE_REFUSED, ACCESS_CODE_LOCKED, ACCESS_CODE_EXPIRED; another card than the one applied for counts as a
-        wrong password. Code and password may be presented again until the credential is written (then WRONG_ORDER), for
-        a phone may lose its connection. CERTIFICATE_REVOKED, once they are right, when the main certificate was revoked
-        after the slip; UPSTREAM_UNAVAILABLE or REVOCATION_UNKNOWN when nobody can say: to be repeated, and no try lost.
+        wrong password. Code and password may be presented again until the credential is written, or its holder erased
+        (then WRONG_ORDER), for a phone may lose its connection. CERTIFICATE_REVOKED, once they are right, when the main
+        certificate was revoked after the slip; UPSTREAM_UNAVAILABLE or REVOCATION_UNKNOWN when nobody can say: to be
+        repeated, and no try lost.
         """
         return decided(partial(self._check_access_code, provider, Iccid(iccid), typed, request_id))
 
@@ -284,7 +287,9 @@ class Issuance:
         applied = credential.state.applied
         if applied.provider != provider:
             raise TsmError(ErrorCode.ACCESS_CODE_REFUSED, "another provider's")
-        right = right and hmac.compare_digest(applied.iccid_index, self._vault.blind_index("iccid", iccid))
+        if right:
+            credential.state.refuse_erased()
+        right = right and applied.iccid == iccid  # never once it reads as erased
         presented: Sequence[Fact] = access_codes.present(code.state, right, now)
         news: Sequence[Fact] = credentials.authenticate_holder(credential.state) if right else []
         revoked = right and self._main_certificate_revoked(credential.state)
@@ -375,6 +380,7 @@ def refuse_unless_repeated(state: Credential, case: Case) -> None:
         raise TsmError(ErrorCode.WRONG_ORDER, "the challenge was used for another application")
     if state.refused:
         raise TsmError(ErrorCode.WRONG_ORDER, f"the application was refused: {state.refused}")
+    state.refuse_erased()
     if state.stage >= Stage.HANDED_OUT:
         raise TsmError(ErrorCode.WRONG_ORDER, "the slip was handed out")
 

@@ -13,7 +13,6 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.issuance import context_of
 from tsm.jpki.personalisation import APPLICATION
-from tsm.keys.vault import SoftwareVault
 from tsm.model import credential as credentials
 from tsm.model.card import ApplicationPersonalized
 from tsm.model.credential import Credential
@@ -31,9 +30,8 @@ class IssuanceFollower(Follower):
 
     name = "issuance"
 
-    def __init__(self, tsm: Tsm, vault: SoftwareVault, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, position: StoredPosition) -> None:
         super().__init__(tsm, position)
-        self._vault = vault
         self._waiting: dict[str, list[Event]] = {}  # in order, by the story that they belong to
 
     def see(self, event: Event) -> None:
@@ -74,7 +72,7 @@ class IssuanceFollower(Follower):
         loaded = self._tsm.load(stream, credentials.evolve)
         if loaded.state is None or loaded.state.applied.provider != provider:
             return
-        if loaded.state.applied.iccid_index != self._vault.blind_index("iccid", iccid):
+        if loaded.state.applied.iccid != iccid:  # nor of a credential whose person is erased
             return
         try:
             facts = decide(loaded.state)

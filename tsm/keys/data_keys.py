@@ -68,7 +68,7 @@ class DataKeys:
         """Erases the subject's key from the file and its write-ahead log, once the list names it. Safe to repeat.
 
         `TsmError`: NOT_FOUND or STORE_UNAVAILABLE when the list cannot be written, and the key is still there then;
-        INTERNAL when a reader held the write-ahead log for too long.
+        STORE_UNAVAILABLE when a reader held the write-ahead log for too long.
         """
         with self._lock:
             with writing(self._connection):
@@ -95,7 +95,7 @@ class DataKeys:
     def replay(self) -> int:
         """Destroys again what the list names and an older copy of the file brought back; how many keys that were.
 
-        `TsmError`: NOT_FOUND, STORE_CORRUPT for the list, INTERNAL as for `destroy`. Nobody should be served then.
+        `TsmError`: NOT_FOUND, STORE_CORRUPT for the list, STORE_UNAVAILABLE as for `destroy`: serve nobody then.
         """
         listed = json.dumps(self._destroyed.read())
         with self._lock:

@@ -61,11 +61,11 @@ def erase_remains(connection: sqlite3.Connection) -> None:
     """After a deletion in an `erasing` file: no earlier version of a page stays in the write-ahead log.
 
     What a file system or a flash controller keeps elsewhere is out of our reach, which is why keys are also wrapped.
-    `TsmError(INTERNAL)` when another process reads for so long that the log cannot be emptied: repeat.
+    `TsmError(STORE_UNAVAILABLE)` when another process reads for so long that the log cannot be emptied: repeat.
     """
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
-        raise TsmError(ErrorCode.INTERNAL, "the write-ahead log is held by a reader: repeat the erasure")
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, "the write-ahead log is held by a reader: repeat the erasure")
 
 
 def _make_private(path: Path) -> None:

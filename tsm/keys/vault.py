@@ -301,7 +301,7 @@ class SoftwareVault:
     def destroy_subject(self, subject: str) -> None:
         """Erases a person: nothing sealed for the subject opens again, and the list of destroyed keys says so.
 
-        Safe to repeat. `TsmError`: NOT_FOUND, STORE_UNAVAILABLE, INTERNAL (`tsm.keys.data_keys`): repeat it then.
+        Safe to repeat. `TsmError`: NOT_FOUND, STORE_UNAVAILABLE (`tsm.keys.data_keys`): repeat it then.
         """
         self._data_keys.destroy(subject)
 

@@ -11,12 +11,14 @@ last does not matter.
 Personal data is sealed under the data key of `subject`, one person's tenure of this credential: the applicant's name,
 the serial numbers, and the ICCID where it would tie a card to a person. Destroying that key leaves every fact in place.
 
+When a person is erased the credential is closed: from the order on nothing else happens to it, whatever its stage.
+
 Stream: `credential-<uuid>`.
 """
 
 from datetime import datetime
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -37,7 +39,6 @@ class CredentialApplied(Fact, frozen=True, kw_only=True):
     terminal: str
     municipality: str
     iccid: str
-    iccid_index: str  # blind index
     applicant: str
     document_sha256: str  # of the signed document
 
@@ -49,7 +50,6 @@ class MainCertificateVerified(Fact, frozen=True, kw_only=True):
     sealed: ClassVar[tuple[str, ...]] = ("serial",)
     subject: str
     serial: str
-    serial_index: str  # blind index
     revocation_as_of: datetime  # when the revocation list that was asked was made
 
 
@@ -120,6 +120,21 @@ class CredentialActivated(Fact, frozen=True, kw_only=True):
     topic: ClassVar[str] = "credential.activated"
 
 
+class ErasureOrdered(Fact, frozen=True, kw_only=True):
+    """The person is to be erased: the way to the credential from card and certificate is gone, the data key follows."""
+
+    topic: ClassVar[str] = "credential.erasure_ordered"
+    subject: str
+    in_use: bool  # the keys were in a card, or on their way into it
+
+
+class PersonErased(Fact, frozen=True, kw_only=True):
+    """The subject's data key is destroyed: in no copy of the log can the personal fields be read again."""
+
+    topic: ClassVar[str] = "credential.person_erased"
+    subject: str
+
+
 class Stage(IntEnum):
     """How far the credential has come."""
 
@@ -144,6 +159,19 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     holder_refused: str = ""  # why the holder was turned away: an ErrorCode
     receptions: tuple[str, ...] = ()  # of the delegations that were to write it
     destroyed: frozenset[str] = frozenset()  # kinds of key whose copy is gone
+    erasure: ErasureOrdered | None = None
+    erased: bool = False  # and the data key is destroyed
+
+    @property
+    def in_use(self) -> bool:
+        """Whether its keys are in a card, or may be: a write was delegated, and how it ends nobody knows before."""
+        return self.stage >= Stage.DELEGATED and not self.refused
+
+    def refuse_erased(self) -> Self:
+        """WRONG_ORDER once the person's erasure is ordered."""
+        if self.erasure is not None:
+            raise TsmError(ErrorCode.WRONG_ORDER, "the person is erased, and the credential closed")
+        return self
 
 
 def stream(credential: str) -> str:
@@ -249,12 +277,38 @@ def destroy_key_copy(
     return [destroyed, *([CredentialActivated()] if complete else [])]
 
 
+def order_erasure(state: Credential | None, even_in_use: bool = False) -> list[ErasureOrdered]:
+    """Decide that the person is erased; again is no news. NOT_FOUND.
+
+    A person is erased once the purpose of the data is over: the application was refused, or nothing was written, so
+    that no key of the person's exists but the copies of the authority. While the keys are or may be in a card, the
+    serial numbers are what revocation, a loss report and the end of validity go by, so WRONG_ORDER: the authority
+    revokes first. It does so outside of this log, so whoever knows that it did says `even_in_use`, and that is told.
+    """
+    if state is None:
+        raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
+    if state.erasure is not None:
+        return []
+    if state.in_use and not even_in_use:
+        raise TsmError(ErrorCode.WRONG_ORDER, "the credential is in use: the authority has to revoke it first")
+    return [ErasureOrdered(subject=state.applied.subject, in_use=state.in_use)]
+
+
+def person_erased(state: Credential | None) -> list[PersonErased]:
+    """Decide, once the data key is destroyed, that the person is erased; again is no news. WRONG_ORDER, NOT_FOUND."""
+    if state is None:
+        raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
+    if state.erasure is None:
+        raise TsmError(ErrorCode.WRONG_ORDER, "nobody ordered it")
+    return [] if state.erased else [PersonErased(subject=state.erasure.subject)]
+
+
 def _known(state: Credential | None) -> Credential:
     if state is None:
         raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
     if state.refused:
         raise TsmError(ErrorCode.WRONG_ORDER, f"the application was refused: {state.refused}")
-    return state
+    return state.refuse_erased()
 
 
 def _from(state: Credential | None, stage: Stage) -> Credential:
@@ -296,6 +350,10 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
             return msgspec.structs.replace(state, receptions=(*state.receptions, fact.reception))
         case KeyCopyDestroyed():
             return msgspec.structs.replace(state, destroyed=state.destroyed | {fact.kind})
+        case ErasureOrdered():
+            return msgspec.structs.replace(state, erasure=fact)
+        case PersonErased():
+            return msgspec.structs.replace(state, erased=True)
         case _:
             return state
 
@@ -312,4 +370,6 @@ FACTS: tuple[type[Fact], ...] = (
     CredentialWritten,
     KeyCopyDestroyed,
     CredentialActivated,
+    ErasureOrdered,
+    PersonErased,
 )

@@ -9,6 +9,7 @@ import psycopg
 from tsm.store.migrations import (
     APPEND_BODY,
     REFUSE_BODY,
+    REMAINS_BODY,
     SQLITE_STEPS,
     SQLITE_STEPS_TAKEN,
     UNFINISHED,
@@ -66,6 +67,7 @@ FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang WHERE p.pronamespac
 """
 POSTGRES_FUNCTIONS = {
     "append": (APPEND_BODY, True, ["search_path=tsm, pg_temp"], "plpgsql", 24),
+    "erase_remains": (REMAINS_BODY, True, ["search_path=tsm, pg_temp", "lock_timeout=100ms"], "plpgsql", 0),
     "refuse": (REFUSE_BODY, False, [], "plpgsql", 0),
 }
 

@@ -79,6 +79,9 @@ class MemoryRecorder(Recorder):
                 del self._commands[id_]
         return len(over)
 
+    def erase_remains(self) -> None:
+        """Nothing remains in memory."""
+
     def select_events(
         self,
         originator_id: UUID | str,

@@ -6,7 +6,8 @@ itself: `tsm store migrate` does.
 
 On PostgreSQL two roles share the work. The owner runs the steps and owns all tables. The runtime role, as which the
 server connects, reads events and calls `tsm.append`, and can do nothing else to them: that function runs as the owner,
-numbers the events itself, and is the only way in.
+numbers the events itself, and is the only way in. The other function, `tsm.erase_remains`, changes nothing that one can
+see.
 """
 
 import sqlite3
@@ -185,6 +186,10 @@ BEGIN
   END IF;
 END """  # noqa: S608 - constants only
 
+# A deleted row's octets stay in the pages until they are used again: the table is written anew, without them. While
+# somebody else holds it, as a backup does, this gives up at once, for whoever appends would wait behind it.
+REMAINS_BODY = " BEGIN CLUSTER tsm.person_index USING person_index_pkey; END "
+
 POSTGRES_STEPS: Mapping[int, tuple[str, str]] = {
     2: (
         "the log, its guards, and payloads beside it",
@@ -247,6 +252,9 @@ CREATE FUNCTION tsm.append(
   OUT changed int[], OUT changed_stream text[], OUT known int[]
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = tsm, pg_temp AS $${APPEND_BODY}$$;
 REVOKE ALL ON FUNCTION tsm.append FROM PUBLIC;
+CREATE FUNCTION tsm.erase_remains() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = tsm, pg_temp SET lock_timeout = '100ms' AS $${REMAINS_BODY}$$;
+REVOKE ALL ON FUNCTION tsm.erase_remains FROM PUBLIC;
 """,
     ),
 }
@@ -258,7 +266,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tsm FROM PUBLIC, {role};
 GRANT USAGE ON SCHEMA tsm TO {role};
 GRANT SELECT ON tsm.event, tsm.payload, tsm.person_index, tsm.command, tsm.migration TO {role};
 GRANT DELETE ON tsm.command TO {role};
-GRANT EXECUTE ON FUNCTION tsm.append TO {role};
+GRANT EXECUTE ON FUNCTION tsm.append, tsm.erase_remains TO {role};
 CREATE SCHEMA IF NOT EXISTS tsm_views;
 REVOKE ALL ON SCHEMA tsm_views FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA tsm_views TO {role};

@@ -134,6 +134,16 @@ class PostgresRecorder(Recorder):
             self._writer = connection
             return connection.execute("DELETE FROM tsm.command WHERE keep_until < %s", (now,)).rowcount
 
+    def erase_remains(self) -> None:
+        """Writes the table of index rows anew, without the dead ones; those that an open transaction may see stay.
+
+        What the database's write-ahead log and backups hold is for its owner to let go.
+        """
+        with _refusing(), self._writer_lock:
+            connection = self._writer or self._connect()
+            self._writer = connection
+            connection.execute("SELECT tsm.erase_remains()")
+
     def _arguments(self, batch: Sequence[Append], refused: dict[int, Exception]) -> list[Any]:
         """One row for each thing of a group, then one array for each column."""
         watched: list[Row] = []

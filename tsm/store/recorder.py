@@ -151,6 +151,13 @@ class Recorder(ApplicationRecorder, ABC):
     def prune(self, now: datetime) -> int:
         """Forgets commands whose time is over; answers how many."""
 
+    @abstractmethod
+    def erase_remains(self) -> None:
+        """After rows beside the log were dropped: no earlier version of them stays in the database's own files.
+
+        `TsmError(STORE_UNAVAILABLE)` when others hold on to them for too long: to be repeated.
+        """
+
     # Reading
 
     @abstractmethod

@@ -21,7 +21,7 @@ from uuid import UUID
 from eventsourcing.persistence import IntegrityError
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.keys.database import open_database, writing
+from tsm.keys.database import erase_remains, open_database, writing
 from tsm.store.migrations import refuse_other_sqlite
 from tsm.store.recorder import (
     MOST,
@@ -81,6 +81,11 @@ class SQLiteRecorder(Recorder):
     def prune(self, now: datetime) -> int:
         with _refusing(), self._writer_lock, writing(self._writer) as transaction:
             return transaction.execute("DELETE FROM command WHERE keep_until < ?", (_text(now),)).rowcount
+
+    def erase_remains(self) -> None:
+        """What is deleted is overwritten with zeros at once, but the write-ahead log keeps pages as they were."""
+        with _refusing(), self._writer_lock:
+            erase_remains(self._writer)
 
     def select_events(
         self,
