@@ -158,7 +158,7 @@ def state(given: argparse.Namespace) -> None:
 
 
 def opened_vault(settings: Settings) -> SoftwareVault:
-    return SoftwareVault.open(settings.data / "vault", settings.kek_file)
+    return SoftwareVault.open(settings.data / "vault", settings.kek_file, destroyed_keys=settings.destroyed_keys)
 
 
 def owner_dsn(given: argparse.Namespace) -> str | None:

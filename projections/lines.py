@@ -178,8 +178,6 @@ def credential_line(fact: Fact) -> str | None:
             return "person erased: the data key is destroyed, and what it sealed cannot be read again"
         case _ if fact.topic == "credential.erasure_ordered":
             return "erasure of the person ordered"
-        case _ if fact.topic == "credential.person_erased":
-            return "person erased: the data key is destroyed"
     return None
 
 
