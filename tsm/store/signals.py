@@ -13,7 +13,7 @@ import psycopg
 
 CHANNEL = "tsm_log"
 GATHER = 0.005  # seconds between two words
-LOOK = 1.0  # seconds in which the end is noticed
+LOOK = 0.1  # seconds in which the end is noticed
 PAUSE = 1.0  # seconds before a broken connection is made again
 log = logging.getLogger(__name__)
 
