@@ -1,13 +1,22 @@
-"""Shared by every room's tests: this folder on the path, and one run of the demo."""
+"""Shared by every room's tests: this folder on the path, one run of the demo, and one PostgreSQL server.
+
+The server is started when the first test asks for it. `TSM_TEST_POSTGRES=/usr/lib/postgresql/15/bin` names other
+binaries than those of the wheel.
+"""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from api.bench.postgres import RUNTIME, Database, PostgresServer
+from tsm.store.migrations import migrate_postgres
 
 CITIZEN = {
     "name": "Simulated Yuki Testperson",
@@ -55,3 +64,19 @@ def run_demo(folder: Path) -> DemoRun:
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     return run_demo(tmp_path_factory.mktemp("demo") / "first")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    binaries = os.environ.get("TSM_TEST_POSTGRES")
+    with PostgresServer(None if binaries is None else Path(binaries)) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_store(postgres: PostgresServer) -> Iterator[Database]:
+    """An empty store of the newest format, in a database of its own."""
+    database = postgres.fresh_database()
+    migrate_postgres(database.owner_dsn, RUNTIME)
+    yield database
+    postgres.drop(database)

@@ -28,7 +28,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from api import certificates
 from tsm.errors import ErrorCode, TsmError
@@ -137,6 +137,12 @@ class PostgresServer:
         with psycopg.connect(self._at_the_socket(), autocommit=True) as admin:
             admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(OWNER)))
         return Database(self.dsn(OWNER, name), self.dsn(RUNTIME, name))
+
+    def drop(self, database: Database) -> None:
+        """Also while somebody is connected to it."""
+        name = conninfo_to_dict(database.owner_dsn)["dbname"]
+        with psycopg.connect(self._at_the_socket(), autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(name))))
 
     @property
     def admin_dsn(self) -> str:
