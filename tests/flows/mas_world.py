@@ -28,7 +28,7 @@ from tsm.model.operator import OperatorEnrolled
 from tsm.model.service_provider import ProviderEnrolled
 from tsm.model.topics import FACTS
 from tsm.store.migrations import migrate_sqlite
-from tsm.store.sqlite import SQLiteRecorder
+from tsm.store.opening import open_recorder
 from tsm.uicc.card import SimulatedUicc
 
 OPERATOR, PROVIDER = SpId("MNO00001"), SpId("JPKI0001")
@@ -67,8 +67,12 @@ class World:
     limits: Limits = LIMITS
     clock: Clock = field(default_factory=Clock)
     fingerprints: dict[str, str] = field(default_factory=dict)  # of the parties' certificates
+    store: object = None  # where the log is: a file in the folder unless a database is named
 
     def __post_init__(self):
+        if self.store is None:
+            self.store = self.folder / "log.sqlite"
+            migrate_sqlite(self.store)
         self.vault = SoftwareVault.create(self.folder / "vault", self.folder / "kek")
         for party in (OPERATOR, PROVIDER):
             self.vault.generate_signing_key(f"test/{party}")
@@ -80,8 +84,7 @@ class World:
         self.card, self.other_card = self.make_card(ICCID, KDD), self.make_card(OTHER_ICCID, OTHER_KDD)
 
     def worker(self):
-        migrate_sqlite(self.folder / "log.sqlite")
-        recorder = SQLiteRecorder(self.folder / "log.sqlite", self.vault, self.clock)
+        recorder = open_recorder(self.store, self.vault, self.clock)
         tsm = Tsm(self.vault, recorder, FACTS, self.clock)
         return recorder, tsm, SessionService(tsm, self.vault, MAS_URL, tsm.now, urandom, self.limits)
 
