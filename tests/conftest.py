@@ -47,12 +47,12 @@ class DemoRun:
         return (self.folder / "terminal" / "slip.txt").read_text()
 
 
-def run_demo(folder: Path) -> DemoRun:
+def run_demo(folder: Path, *arguments: str) -> DemoRun:
     """The command of the README, with a citizen whose data one can search for."""
     citizen = folder.parent / f"{folder.name}-citizen.json"
     citizen.write_text(json.dumps(CITIZEN))
     done = subprocess.run(
-        [sys.executable, "-m", "api.cli", "demo", "--json", "--folder", str(folder), "--citizen", str(citizen)],
+        [sys.executable, "-m", "api.cli", "demo", "--json", "--folder", folder, "--citizen", citizen, *arguments],
         capture_output=True,
         text=True,
         timeout=TIME_LIMIT,
