@@ -9,7 +9,7 @@ short is gone on with when nothing of its version serves yet, and else cleared a
 from collections.abc import Callable
 from dataclasses import replace
 
-from projections.folding import Log, catch_up, never
+from projections.folding import Log, catch_up, catch_up_at_full_speed, never
 from projections.projection import Projection
 from projections.views import BUILDING, RETIRED, SERVING, Generation, Owner, Views, in_state
 from tsm.errors import ErrorCode, TsmError
@@ -33,7 +33,7 @@ def build(
     log: Log, views: Views, owner: Owner, stopping: Callable[[], bool] = never, progress: Progress = lambda _: None
 ) -> None:
     """Reads up to the end of the log, and lets the generation serve; not when it is told to stop before."""
-    catch_up(log, owner, stopping, progress, PAGE)
+    catch_up_at_full_speed(log, owner, PAGE, stopping, progress)
     if stopping():
         return
     views.index(owner)

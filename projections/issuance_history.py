@@ -26,7 +26,7 @@ from tsm.model.card import CardRegistered
 from tsm.model.credential import CredentialApplied
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.deployment import DeploymentDelegated
-from tsm.model.event import Context, Event, Fact
+from tsm.model.event import Event, Fact
 from tsm.model.session import SessionStarted
 from tsm.store.mapper import ERASED
 
@@ -44,15 +44,23 @@ TABLES = (
 )
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What an event says, as the row keeps it: in JSON."""
+class Said(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an event says, as its row keeps it: a JSON array, for the names would be half of what is written."""
 
     number: int
     topic: str
     text: str
     occurred_at: datetime
     recorded_at: datetime
-    context: Context
+    actor: str
+    role: str
+    tenant: str
+    tenants: tuple[str, ...]
+    correlation: str
+    causation: str
+    request: str
+    command: str
+    reason: str
 
 
 class Place(NamedTuple):
@@ -68,20 +76,7 @@ class Entry:
 
     position: int
     stream: str
-    number: int
-    topic: str
-    text: str
-    actor: str
-    role: str
-    tenant: str
-    tenants: tuple[str, ...]
-    occurred_at: datetime
-    recorded_at: datetime
-    correlation: str
-    causation: str
-    request: str
-    command: str
-    reason: str
+    said: Said
 
 
 def entries(
@@ -107,55 +102,33 @@ def entry(views: Views, position: int) -> Entry | None:
 
 
 def _entry(position: int, stream: str, said: str) -> Entry:
-    found = DECODER.decode(said)
-    context = found.context
-    return Entry(
-        position,
-        stream,
-        found.number,
-        found.topic,
-        found.text,
-        context.actor,
-        context.role,
-        context.tenant,
-        context.tenants,
-        found.occurred_at,
-        found.recorded_at,
-        context.correlation,
-        context.causation,
-        context.request,
-        context.command,
-        context.reason,
-    )
+    return Entry(position, stream, DECODER.decode(said))
 
 
 def fold(rows: Rows, events: Sequence[Event]) -> None:
     """One row per event of a stream that belongs to a card; STORE_CORRUPT when nothing said to which."""
-    concerning = [event for event in events if event.originator_id.partition("-")[0] not in WITHOUT_CARD]
-    places = _known(rows, concerning)
+    places = _known(rows, events)
     opened: list[tuple[str, str, str]] = []
     made: list[tuple[int, str, str, str]] = []
-    for event in concerning:
+    for event in events:
         stream = event.originator_id
         place_of = PLACE_OF.get(type(event.fact))
         if place_of is not None:
             places[stream] = place_of(places, event)
             opened.append((stream, *places[stream]))
-        made.append((event.position, _place(places, stream).card, stream, _said(event)))
+        if stream in places or stream.partition("-")[0] not in WITHOUT_CARD:
+            made.append((event.position, _place(places, stream).card, stream, _said(event)))
     rows.insert("stream", opened)
     rows.insert("entry", made)
-    _forget(rows, {event.originator_id for event in concerning if event.fact.topic in ERASURES})
+    _forget(rows, {event.originator_id for event in events if event.fact.topic in ERASURES})
 
 
 def _known(rows: Rows, events: Sequence[Event]) -> dict[str, Place]:
     """Where the streams belong that were opened before this page."""
-    needed: dict[str, None] = {}
-    for event in events:
-        if isinstance(event.fact, AccessCodeHandedOut):
-            needed[credential.stream(event.fact.credential)] = None
-        elif type(event.fact) not in PLACE_OF:
-            needed[event.originator_id] = None
-    return {stream: Place(*place) for stream, *place in rows.find("stream", list(needed))}
+    needed = {event.originator_id for event in events if event.originator_version > 1}
+    handed_out = [event.fact.credential for event in events if isinstance(event.fact, AccessCodeHandedOut)]
+    needed.update(map(credential.stream, handed_out))
+    return {stream: Place(*place) for stream, *place in rows.find("stream", needed)}
 
 
 def _place(places: Mapping[str, Place], stream: str) -> Place:
@@ -168,8 +141,23 @@ def _place(places: Mapping[str, Place], stream: str) -> Place:
 def _said(event: Event) -> str:
     if event.recorded_at is None:
         raise TsmError(ErrorCode.STORE_CORRUPT, "an event of the log has no time of its recording")
-    fact = event.fact
-    said = Said(event.originator_version, fact.topic, line(fact), event.occurred_at, event.recorded_at, event.context)
+    fact, context = event.fact, event.context
+    said = Said(
+        event.originator_version,
+        fact.topic,
+        line(fact),
+        event.occurred_at,
+        event.recorded_at,
+        context.actor,
+        context.role,
+        context.tenant,
+        context.tenants,
+        context.correlation,
+        context.causation,
+        context.request,
+        context.command,
+        context.reason,
+    )
     return ENCODER.encode(said).decode()
 
 

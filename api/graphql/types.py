@@ -211,24 +211,25 @@ class HistoryEntry(Node):
 
     @classmethod
     def of(cls, entry: Entry) -> Self:
+        said = entry.said
         return cls(
             id=node_id("HistoryEntry", str(entry.position)),
             position=Position(entry.position),
-            topic=entry.topic,
-            text=entry.text,
-            actor=entry.actor,
-            role=entry.role,
-            tenant=entry.tenant,
-            tenants=list(entry.tenants),
-            occurred_at=entry.occurred_at,
-            recorded_at=entry.recorded_at,
-            correlation=entry.correlation,
-            causation=entry.causation or None,
-            request=entry.request or None,
-            command=entry.command or None,
-            reason=entry.reason or None,
+            topic=said.topic,
+            text=said.text,
+            actor=said.actor,
+            role=said.role,
+            tenant=said.tenant,
+            tenants=list(said.tenants),
+            occurred_at=said.occurred_at,
+            recorded_at=said.recorded_at,
+            correlation=said.correlation,
+            causation=said.causation or None,
+            request=said.request or None,
+            command=said.command or None,
+            reason=said.reason or None,
             stream=entry.stream,
-            number=entry.number,
+            number=said.number,
         )
 
 

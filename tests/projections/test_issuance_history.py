@@ -49,7 +49,7 @@ def test_the_whole_story_of_a_card_is_told_in_order(log: MemoryLog, views: Views
 
     assert [found.position for found in whole(views)] == list(range(2, log.position + 1))
     assert views.parked(ISSUANCE_HISTORY) == []
-    assert [found.text for found in whole(views)] == [
+    assert [found.said.text for found in whole(views)] == [
         "registered for operator MNO00001, profile DEMO-1, key version 30",
         "deployment for JPKI0001 prepared: security-domain, reception 2026112100000001",
         "security domain A00000015100000001 created under A000000151000000, SELECTABLE",
@@ -78,16 +78,17 @@ def test_an_entry_says_who_why_and_when_twice(log: MemoryLog, views: Views) -> N
     found = entry(views, 9)
 
     assert found is not None
-    assert (found.topic, found.stream, found.number) == ("credential.applied", f"credential-{CREDENTIAL}", 1)
-    assert (found.actor, found.role, found.tenant, found.tenants) == (
+    said = found.said
+    assert (said.topic, found.stream, said.number) == ("credential.applied", f"credential-{CREDENTIAL}", 1)
+    assert (said.actor, said.role, said.tenant, said.tenants) == (
         "terminal:T-13101-01",
         "phone",
         "JPKI0001",
         ("MNO00001",),
     )
-    assert (found.correlation, found.request, found.causation, found.reason) == (CREDENTIAL, "r-1", "", "")
-    assert found.recorded_at - found.occurred_at == timedelta(milliseconds=1)
-    assert found.occurred_at == BEGIN + timedelta(seconds=8)
+    assert (said.correlation, said.request, said.causation, said.reason) == (CREDENTIAL, "r-1", "", "")
+    assert said.recorded_at - said.occurred_at == timedelta(milliseconds=1)
+    assert said.occurred_at == BEGIN + timedelta(seconds=8)
 
 
 def test_of_what_is_sealed_only_the_card_is_known(log: MemoryLog, views: Views) -> None:
@@ -154,7 +155,7 @@ def test_another_card_has_another_history(log: MemoryLog, views: Views) -> None:
     log.add(f"card-{OTHER_ICCID}", registered(OTHER_ICCID))
     Runner(log, views).catch_up()
 
-    assert [found.topic for found in whole(views, OTHER_ICCID)] == ["card.registered"]
+    assert [found.said.topic for found in whole(views, OTHER_ICCID)] == ["card.registered"]
     assert log.position not in [found.position for found in whole(views)]
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True):
+class Fact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something that happened, named in the past tense. Never a key, a PIN, an access code or command data."""
 
     topic: ClassVar[str]  # the stored name ("card.keys_put"): modules may move, it may not
@@ -19,7 +19,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     sealed: ClassVar[tuple[str, ...]] = ()  # text fields that hold personal data; such a fact has a field `subject`
 
 
-class Context(msgspec.Struct, frozen=True, kw_only=True):
+class Context(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who acted, for whom, and what caused it."""
 
     actor: str  # "provider:JPKI0001", "terminal:T-13101-01", "phone", "system:notification"
@@ -33,7 +33,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""  # why, where a person acted
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A fact in its place. The names of the first two fields are the eventsourcing library's contract."""
 
     originator_id: str  # the stream: "card-8981100000000000010"

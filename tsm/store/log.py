@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tsm.errors import TsmError
 from tsm.model.event import Event
 from tsm.store.mapper import JsonMapper, Unseals
-from tsm.store.recorder import RecordedEvent, Recorder
+from tsm.store.recorder import Recorder
 
 POLL = 0.2  # seconds
 NOTHING: Unseals = {}
@@ -55,15 +55,13 @@ def page(
     last = min(after + limit, end)
     if last <= after:
         return Page((), after)
-    found = recorder.select_notifications(after, limit, last, topics, inclusive_of_start=False)
-    return Page(tuple(_event(mapper, recorded, unseals) for recorded in found), last)
-
-
-def _event(mapper: JsonMapper, recorded: RecordedEvent, unseals: Unseals) -> Event | Unreadable:
-    try:
-        return mapper.to_domain_event(recorded, unseals)
-    except TsmError as error:
-        return Unreadable(recorded.id, str(recorded.originator_id), recorded.topic, error)
+    events: list[Event | Unreadable] = []
+    for recorded in recorder.select_notifications(after, limit, last, topics, inclusive_of_start=False):
+        try:
+            events.append(mapper.to_domain_event(recorded, unseals))
+        except TsmError as error:
+            events.append(Unreadable(recorded.id, str(recorded.originator_id), recorded.topic, error))
+    return Page(tuple(events), last)
 
 
 def wait(recorder: Recorder, after: int, timeout: float) -> bool:
