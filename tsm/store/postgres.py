@@ -104,7 +104,8 @@ class PostgresRecorder(Recorder):
 
     def append(self, batch: Sequence[Append]) -> list[Recorded | Exception]:
         refuse_overlap(batch)
-        refused = _gaps(batch)
+        gaps = _gaps(batch)
+        refused = dict(gaps)
         arguments = self._arguments(batch, refused)
         with self._writer_lock:
             row, repeated = self._call(arguments)
@@ -116,8 +117,8 @@ class PostgresRecorder(Recorder):
         outcomes: list[Recorded | Exception] = []
         for number, append in enumerate(batch):
             outcome: Recorded | Exception | None = refused.get(number)
-            if number in known and append.command is not None:
-                outcome = self._answer(append.command)
+            if append.command is not None and (number in known or number in gaps):
+                outcome = self._answer(append.command, refused.get(number))
             elif outcome is not None and repeated:
                 outcome = self._recorded_before(append) or outcome
             if outcome is None:
@@ -161,7 +162,7 @@ class PostgresRecorder(Recorder):
             dropped += [(n, stream) for stream in append.drop_payloads]
             payloads += [(n, *payload) for payload in self._seal(append)]
             forgotten += [(n, subject) for subject in append.drop_index]
-            indexed += [(n, *row) for row in append.put_index]
+            indexed += [(n, *row) for row in {row[:2]: row for row in append.put_index}.values()]  # the last is valid
             if append.command is not None:
                 commands.append((n, *append.command))
         groups = ((watched, 3), (events, 4), (dropped, 2), (payloads, 4), (forgotten, 2), (indexed, 4), (commands, 4))
@@ -216,12 +217,12 @@ class PostgresRecorder(Recorder):
             return None
         return Recorded(range(found[0].id, found[-1].id + 1), found[-1].id)
 
-    def _answer(self, command: Command) -> Recorded | Exception:
+    def _answer(self, command: Command, otherwise: Exception | None) -> Recorded | Exception:
         try:
             recorded = self.answered(command)
         except TsmError as reused:
             return reused
-        return recorded or TsmError(ErrorCode.INTERNAL, f"command {command.id} was forgotten meanwhile")
+        return recorded or otherwise or TsmError(ErrorCode.INTERNAL, f"command {command.id} was forgotten meanwhile")
 
     # Reading
 
