@@ -14,11 +14,13 @@ from tsm.model.credential import (
     CredentialApplied,
     CredentialIssued,
     CredentialWritten,
+    ErasureOrdered,
     HolderAuthenticated,
     HolderRefused,
     KeyCopyDestroyed,
     MainCertificateVerified,
     PersonalizationDelegated,
+    PersonErased,
     SlipHandedOut,
     Stage,
 )
@@ -219,3 +221,59 @@ def test_the_whole_story_ends_active() -> None:
     state = given(credential.evolve, *ALL).state
     assert state.stage is Stage.ACTIVE
     assert (state.main_certificate, state.issued, state.receptions) == (VERIFIED, ISSUED, (RECEPTION,))
+
+
+# Erasure
+
+ORDERED = ErasureOrdered(subject="credential-1", in_use=False)
+ORDERED_IN_USE = ErasureOrdered(subject="credential-1", in_use=True)
+ERASED = PersonErased(subject="credential-1")
+
+
+@pytest.mark.parametrize("history", [(APPLIED,), TO_VERIFIED, TO_ISSUED, TO_SLIP, TO_HOLDER])
+def test_a_person_is_erased_as_long_as_nothing_was_to_be_written(history: tuple[Fact, ...]) -> None:
+    given(credential.evolve, *history).when(credential.order_erasure).then(ORDERED)
+
+
+def test_a_person_whose_application_was_refused_is_erased() -> None:
+    refused = ApplicationRefused(code=ErrorCode.CERTIFICATE_REVOKED)
+    given(credential.evolve, APPLIED, refused).when(credential.order_erasure).then(ORDERED)
+
+
+@pytest.mark.parametrize("history", [TO_DELEGATED, STORY, ALL])
+def test_while_its_keys_may_be_in_a_card_it_has_to_be_meant(history: tuple[Fact, ...]) -> None:
+    given(credential.evolve, *history).when(credential.order_erasure).then_refused(ErrorCode.WRONG_ORDER)
+    given(credential.evolve, *history).when(credential.order_erasure, True).then(ORDERED_IN_USE)
+
+
+def test_ordering_it_again_is_no_news() -> None:
+    given(credential.evolve, APPLIED, ORDERED).when(credential.order_erasure).then_nothing()
+    given(credential.evolve, *ALL, ORDERED_IN_USE, ERASED).when(credential.order_erasure).then_nothing()
+
+
+def test_a_person_is_erased_once_it_was_ordered() -> None:
+    given(credential.evolve, APPLIED).when(credential.person_erased).then_refused(ErrorCode.WRONG_ORDER)
+    given(credential.evolve, APPLIED, ORDERED).when(credential.person_erased).then(ERASED)
+    given(credential.evolve, APPLIED, ORDERED, ERASED).when(credential.person_erased).then_nothing()
+
+
+def test_nobody_is_erased_who_never_applied() -> None:
+    given(credential.evolve).when(credential.order_erasure).then_refused(ErrorCode.NOT_FOUND)
+    given(credential.evolve).when(credential.person_erased).then_refused(ErrorCode.NOT_FOUND)
+
+
+@pytest.mark.parametrize("end", [(ORDERED,), (ORDERED, ERASED)])
+def test_from_the_order_on_the_credential_is_closed(end: tuple[Fact, ...]) -> None:
+    history = given(credential.evolve, *TO_HOLDER, *end)
+    for decide, values in (
+        (credential.verify_main_certificate, (VERIFIED,)),
+        (credential.refuse_application, (ErrorCode.BAD_SIGNATURE,)),
+        (credential.issue, (ISSUED,)),
+        (credential.hand_out_slip, ()),
+        (credential.authenticate_holder, ()),
+        (credential.refuse_holder, (ErrorCode.CERTIFICATE_REVOKED,)),
+        (credential.delegate_personalization, (RECEPTION,)),
+        (credential.write, (RECEPTION,)),
+        (credential.destroy_key_copy, ("signature", "02" * 32)),
+    ):
+        history.when(decide, *values).then_refused(ErrorCode.WRONG_ORDER)
