@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from api.bootstrap import Settings
+from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.keys.vault import SoftwareVault
 from tsm.model.streams import evolve_of
@@ -28,9 +29,10 @@ from tsm.model.topics import FACTS
 from tsm.store import migrations, transfer
 from tsm.store.check import Check
 from tsm.store.dsn import holds_password
+from tsm.store.log import NOTHING
 from tsm.store.mapper import JsonMapper
 from tsm.store.opening import is_postgresql, open_recorder
-from tsm.store.recorder import MOST
+from tsm.store.recorder import utc_now
 from tsm.store.rows import open_rows
 
 OWNER_DSN = "TSM_OWNER_DSN"
@@ -104,12 +106,16 @@ def check(given: argparse.Namespace) -> int:
         print_json(report)
     else:
         for finding in report.findings:
-            place = " ".join(str(part) for part in finding[:2] if part is not None)
+            place = " ".join(str(part) for part in (finding.position, finding.stream) if part is not None)
             print(f"{place}: {finding.what}" if place else finding.what)
         print(
             f"{report.events} events in {report.streams} streams, up to position {report.head}; "
             f"{report.erased} personal fields are erased; {report.found or 'no'} findings"
         )
+        if report.lost:
+            print(
+                f"of the erased, {report.lost} have lost their key without its destruction: is the key store too old?"
+            )
     return 1 if report.found else 0
 
 
@@ -143,18 +149,13 @@ def state(given: argparse.Namespace) -> None:
     if evolve is None:
         raise TsmError(ErrorCode.INVALID_INPUT, f"no aggregate has a stream {given.stream}")
     settings = Settings.load(given.data)
-    with closing(opened_vault(settings)) as vault, closing(open_recorder(settings.store_place, vault)) as recorder:
-        last = MOST if given.position is None else given.position
-        if given.recorded_at is not None:
-            last = recorder.position_at(given.recorded_at)
-        mapper = JsonMapper(FACTS, vault)
-        folded, version = None, 0
-        for recorded in recorder.select_events(given.stream):
-            if recorded.id > last:
-                break
-            event = mapper.to_domain_event(recorded, unseals={})
-            folded, version = evolve(folded, event.fact), event.originator_version
-    print_json({"stream": given.stream, "version": version, "state": folded})
+    with closing(opened_vault(settings)) as vault:
+        tsm = Tsm(vault, open_recorder(settings.store_place, vault), FACTS, utc_now)
+        with closing(tsm):
+            at = tsm.state_at(
+                given.stream, evolve, position=given.position, recorded_at=given.recorded_at, unseals=NOTHING
+            )
+    print_json({"stream": given.stream, "version": at.version, "state": at.state})
 
 
 def opened_vault(settings: Settings) -> SoftwareVault:

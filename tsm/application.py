@@ -174,25 +174,39 @@ class Tsm(Application[str]):
         return self._recorder.position_at(recorded_at)
 
     def state_at(
-        self, stream: str, evolve: Evolve[S], *, position: int | None = None, recorded_at: datetime | None = None
+        self,
+        stream: str,
+        evolve: Evolve[S],
+        *,
+        position: int | None = None,
+        recorded_at: datetime | None = None,
+        unseals: Unseals | None = None,
     ) -> Loaded[S]:
-        """The stream's state after the event at that position, or at that recorded time, both included."""
+        """The stream's state after the event at that position, or at that recorded time, both included.
+
+        All personal fields are unsealed, or those of `unseals` only.
+        """
         state, version = None, 0
-        for event in self.history(stream, position=position, recorded_at=recorded_at):
+        for event in self.history(stream, position=position, recorded_at=recorded_at, unseals=unseals):
             state, version = evolve(state, event.fact), event.originator_version
         return Loaded(state, version)
 
     def history(
-        self, stream: str, *, position: int | None = None, recorded_at: datetime | None = None
+        self,
+        stream: str,
+        *,
+        position: int | None = None,
+        recorded_at: datetime | None = None,
+        unseals: Unseals | None = None,
     ) -> Iterator[Event]:
-        """The stream's events up to that position, or that recorded time, both included."""
+        """The stream's events up to that position, or that recorded time, both included; `unseals` as in `state_at`."""
         last = MOST if position is None else position
         if recorded_at is not None:
             last = min(last, self.position_at(recorded_at))
         for recorded in self._recorder.select_events(stream):
             if recorded.id > last:
                 break
-            yield self._mapper.to_domain_event(recorded)
+            yield self._mapper.to_domain_event(recorded, unseals)
 
     def now(self) -> datetime:
         """The time by which deadlines are decided: the clock's, but never behind the last record.

@@ -9,24 +9,28 @@ memory. A server may run meanwhile: what is recorded after the beginning is not 
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.keys.vault import SoftwareVault
 from tsm.model.streams import Evolve, evolve_of
 from tsm.store.mapper import ERASED, JsonMapper
-from tsm.store.recorder import PayloadSealer, RecordedEvent
+from tsm.store.recorder import RecordedEvent
 from tsm.store.rows import EventRow, Rows, is_time
 
 MOST_FINDINGS = 1000  # kept; all are counted
 TOLD_EVERY = 1000  # rows
+SUBJECT = "subject"  # the field of every fact with personal fields that says whose they are
 
 Told = Callable[[str, int, int], None]  # what is being done, how far it is, how far it goes
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Finding:
     """What is not as it should be, and where."""
 
     position: int | None
@@ -34,13 +38,15 @@ class Finding(NamedTuple):
     what: str
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Report:
     """What was looked at, and what was found."""
 
     head: int
     events: int
     streams: int
-    erased: int  # personal fields whose key is destroyed
+    erased: int  # personal fields that do not open any more
+    lost: int  # of these, so many whose key is missing, but was not destroyed: the store of data keys is too old
     payloads: int
     index_rows: int
     commands: int
@@ -55,17 +61,17 @@ class Check:
         self,
         rows: Rows,
         mapper: JsonMapper,
-        sealer: PayloadSealer,
+        vault: SoftwareVault,
         told: Told,
         evolve_of: Callable[[str], Evolve | None] = evolve_of,
     ) -> None:
         self._rows = rows
         self._mapper = mapper
-        self._sealer = sealer
+        self._vault = vault
         self._told = told
         self._evolve_of = evolve_of
         self._findings: list[Finding] = []
-        self._found = self._erased = self._events = self._streams = 0
+        self._found = self._erased = self._lost = self._events = self._streams = 0
         self._payloads = self._index_rows = self._commands = 0
 
     def run(self) -> Report:
@@ -86,6 +92,7 @@ class Check:
             self._events,
             self._streams,
             self._erased,
+            self._lost,
             self._payloads,
             self._index_rows,
             self._commands,
@@ -155,7 +162,10 @@ class Check:
         except TsmError as error:
             self._find(error.detail or str(error), row.position, row.stream)
             return None
-        self._erased += sum(getattr(fact, field) == ERASED for field in fact.sealed)
+        erased = sum(getattr(fact, field) == ERASED for field in fact.sealed)
+        if erased:
+            self._erased += erased
+            self._lost += 0 if self._vault.subject_destroyed(getattr(fact, SUBJECT)) else erased
         return fact
 
     def _folded(self, evolve: Evolve, state: Any, fact: Any, row: EventRow) -> tuple[Any, Evolve | None]:
@@ -174,7 +184,7 @@ class Check:
         for payload in self._rows.payloads():
             self._payloads += 1
             try:
-                self._sealer.unseal_payload(*payload)
+                self._vault.unseal_payload(*payload)
             except TsmError as error:
                 self._find(f"payload {payload.name} does not open: {error.code}", stream=payload.stream)
         self._index_rows = sum(1 for _ in self._rows.index_rows())

@@ -497,7 +497,7 @@ def _verified_end(file: BinaryIO) -> EndLine:
         end = DECODER.decode(last)
     except msgspec.MsgspecError:
         end = None
-    if not isinstance(end, EndLine) or end.sha256 != digest.hexdigest():
+    if not isinstance(end, EndLine) or last != _line(end) or end.sha256 != digest.hexdigest():
         raise TsmError(ErrorCode.INVALID_INPUT, "the file is not whole, or damaged")
     return end
 
