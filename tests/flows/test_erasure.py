@@ -260,6 +260,21 @@ def exported(world):
     return {line["stream"] for line in lines if line["kind"] == "index"}
 
 
+@pytest.mark.parametrize("engine", ["postgresql"])
+def test_a_backup_under_way_delays_the_remains_and_neither_the_key_nor_others(world_of_engine):
+    world = world_of_engine
+    slip = world.apply()
+    with psycopg.connect(world.store) as backup:
+        backup.execute("SELECT count(*) FROM tsm.person_index")  # what it has read stays locked
+        with refused(ErrorCode.STORE_UNAVAILABLE):
+            erase(world, slip.credential)
+        assert world.credential(slip.credential).applied.applicant == ERASED
+        assert topics(world, slip.credential)[-1] == "erasure_ordered"
+        other = apply_for(world, TARO)[1]
+        assert world.check(other) == other.credential
+    let_a_server_run_until(world, lambda: topics(world, slip.credential)[-1] == "person_erased")
+
+
 def test_what_was_exported_before_cannot_be_read_either(world):
     """Whoever kept a copy of the log has sealed fields without a key."""
     slip = world.apply()
