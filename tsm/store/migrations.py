@@ -175,14 +175,14 @@ BEGIN
   END IF;
   IF cardinality(c_append) > 0 THEN
     INSERT INTO command (id, digest, first, last, head, keep_until)
-      SELECT c.id, c.digest, coalesce(p.first, head + 1), coalesce(p.last, head), coalesce(p.last, head), c.keep_until
+      SELECT c.id, c.digest, head + placed.upto - placed.own + 1, head + placed.upto, head + placed.upto, c.keep_until
       FROM unnest(c_append, c_id, c_digest, c_keep_until) AS c (n, id, digest, keep_until)
-      LEFT JOIN (
-        SELECT placed.n, min(placed.position) AS first, max(placed.position) AS last
-        FROM (SELECT e.n, head + row_number() OVER (ORDER BY e.ordinal) AS position
-              FROM unnest(e_append) WITH ORDINALITY AS e (n, ordinal) WHERE e.n <> ALL (skipped)) AS placed
-        GROUP BY placed.n) AS p ON p.n = c.n
-      WHERE c.n <> ALL (skipped);
+      JOIN ( -- also those without events have their turn in the batch
+        SELECT counted.n, counted.own, sum(counted.own) OVER (ORDER BY counted.n) AS upto
+        FROM (SELECT named.n, sum(named.event) AS own
+              FROM (SELECT e.n, 1 FROM unnest(e_append) AS e (n)
+                    UNION ALL SELECT c.n, 0 FROM unnest(c_append) AS c (n)) AS named (n, event)
+              WHERE named.n <> ALL (skipped) GROUP BY named.n) AS counted) AS placed ON placed.n = c.n;
   END IF;
 END """  # noqa: S608 - constants only
 

@@ -109,9 +109,9 @@ class PostgresRecorder(Recorder):
         arguments = self._arguments(batch, refused)
         with self._writer_lock:
             row, repeated = self._call(arguments)
-        head, last_recorded_at, stamped, changed, changed_streams, known = row
+        before, last_recorded_at, stamped, changed, changed_streams, known = row
         self._not_before(arguments[0], last_recorded_at)  # counts and reports a clock that jumped back
-        self._see(stamped)
+        head = before
         for number, stream in zip(changed, changed_streams, strict=True):
             refused.setdefault(number, IntegrityError(f"{stream} has gone on, or is not there yet"))
         outcomes: list[Recorded | Exception] = []
@@ -126,6 +126,7 @@ class PostgresRecorder(Recorder):
                 head += len(append.events)
             outcomes.append(outcome)
         self.tell_committed()
+        self._see(stamped if head > before else last_recorded_at)
         self._signals.tell()
         return outcomes
 

@@ -382,6 +382,12 @@ def test_commands_of_one_batch_remember_their_own_positions(recorder: Recorder) 
     assert recorder.append(batch) == [o._replace(repeated=True) for o in first if isinstance(o, Recorded)]
 
 
+def test_a_command_without_events_remembers_its_turn_within_its_batch(recorder: Recorder) -> None:
+    batch = [Append([stored("a", 1)]), Append(command=ORDER), Append([stored("b", 1)])]
+    assert recorder.append(batch)[1] == Recorded(range(2, 2), 1)
+    assert recorder.answered(ORDER) == Recorded(range(2, 2), 1, repeated=True)
+
+
 def test_commands_are_forgotten_when_their_time_is_over(recorder: Recorder) -> None:
     for hours in (1, 2, 3):
         recorder.insert_events([], command=Command(f"key-{hours}", "d", NOON + timedelta(hours=hours)))
