@@ -158,4 +158,4 @@ def test_every_module_opens_with_a_docstring() -> None:
 
 def test_only_the_given_names_stand_at_the_top_level() -> None:
     folders = {p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".") and p.suffix != ".egg-info"}
-    assert folders - {"data"} == {"tsm", "api", "projections", "tests"}
+    assert folders - {"data"} == {"tsm", "api", "projections", "tests", "docs"}
