@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api import administration, erasure_commands, store_commands
+from api import administration, erasure_commands, projection_commands, store_commands
 from api.access import ENROLLED
 from api.app import create_app
 from api.bootstrap import STORE, Settings, build
@@ -170,6 +170,7 @@ def parser() -> argparse.ArgumentParser:
 
     store_commands.add_to(commands, add, DATA)
     erasure_commands.add_to(commands, add, DATA)
+    projection_commands.add_to(commands, add, DATA)
 
     cards = commands.add_parser("card", help="the simulated card").add_subparsers(required=True, metavar="command")
     made = add(cards, "serve", card_serve, "put a card behind PC/SC through vpcd")

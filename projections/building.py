@@ -7,7 +7,6 @@ short is gone on with when nothing of its version serves yet, and else cleared a
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from projections.folding import Log, catch_up, catch_up_at_full_speed, never
 from projections.projection import Projection
@@ -59,7 +58,7 @@ def clear_abandoned(views: Views, projection: Projection) -> None:
     """Drops a generation that is being built by nobody any more."""
     found = views.look(lambda session: in_state(session, projection, BUILDING))
     if found is not None:
-        _drop_if_nobodys(views, projection, found)
+        _drop_if_nobodys(views, found)
 
 
 def drop_retired(views: Views, projection: Projection) -> None:
@@ -80,7 +79,7 @@ def tidy(views: Views, projection: Projection) -> None:
     for generation in views.generations():
         own = generation.name == projection.name
         if generation.name not in known or (own and _is_outlived(generation, projection)):
-            _drop_if_nobodys(views, projection, generation)
+            _drop_if_nobodys(views, generation)
 
 
 def _is_outlived(generation: Generation, projection: Projection) -> bool:
@@ -89,8 +88,8 @@ def _is_outlived(generation: Generation, projection: Projection) -> bool:
     return generation.version < projection.version
 
 
-def _drop_if_nobodys(views: Views, projection: Projection, generation: Generation) -> None:
-    owner = views.own(replace(projection, name=generation.name), generation.generation)
+def _drop_if_nobodys(views: Views, generation: Generation) -> None:
+    owner = views.own_any(generation)
     if owner is not None:
         with owner:
             views.drop(generation)

@@ -9,7 +9,7 @@ machine (a full disk, a lost connection) is no event's fault: it is raised, and 
 import logging
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -73,7 +73,7 @@ def catch_up_at_full_speed(
             progress(position)
 
 
-def _ahead(log: Log, projection: Projection, after: int, limit: int) -> Iterator[store.Page]:
+def _ahead(log: Log, projection: Projection, after: int, limit: int) -> Generator[store.Page, None, None]:
     """The pages up to the end of the log; `AHEAD` of them are read before they are asked for."""
     end = log.position
     starts = iter(range(after, end, limit))

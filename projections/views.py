@@ -241,6 +241,11 @@ class Views(ABC):
     def own(self, projection: Projection, generation: int) -> Owner | None:
         """Ownership of a generation, or None when somebody has it."""
 
+    def own_any(self, generation: Generation) -> Owner | None:
+        """Ownership whatever its name and version: to find out whether somebody has it, or to drop it."""
+        nameless = Projection(generation.name, generation.version, (), lambda rows, events: None)
+        return self.own(nameless, generation.generation)
+
     def close(self) -> None:
         self._watch.close()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import pytest
 
@@ -13,10 +13,40 @@ from projections.views import Views
 from tsm.store.migrations import migrate_postgres
 
 
-class MakeViews(Protocol):
-    """Opens the read models of the test's store: each call as another process would; `anew` in an empty place."""
+class Place(NamedTuple):
+    """What `open_views` takes."""
 
-    def __call__(self, *projections: Projection, anew: bool = False) -> Views: ...
+    store: str
+    file: Path
+
+
+class MakeViews:
+    """Opens the read models of the test's store, each time as another process would."""
+
+    def __init__(self, server: PostgresServer | None, folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+        self._opened: list[Views] = []
+        self.place = self._new_place(0)
+
+    def __call__(self, *projections: Projection, anew: bool = False) -> Views:
+        """`anew`: in an empty store."""
+        if anew:
+            self.place = self._new_place(len(self._opened))
+        self._opened.append(open_views(*self.place, projections))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        for views in self._opened:
+            views.close()
+
+    def _new_place(self, number: int) -> Place:
+        file = self._folder / f"views-{number}.sqlite"
+        if self._server is None:
+            return Place(str(self._folder / "log.sqlite"), file)
+        database = self._server.fresh_database()
+        migrate_postgres(database.owner_dsn, RUNTIME)
+        return Place(database.runtime_dsn, file)
 
 
 @pytest.fixture(scope="session")
@@ -27,24 +57,6 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def make_views(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeViews]:
-    opened: list[Views] = []
-    places: list[str] = []
-
-    def place() -> str:
-        """Of the next empty store: for `open_views`."""
-        if request.param == "sqlite":
-            return str(tmp_path / f"log-{len(places)}.sqlite")
-        database = request.getfixturevalue("server").fresh_database()
-        migrate_postgres(database.owner_dsn, RUNTIME)
-        return str(database.runtime_dsn)
-
-    def make(*projections: Projection, anew: bool = False) -> Views:
-        if anew or not places:
-            places.append(place())
-        file = tmp_path / f"views-{len(places)}.sqlite"
-        opened.append(open_views(places[-1], file, projections))
-        return opened[-1]
-
-    yield make
-    for views in opened:
-        views.close()
+    made = MakeViews(None if request.param == "sqlite" else request.getfixturevalue("server"), tmp_path)
+    yield made
+    made.close()
