@@ -39,6 +39,7 @@ from tsm.keys.destroyed_keys import beside, refuse_within
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
 from tsm.model.topics import FACTS
+from tsm.store.dsn import check_dsn
 from tsm.store.opening import is_postgresql, open_recorder
 
 CONFIG_FILE, VIEWS_FILE = "config.json", "views.sqlite"
@@ -81,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             read = msgspec.json.decode(text, type=cls, dec_hook=lambda _kind, path: data / path)
         except msgspec.MsgspecError as error:
             raise TsmError(ErrorCode.INVALID_INPUT, f"{CONFIG_FILE}: {error}") from error
+        if is_postgresql(read.store):
+            check_dsn(read.store)  # before anybody connects and tells what libpq says of it
         destroyed = beside(read.kek_file) if read.destroyed_keys == Path() else read.destroyed_keys
         return msgspec.structs.replace(read, data=data, destroyed_keys=destroyed)
 
