@@ -1,21 +1,29 @@
 """The bench measures what it says. How fast it is, `make bench` tells: no test depends on that."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
 from random import Random
 
+import psycopg
 import pytest
+from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from rich.progress import Progress
 
-from api.bench import mas
+from api.bench import mas, raw, store
 from api.bench.history import Filler, History
+from api.bench.postgres import Database, PostgresServer
+from api.bench.report import adds, faster
+from api.bench.stock import StockLog, StockSessions
 from tsm.keys.vault import SoftwareVault
 from tsm.model import access_code, card, credential, delegation, deployment, session
 from tsm.model.event import Event
 from tsm.model.topics import FACTS
 from tsm.store.mapper import JsonMapper
 from tsm.store.memory import MemoryRecorder
+from tsm.store.migrations import migrate_sqlite
 from tsm.store.recorder import RecordedEvent
 
 # --- MAS ---
@@ -110,3 +118,99 @@ def test_a_history_has_the_proportions_of_the_log_that_a_credential_leaves() -> 
     assert sum(topics.values()) == 210
     assert topics["session.command_sent"] == topics["session.response_received"] == 56
     assert topics["delegation.result_notified"] == 44
+
+
+# --- The store, side by side ---
+
+
+Stored = list[tuple[str, int, str, bytes]]
+
+
+@pytest.fixture
+def few_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "CALLERS", 4)
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[SoftwareVault]:
+    vault = SoftwareVault.create(tmp_path / "vault", tmp_path / "test.kek")
+    yield vault
+    vault.close()
+
+
+def stored_by(recorder: ApplicationRecorder) -> Stored:
+    return [raw.row_of(event) for event in recorder.select_notifications(1, 100_000)]
+
+
+def assert_same(mapper: JsonMapper, one: Stored, other: Stored) -> None:
+    """The same events in the same streams, and as many bytes: those of a sealed field are drawn each time."""
+    for mine, theirs in zip(sorted(one), sorted(other), strict=True):
+        assert mine[:3] == theirs[:3] and len(mine[3]) == len(theirs[3])
+        assert mapper.to_domain_event(StoredEvent(*mine)) == mapper.to_domain_event(StoredEvent(*theirs))
+
+
+@pytest.mark.usefixtures("few_callers")
+def test_all_sides_on_postgresql_record_the_same_events(
+    postgres: PostgresServer, postgres_store: Database, vault: SoftwareVault
+) -> None:
+    other = postgres.fresh_database().owner_dsn
+    with ExitStack() as stack:
+        ours = stack.enter_context(store.engine(postgres_store.runtime_dsn, vault))
+        stock = stack.enter_context(StockLog(other, ours.mapper))
+        connection = stack.enter_context(psycopg.connect(other, autocommit=True))
+        sides = [store.OurLog(*ours), store.TheirLog(stock)]
+        for kind in (raw.PostgresThreads, raw.PostgresProcesses):
+            connection.execute(raw.POSTGRES_TABLE.format(name=kind.__name__).encode())
+            side = stack.enter_context(closing(kind(other, kind.__name__)))
+            sides.append(store.RawLog(ours.mapper, side.insert, raw.CONNECTIONS))
+        for side in sides:
+            assert side.append(6) > 0
+        mine = stored_by(ours.recorder)
+        assert len(mine) > 4 * 6
+        assert_same(ours.mapper, mine, stored_by(stock.recorder))
+        for kind in (raw.PostgresThreads, raw.PostgresProcesses):
+            query = f"SELECT originator_id, originator_version, topic, state FROM {kind.__name__}"  # noqa: S608
+            assert_same(ours.mapper, mine, connection.execute(query.encode()).fetchall())
+
+
+@pytest.mark.usefixtures("few_callers")
+def test_both_sides_on_sqlite_record_the_same_events(tmp_path: Path, vault: SoftwareVault) -> None:
+    migrate_sqlite(tmp_path / "log.sqlite")
+    with (
+        store.engine(tmp_path / "log.sqlite", vault) as ours,
+        closing(raw.SQLiteLoop(tmp_path / "raw.sqlite")) as bare,
+    ):
+        sides = store.OurLog(*ours), store.RawLog(ours.mapper, lambda shares: bare.insert(shares[0]), 1)
+        assert all(side.append(6) > 0 for side in sides)
+        assert_same(ours.mapper, stored_by(ours.recorder), bare.rows())
+
+
+@pytest.mark.usefixtures("few_callers")
+def test_both_sides_carry_out_the_same_commands(
+    postgres: PostgresServer, postgres_store: Database, vault: SoftwareVault
+) -> None:
+    """One event more in each stream for each command, and much the same bytes."""
+    other = postgres.fresh_database().owner_dsn
+    with (
+        store.engine(postgres_store.runtime_dsn, vault) as ours,
+        StockSessions(other) as sessions,
+    ):
+        mine, theirs = store.OurCommands(*ours, 2), store.TheirCommands(sessions, 2)
+        assert min(mine.many(kept=True), mine.one(kept=False), theirs.many(), theirs.one()) > 0
+        stored = [ours.recorder.select_notifications(1, 1000), sessions.recorder.select_notifications(1, 1000)]
+        lengths = [Counter(str(event.originator_id) for event in side).values() for side in stored]
+        assert list(lengths[0]) == list(lengths[1]) == [store.STREAM_LENGTH + 2] * 8
+        octets = [sum(len(event.state) for event in side) for side in stored]
+        assert 0.85 < octets[0] / octets[1] < 1.15
+
+
+def test_a_committer_and_a_recorder_alone_record_one_after_the_other(tmp_path: Path, vault: SoftwareVault) -> None:
+    migrate_sqlite(tmp_path / "log.sqlite")
+    with store.engine(tmp_path / "log.sqlite", vault) as ours:
+        assert min(store.committer_and_direct(ours.recorder, ours.mapper, 10)) > 0
+        assert ours.recorder.max_notification_id() == 20
+
+
+def test_a_goal_is_met_or_missed() -> None:
+    assert faster("a", 30.0, "b", 10.0, 3.0).met and not faster("a", 29.0, "b", 10.0, 3.0).met
+    assert adds("a", 1.1, "b", 1.0, 0.2).met and not adds("a", 1.3, "b", 1.0, 0.2).met

@@ -120,16 +120,22 @@ class History:
 
     def commits(self) -> Iterator[list[Event]]:
         """What is recorded together: first the parties, then the stories, many at once."""
-        yield from map(self._placed, self._parties())
-        stories = [self._story(number) for number in range(AT_ONCE)]
-        numbers = count(AT_ONCE)
+        yield from self.parties()
+        callers = self.callers(AT_ONCE)
         while True:
-            place = int(self._random.random() * AT_ONCE)
-            told = next(stories[place], None)
-            if told is None:
-                stories[place] = self._story(next(numbers))
-            else:
-                yield self._placed(told)
+            yield next(callers[int(self._random.random() * AT_ONCE)])
+
+    def parties(self) -> Iterator[list[Event]]:
+        return map(self._placed, self._parties())
+
+    def callers(self, number: int) -> list[Iterator[list[Event]]]:
+        """As many as act at the same time, each in one story after the other."""
+        stories = count()
+        return [self._one_after_the_other(stories) for _ in range(number)]
+
+    def _one_after_the_other(self, stories: Iterator[int]) -> Iterator[list[Event]]:
+        for number in stories:
+            yield from self.story(number)
 
     def story(self, number: int) -> Iterator[list[Event]]:
         """The commits of one story by itself."""
