@@ -1,6 +1,7 @@
 """The three engines, seen alike: a store, recorders on it, and an outsider who reads its rows."""
 
 import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,6 +22,8 @@ from tsm.store.recorder import Clock, PayloadSealer, RecordedEvent, Recorder, ut
 TOPIC = "sample.topic"
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 TABLES = ("event", "payload", "person_index", "command", "migration")
+BUSY = """SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()"""
 Row = tuple[object, ...]
 
 
@@ -68,6 +71,7 @@ class Engine(ABC):
     """One store."""
 
     name: str
+    place: Path | str  # for whoever else opens the store; none can where it is in memory
 
     def __init__(self, sealer: PayloadSealer) -> None:
         self.sealer = sealer
@@ -93,6 +97,9 @@ class Engine(ABC):
     @abstractmethod
     def exchange_payloads(self) -> None:
         """As an outsider: the two sealed payloads of stream "s" change places."""
+
+    def wait_for_the_dead(self) -> None:
+        """Until nothing is done any more for processes that were killed."""
 
     def everything(self) -> dict[str, list[Row]]:
         return {table: self.rows(table) for table in TABLES}
@@ -172,6 +179,11 @@ class PostgresEngine(Engine):
                 "UPDATE tsm.payload SET sealed = (SELECT other.sealed FROM tsm.payload AS other"
                 " WHERE other.stream = 's' AND other.name <> payload.name) WHERE stream = 's'"
             )
+
+    def wait_for_the_dead(self) -> None:
+        with self.runtime() as runtime:
+            while runtime.execute(BUSY).fetchone() != (0,):
+                time.sleep(0.01)
 
     def owner(self) -> "psycopg.Connection[Row]":
         return psycopg.connect(self.database.owner_dsn, autocommit=True)
