@@ -98,7 +98,7 @@ class Engine(ABC):
     def exchange_payloads(self) -> None:
         """As an outsider: the two sealed payloads of stream "s" change places."""
 
-    def wait_for_the_dead(self) -> None:
+    def wait_for_the_dead(self) -> None:  # noqa: B027 - on most engines there is nothing to wait for
         """Until nothing is done any more for processes that were killed."""
 
     def everything(self) -> dict[str, list[Row]]:
