@@ -466,6 +466,7 @@ def opened_target(place: str | Path) -> Iterator[Target]:
 @contextmanager
 def _sqlite(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(open_database(path, erasing=True)) as connection:
+        connection.execute("PRAGMA cache_size=-65536")  # KiB: the index over streams is written here and there
         try:
             yield connection
         except sqlite3.IntegrityError as error:
