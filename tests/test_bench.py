@@ -12,7 +12,7 @@ import pytest
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from rich.progress import Progress
 
-from api.bench import mas, raw, store
+from api.bench import mas, order, raw, store
 from api.bench.history import Filler, History
 from api.bench.postgres import Database, PostgresServer
 from api.bench.report import adds, faster
@@ -209,6 +209,20 @@ def test_a_committer_and_a_recorder_alone_record_one_after_the_other(tmp_path: P
     with store.engine(tmp_path / "log.sqlite", vault) as ours:
         assert min(store.committer_and_direct(ours.recorder, ours.mapper, 10)) > 0
         assert ours.recorder.max_notification_id() == 20
+
+
+@pytest.mark.parametrize("design", order.DESIGNS, ids=lambda design: design.name)
+def test_each_way_to_an_order_gives_every_event_of_every_process_its_position(
+    postgres: PostgresServer, design: order.Design
+) -> None:
+    """`measure` looks for gaps itself."""
+    outcome = order.measure(postgres, design, processes=2, each=3)
+    assert outcome.rate > 0 and 0 < outcome.median_ms < outcome.late_ms
+
+
+def test_a_gap_is_found(postgres_store: Database) -> None:
+    with pytest.raises(RuntimeError, match="5 events"):
+        order.refuse_gaps(postgres_store.owner_dsn, order.DESIGNS[0], 5)
 
 
 def test_a_goal_is_met_or_missed() -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 SERVER_CORE, OTHER_CORE = 0, 1
+WIDTH = 140  # characters
 
 
 class Line(NamedTuple):
@@ -49,6 +50,12 @@ def medians(rounds: int, *sides: Callable[[], float]) -> list[float]:
         for place in sorted(range(len(sides)), reverse=number % 2 == 1):
             figures[place].append(sides[place]())
     return [statistics.median(side) for side in figures]
+
+
+def wide_console() -> Console:
+    """What is not a terminal has room for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def tell(console: Console, title: str, lines: Sequence[Line]) -> bool:

@@ -21,12 +21,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
-from rich.console import Console
 
 from api.bench import raw
 from api.bench.history import History
 from api.bench.postgres import RUNTIME, PostgresServer
-from api.bench.report import Line, adds, faster, medians, on_other_core, pin_server, tell
+from api.bench.report import Line, adds, faster, medians, on_other_core, pin_server, tell, wide_console
 from api.bench.stock import StockLog, StockSession, StockSessions
 from tsm.application import Change, Loaded, Tsm
 from tsm.keys.vault import SoftwareVault
@@ -386,7 +385,7 @@ def on_sqlite(folder: Path, vault: SoftwareVault, rounds: int, sizes: Sizes) -> 
 
 def report(rounds: int, sizes: Sizes | None = None) -> bool:
     """Measure and print; whether every goal was met."""
-    console = Console()
+    console = wide_console()
     sizes = sizes or Sizes()
     with tempfile.TemporaryDirectory() as folder, console.status("appends and commands"):
         vault = SoftwareVault.create(Path(folder) / "vault", Path(folder) / "bench.kek")
