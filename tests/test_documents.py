@@ -43,13 +43,13 @@ def test_every_command_of_the_readme_is_understood(command: list[str]) -> None:
 
 
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
-    """As written, with folders of this test; the provider's load file needs a provider, which the demo enrols."""
+    """As written, with folders of this test; a load file needs a provider, and an erasure a credential: the demo has both."""
     (tmp_path / "production.csv").write_text(PRODUCTION)
     (tmp_path / "jpki.cap").write_bytes(jpki_cap.build())
     ran = []
     for command in commands(README):
         words = [word.replace("/srv/tsm", "data").replace("/etc/tsm/kek", "kek") for word in command[1:]]
-        if words[0] in (*BACKGROUND, "register-load-file"):
+        if words[0] in (*BACKGROUND, "register-load-file", "erase"):
             continue
         if words[0] == "certify":
             words[words.index("request.pem")] = "operator/request.pem"
@@ -59,7 +59,8 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
         assert done.returncode == 0, (words, done.stderr)
         ran.append(words[0])
     registration = ["init", "show", "request", "certify", "enrol", "import-key", "register-cards"]
-    assert ran == [*registration, "release-card", "withdraw", "schema"]
+    looking = ["store"] * 3 + ["projections"] * 3
+    assert ran == [*registration, "release-card", "withdraw", *looking, "schema"]
 
 
 def run(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -91,6 +92,8 @@ def test_the_architecture_names_what_a_data_folder_holds(tmp_path: Path) -> None
     """What is stored where: the files of the table are there, and none that the table does not name."""
     data = tmp_path / "data"
     administration.initialise(data, tmp_path / "kek", "127.0.0.1", 8443)
+    with administration.opened(data):
+        pass
     table = ARCHITECTURE.partition("## What is stored where")[2].partition("\n## ")[0]
     named = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert [name for name in named if not (data / name).exists()] == []
