@@ -1,14 +1,15 @@
 """Building a generation beside the one that serves, and letting it serve.
 
 It reads the log from the beginning in large pages, into tables without secondary indexes; the indexes come before the
-last stretch. Meanwhile the old generation is read and followed as always. The switch is one transaction, which fails
-when the old one has read further: so no reader ever sees a gap, a mixture, or an older state. A build that was cut
-short is gone on with when nothing of its version serves yet, and else cleared away.
+last stretch. Nobody reads it yet, so on PostgreSQL its pages are not flushed one by one: the switch is, and all before
+it with it. Meanwhile the old generation is read and followed as always. The switch is one transaction, which fails when
+the old one has read further: so no reader ever sees a gap, a mixture, or an older state. A build that was cut short is
+gone on with when nothing of its version serves yet, and else cleared away.
 """
 
 from collections.abc import Callable
 
-from projections.folding import Log, catch_up, catch_up_at_full_speed, never
+from projections.folding import Log, catch_up, never
 from projections.projection import Projection
 from projections.views import BUILDING, RETIRED, SERVING, Generation, Owner, Views, in_state
 from tsm.errors import ErrorCode, TsmError
@@ -32,7 +33,7 @@ def build(
     log: Log, views: Views, owner: Owner, stopping: Callable[[], bool] = never, progress: Progress = lambda _: None
 ) -> None:
     """Reads up to the end of the log, and lets the generation serve; not when it is told to stop before."""
-    catch_up_at_full_speed(log, owner, PAGE, stopping, progress)
+    catch_up(log, owner, stopping, progress, PAGE)
     if stopping():
         return
     views.index(owner)

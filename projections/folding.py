@@ -8,11 +8,7 @@ machine (a full disk, a lost connection) is no event's fault: it is raised, and 
 
 import logging
 import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +21,6 @@ from tsm.store.log import Unreadable
 from tsm.store.mapper import Unseals
 
 PAGE = 2000  # positions per transaction: far faster than one by one, and still a short write
-AHEAD = 3  # pages
 logger = logging.getLogger(__name__)
 
 Found = Event | Unreadable
@@ -45,46 +40,22 @@ def never() -> bool:
 
 
 def catch_up(
-    log: Log, owner: Owner, stopping: Callable[[], bool] = never, progress: Callable[[int], None] = lambda _: None
+    log: Log,
+    owner: Owner,
+    stopping: Callable[[], bool] = never,
+    progress: Callable[[int], None] = lambda _: None,
+    limit: int | None = None,
 ) -> int:
-    """Folds all there is, page by page; returns the position reached. `Fenced`."""
+    """Folds all there is, `limit` positions at a time; returns the position reached. `Fenced`."""
     position = owner.now().position
     while not stopping():
-        page = _read(log, owner.projection, position, PAGE)
+        page = _read(log, owner.projection, position, limit or PAGE)
         if page.last <= position:
             break
         fold(owner, page.events, position, page.last)
         position = page.last
         progress(position)
     return position
-
-
-def catch_up_at_full_speed(
-    log: Log, owner: Owner, limit: int, stopping: Callable[[], bool], progress: Callable[[int], None]
-) -> None:
-    """`catch_up` in pages of `limit` positions: while one is written the next is read, in a thread of its own."""
-    position = owner.now().position
-    with closing(_ahead(log, owner.projection, position, limit)) as pages:
-        for page in pages:
-            if stopping():
-                break
-            fold(owner, page.events, position, page.last)
-            position = page.last
-            progress(position)
-
-
-def _ahead(log: Log, projection: Projection, after: int, limit: int) -> Generator[store.Page, None, None]:
-    """The pages up to the end of the log; `AHEAD` of them are read before they are asked for."""
-    end = log.position
-    starts = iter(range(after, end, limit))
-    with ThreadPoolExecutor(1, thread_name_prefix="reading-ahead") as reader:
-        coming = deque(reader.submit(_read, log, projection, start, limit) for start in islice(starts, AHEAD))
-        try:
-            while coming:
-                yield coming.popleft().result()
-                coming.extend(reader.submit(_read, log, projection, start, limit) for start in islice(starts, 1))
-        finally:
-            reader.shutdown(cancel_futures=True)
 
 
 def fold(owner: Owner, events: Sequence[Found], after: int, last: int) -> None:

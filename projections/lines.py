@@ -4,6 +4,7 @@ A line says only what the log says openly: sealed fields, key references and dig
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import access_code, card, credential, delegation, deployment, session
@@ -25,11 +26,16 @@ OWN_COMMAND = 0  # the order of a command that the server sends by itself
 
 def line(fact: Fact) -> str:
     """What happened; `TsmError(INTERNAL)` for a fact that nobody gave a line."""
-    write = LINES.get(fact.topic.partition(".")[0])
+    write = _writer(fact.topic)
     text = write(fact) if write is not None else None
     if text is None:
         raise TsmError(ErrorCode.INTERNAL, f"no line for {fact.topic}")
     return text
+
+
+@lru_cache(maxsize=256)
+def _writer(topic: str) -> Callable[[Fact], str | None] | None:
+    return LINES.get(topic.partition(".")[0])
 
 
 def card_line(fact: Fact) -> str | None:
@@ -100,16 +106,16 @@ def delegation_line(fact: Fact) -> str | None:
 
 
 def session_line(fact: Fact) -> str | None:
-    match fact:
-        case session.SessionStarted():
-            return f"START: session for {fact.provider}, reception {fact.reception}, with {fact.domain}"
-        case session.CardConnected():
-            return "CONNECT: the phone connected to the card"
+    match fact:  # the most frequent first
         case session.CommandSent():
             return f"COMMAND: {command(fact.order, fact.step, fact.header)} sent, {counted(fact.length, 'octet')}"
         case session.ResponseReceived():
             number = f"command {fact.order}" if fact.order != OWN_COMMAND else fact.step
             return f"RESPONSE: the card answered {number} with {fact.status_word}"
+        case session.SessionStarted():
+            return f"START: session for {fact.provider}, reception {fact.reception}, with {fact.domain}"
+        case session.CardConnected():
+            return "CONNECT: the phone connected to the card"
         case session.DisconnectSent():
             return "DISCONNECT: the phone was told to let the card go"
         case session.Disconnected():

@@ -111,6 +111,10 @@ class Session(ABC):
     @abstractmethod
     def create(self, table: str, columns: Sequence[tuple[str, Kind]]) -> None: ...
 
+    @abstractmethod
+    def commit_lazily(self) -> None:
+        """This commit need not be on the disk before the next one that is not lazy. It is whole, or it is not."""
+
 
 class Owner(ABC):
     """Whoever owns a generation: alone, until `release` or the end of the process."""
@@ -143,12 +147,15 @@ class Owner(ABC):
         with self.change() as session:
             moved = session.execute(
                 "UPDATE projection_generation SET position = ?"
-                " WHERE name = ? AND generation = ? AND position = ? AND state <> 'retired' RETURNING parked",
+                " WHERE name = ? AND generation = ? AND position = ? AND state <> 'retired' RETURNING parked, state",
                 (last, self.projection.name, self.generation, after),
             )
             if not moved:
                 raise Fenced
-            yield Page(session, self.projection, self.generation, moved[0][0])
+            [(parked, state)] = moved
+            if state == BUILDING:
+                session.commit_lazily()
+            yield Page(session, self.projection, self.generation, parked)
         self._views.told()
 
 

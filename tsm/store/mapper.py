@@ -14,7 +14,7 @@ Topics are looked up in the list of facts that is passed in, never imported by n
 import base64
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent
@@ -29,6 +29,9 @@ SEALED = "[sealed]"  # what it reads for whoever did not ask to have it unsealed
 Unseals = Mapping[str, Collection[str]]  # the personal fields that a reader needs, by topic
 
 
+Data = TypeVar("Data")
+
+
 class FieldSealer(Protocol):
     """What seals personal fields: the vault."""
 
@@ -36,7 +39,7 @@ class FieldSealer(Protocol):
     def unseal(self, key_id: str, sealed: bytes, aad: bytes) -> bytes: ...
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, Generic[Data], frozen=True, gc=False):
     """The stored form, in the order in which one reads it."""
 
     topic: str
@@ -45,7 +48,7 @@ class Envelope(msgspec.Struct, frozen=True):
     number: int
     occurred_at: datetime
     context: Context
-    data: msgspec.Raw
+    data: Data
 
 
 class SealedField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,8 +70,12 @@ class JsonMapper(Mapper[str]):
                 raise TsmError(ErrorCode.INTERNAL, f"two facts have the topic {fact.topic}")
             if fact.sealed and not {"subject", *fact.sealed} <= set(fact.__struct_fields__):
                 raise TsmError(ErrorCode.INTERNAL, f"{fact.topic} lacks its subject or a sealed field")
-        self._decoders = {topic: msgspec.json.Decoder(fact) for topic, fact in self._facts.items()}
-        self._envelope = msgspec.json.Decoder(Envelope)
+        self._decoders = {
+            topic: msgspec.json.Decoder(Envelope[fact])  # type: ignore[valid-type]
+            for topic, fact in self._facts.items()
+            if not fact.sealed
+        }
+        self._envelope = msgspec.json.Decoder(Envelope[msgspec.Raw])
         self._encoder = msgspec.json.Encoder(enc_hook=_plain)
 
     def to_stored_event(self, domain_event: Event) -> StoredEvent:  # type: ignore[override]  # events of one class
@@ -100,9 +107,8 @@ class JsonMapper(Mapper[str]):
         STORE_FORMAT when a newer program wrote it.
         """
         try:
-            envelope = self._envelope.decode(stored_event.state)
+            envelope = self._opened(stored_event, unseals)
             _refuse_other_place(envelope, stored_event)
-            fact = self._fact(envelope, None if unseals is None else unseals.get(envelope.topic, ()))
         except (msgspec.MsgspecError, ValueError, KeyError) as error:
             raise _corrupt(stored_event, type(error).__name__) from None  # the message could quote the data
         position, recorded_at = (
@@ -113,7 +119,7 @@ class JsonMapper(Mapper[str]):
             originator_version=envelope.number,
             occurred_at=envelope.occurred_at,
             context=envelope.context,
-            fact=fact,
+            fact=envelope.data,
             position=position,
             recorded_at=recorded_at,
         )
@@ -126,14 +132,29 @@ class JsonMapper(Mapper[str]):
             data[field] = SealedField(key_id, base64.b64encode(sealed).decode())
         return data
 
-    def _fact(self, envelope: Envelope, unsealed: Collection[str] | None) -> Fact:
+    def _opened(self, stored: StoredEvent, unseals: Unseals | None) -> Envelope[Fact]:
+        """In one step when nothing has to be unsealed or upcast."""
+        decoder = self._decoders.get(stored.topic)
+        if decoder is not None:
+            try:
+                envelope: Envelope[Fact] = decoder.decode(stored.state)
+            except msgspec.ValidationError:
+                pass  # of another version, perhaps
+            else:
+                if envelope.version == self._facts[stored.topic].class_version:
+                    return envelope
+        closed = self._envelope.decode(stored.state)
+        fact = self._fact(closed, None if unseals is None else unseals.get(closed.topic, ()))
+        return Envelope(
+            closed.topic, closed.version, closed.stream, closed.number, closed.occurred_at, closed.context, fact
+        )
+
+    def _fact(self, envelope: Envelope[msgspec.Raw], unsealed: Collection[str] | None) -> Fact:
         cls = self._facts.get(envelope.topic)
         if cls is None:
             raise TsmError(ErrorCode.STORE_CORRUPT, f"unlisted topic {envelope.topic}")
         if envelope.version > cls.class_version:
             raise TsmError(ErrorCode.STORE_FORMAT, f"{envelope.topic} version {envelope.version} is newer than we are")
-        if envelope.version == cls.class_version and not cls.sealed:
-            return self._decoders[envelope.topic].decode(envelope.data)
         data = msgspec.json.decode(envelope.data, type=dict[str, Any])
         for field, value in data.items():
             if isinstance(value, dict) and "sealed_under" in value:
@@ -144,7 +165,7 @@ class JsonMapper(Mapper[str]):
             getattr(cls, f"upcast_v{version}_v{version + 1}")(data)
         return msgspec.convert(data, cls)
 
-    def _unsealed(self, envelope: Envelope, field: str, value: SealedField) -> str:
+    def _unsealed(self, envelope: Envelope[msgspec.Raw], field: str, value: SealedField) -> str:
         place = _place(envelope.stream, envelope.number, envelope.topic, field)
         sealed = base64.b64decode(value.value, validate=True)
         try:
@@ -166,7 +187,7 @@ def _place(stream: str, number: int, topic: str, field: str) -> bytes:
     return f"{stream}|{number}|{topic}|{field}".encode()
 
 
-def _refuse_other_place(envelope: Envelope, stored: StoredEvent) -> None:
+def _refuse_other_place(envelope: Envelope[Fact], stored: StoredEvent) -> None:
     told = (envelope.stream, envelope.number, envelope.topic)
     if told != (stored.originator_id, stored.originator_version, stored.topic):
         raise _corrupt(stored, "lies in another place than it says")
