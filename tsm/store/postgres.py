@@ -24,6 +24,7 @@ from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.store.dsn import check_dsn
 from tsm.store.loop import aside
 from tsm.store.migrations import refuse_other_postgres
 from tsm.store.recorder import (
@@ -68,7 +69,7 @@ class PostgresRecorder(Recorder):
     def __init__(self, dsn: str, sealer: PayloadSealer, clock: Clock = utc_now) -> None:
         """`TsmError`: STORE_UNAVAILABLE, STORE_FORMAT, INVALID_INPUT for a server that does not flush its commits."""
         super().__init__(sealer, clock)
-        self._dsn = dsn
+        self._dsn = check_dsn(dsn)
         self._writer_lock = Lock()
         self._last_seen: datetime | None = None
         self._writer: psycopg.Connection | None = self._connect()
@@ -118,33 +119,42 @@ class PostgresRecorder(Recorder):
         for number, append in enumerate(batch):
             outcome: Recorded | Exception | None = refused.get(number)
             if append.command is not None and (number in known or number in gaps):
-                outcome = self._answer(append.command, refused.get(number))
+                outcome = _surely(self._answer, append.command, refused.get(number))
             elif outcome is not None and repeated:
-                outcome = self._recorded_before(append) or outcome
+                outcome = _surely(self._recorded_before, append) or outcome
             if outcome is None:
                 outcome = Recorded(range(head + 1, head + 1 + len(append.events)), head + len(append.events))
                 head += len(append.events)
             outcomes.append(outcome)
-        self.tell_committed()
         self._see(stamped if head > before else last_recorded_at)
+        self.tell_committed()
         self._signals.tell()
         return outcomes
 
     def prune(self, now: datetime) -> int:
-        with _refusing(), self._writer_lock:
-            connection = self._writer or self._connect()
-            self._writer = connection
-            return connection.execute("DELETE FROM tsm.command WHERE keep_until < %s", (now,)).rowcount
+        return self._beside("DELETE FROM tsm.command WHERE keep_until < %s", now)
 
     def erase_remains(self) -> None:
         """Writes the table of index rows anew, without the dead ones; those that an open transaction may see stay.
 
         What the database's write-ahead log and backups hold is for its owner to let go.
         """
+        self._beside("SELECT tsm.erase_remains()")
+
+    def _beside(self, statement: str, *values: object) -> int:
+        """How many rows. After a restart of the database the connection fails once: such a statement is done again."""
         with _refusing(), self._writer_lock:
-            connection = self._writer or self._connect()
-            self._writer = connection
-            connection.execute("SELECT tsm.erase_remains()")
+            try:
+                return self._living_writer().execute(statement, values).rowcount
+            except psycopg.OperationalError:
+                if self._writer is not None and not self._writer.closed:
+                    raise
+                return self._living_writer().execute(statement, values).rowcount
+
+    def _living_writer(self) -> psycopg.Connection:
+        if self._writer is None or self._writer.closed:
+            self._writer = self._connect()
+        return self._writer
 
     def _arguments(self, batch: Sequence[Append], refused: dict[int, Exception]) -> list[Any]:
         """One row for each thing of a group, then one array for each column."""
@@ -221,8 +231,10 @@ class PostgresRecorder(Recorder):
     def _answer(self, command: Command, otherwise: Exception | None) -> Recorded | Exception:
         try:
             recorded = self.answered(command)
-        except TsmError as reused:
-            return reused
+        except TsmError as error:
+            if error.code is not ErrorCode.COMMAND_REUSED:
+                raise
+            return error
         return recorded or otherwise or TsmError(ErrorCode.INTERNAL, f"command {command.id} was forgotten meanwhile")
 
     # Reading
@@ -350,6 +362,18 @@ def _refusing() -> Iterator[None]:
         raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
     except psycopg.Error as error:
         raise TsmError(ErrorCode.STORE_CORRUPT, _words(error)) from None
+
+
+def _surely(read: Callable[..., Result], *arguments: Any) -> Result:
+    """Reads what came of a batch that is recorded: repeated while the database is away, for the caller must know."""
+    deadline = time.monotonic() + RECONNECT_FOR
+    while True:
+        try:
+            return read(*arguments)
+        except TsmError as error:
+            if error.code is not ErrorCode.STORE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
 
 
 def _refuse_careless(connection: psycopg.Connection) -> None:

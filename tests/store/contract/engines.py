@@ -22,8 +22,7 @@ from tsm.store.recorder import Clock, PayloadSealer, RecordedEvent, Recorder, ut
 TOPIC = "sample.topic"
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 TABLES = ("event", "payload", "person_index", "command", "migration")
-BUSY = """SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()"""
+OTHERS = "SELECT pid, state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 Row = tuple[object, ...]
 
 
@@ -182,8 +181,14 @@ class PostgresEngine(Engine):
 
     def wait_for_the_dead(self) -> None:
         with self.runtime() as runtime:
-            while runtime.execute(BUSY).fetchone() != (0,):
+            while any(state != "idle" for _, state in runtime.execute(OTHERS)):
                 time.sleep(0.01)
+
+    def break_connections(self) -> None:
+        """Those of all recorders, as at a restart."""
+        with self.runtime() as runtime:
+            for pid, _ in runtime.execute(OTHERS).fetchall():
+                runtime.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
 
     def owner(self) -> "psycopg.Connection[Row]":
         return psycopg.connect(self.database.owner_dsn, autocommit=True)

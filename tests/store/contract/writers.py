@@ -3,7 +3,7 @@
 # ruff: noqa: S311 - chance, not secrets
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -11,19 +11,26 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engines import Entry, PlainSealer, entries, stored
 from eventsourcing.persistence import IntegrityError
 
 from tsm.store.committer import Committer
 from tsm.store.opening import open_recorder
-from tsm.store.recorder import Append, Command, IndexRow, Recorder
+from tsm.store.recorder import Append, Command, IndexRow, RecordedEvent, Recorder
 
 SPAWN = get_context("spawn")
 FAR = datetime(2999, 1, 1, tzinfo=UTC)
 SHARED_STREAM = "everybody"
 PAGE = 7
+
+
+class Reading(Protocol):
+    """Of a recorder, what followers and whoever decides need."""
+
+    def select_events(self, originator_id: str, *, desc: bool, limit: int) -> Sequence[RecordedEvent]: ...
+    def select_notifications(self, start: int, limit: int, *, inclusive_of_start: bool) -> Sequence[RecordedEvent]: ...
 
 
 def append_some(committer: Committer, recorder: Recorder, name: str, times: int, seed: str) -> list[Entry]:
@@ -39,7 +46,7 @@ def append_some(committer: Committer, recorder: Recorder, name: str, times: int,
     return acknowledged
 
 
-def append_to_the_shared(committer: Committer, recorder: Recorder, state: bytes) -> Entry:
+def append_to_the_shared(committer: Committer, recorder: Reading, state: bytes) -> Entry:
     """Whoever comes second looks again and tries again."""
     while True:
         last = recorder.select_events(SHARED_STREAM, desc=True, limit=1)
@@ -51,7 +58,7 @@ def append_to_the_shared(committer: Committer, recorder: Recorder, state: bytes)
         return Entry(position, SHARED_STREAM, version, state)
 
 
-def tail(recorder: Recorder, stop: threading.Event) -> list[Entry]:
+def tail(recorder: Reading, stop: threading.Event) -> list[Entry]:
     """Follows the log page by page, as read models do, until it was told that nothing more comes."""
     seen: list[Entry] = []
     while True:
