@@ -23,14 +23,13 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.model import credential
 from tsm.model.access_code import AccessCodeHandedOut
 from tsm.model.card import CardRegistered
-from tsm.model.credential import CredentialApplied
+from tsm.model.credential import CredentialApplied, ErasureOrdered
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.deployment import DeploymentDelegated
 from tsm.model.event import Event, Fact
 from tsm.model.session import SessionStarted
 from tsm.store.mapper import ERASED
 
-ERASURES = frozenset({"credential.erasure_ordered", "credential.person_erased"})  # topics: the tie goes with the first
 NO_CARD = ""
 MOST = 2**63 - 1  # the largest position
 
@@ -120,7 +119,7 @@ def fold(rows: Rows, events: Sequence[Event]) -> None:
             made.append((event.position, _place(places, stream).card, stream, _said(event)))
     rows.insert("stream", opened)
     rows.insert("entry", made)
-    _forget(rows, {event.originator_id for event in events if event.fact.topic in ERASURES})
+    _forget(rows, {event.originator_id for event in events if isinstance(event.fact, ErasureOrdered)})
 
 
 def _known(rows: Rows, events: Sequence[Event]) -> dict[str, Place]:

@@ -182,7 +182,7 @@ def credential_line(fact: Fact) -> str | None:
             return "erasure of the person ordered; the credential is closed"
         case credential.PersonErased():
             return "person erased: the data key is destroyed, and what it sealed cannot be read again"
-        case _ if fact.topic == "credential.erasure_ordered":
+        case credential.ErasureOrdered():
             return "erasure of the person ordered"
     return None
 

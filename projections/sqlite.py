@@ -151,6 +151,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA secure_delete=ON")  # ties of erased persons lie in no free page
     except sqlite3.DatabaseError as error:
         connection.close()
         raise TsmError(ErrorCode.STORE_CORRUPT, f"{path}: {error}") from error
