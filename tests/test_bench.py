@@ -1,5 +1,6 @@
 """The bench measures what it says. How fast it is, `make bench` tells: no test depends on that."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -12,11 +13,14 @@ import pytest
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from rich.progress import Progress
 
-from api.bench import mas, order, raw, store
+from api.bench import mas, order, projections, raw, store
 from api.bench.history import Filler, History
 from api.bench.postgres import Database, PostgresServer
 from api.bench.report import adds, faster
-from api.bench.stock import StockLog, StockSessions
+from api.bench.stock import StockSessions, open_log
+from projections import PROJECTIONS
+from projections.opening import open_views
+from projections.projection import Projection
 from tsm.keys.vault import SoftwareVault
 from tsm.model import access_code, card, credential, delegation, deployment, session
 from tsm.model.event import Event
@@ -156,7 +160,7 @@ def test_all_sides_on_postgresql_record_the_same_events(
     other = postgres.fresh_database().owner_dsn
     with ExitStack() as stack:
         ours = stack.enter_context(store.engine(postgres_store.runtime_dsn, vault))
-        stock = stack.enter_context(StockLog(other, ours.mapper))
+        stock = stack.enter_context(open_log(other, ours.mapper))
         connection = stack.enter_context(psycopg.connect(other, autocommit=True))
         sides = [store.OurLog(*ours), store.TheirLog(stock)]
         for kind in (raw.PostgresThreads, raw.PostgresProcesses):
@@ -209,6 +213,65 @@ def test_a_committer_and_a_recorder_alone_record_one_after_the_other(tmp_path: P
     with store.engine(tmp_path / "log.sqlite", vault) as ours:
         assert min(store.committer_and_direct(ours.recorder, ours.mapper, 10)) > 0
         assert ours.recorder.max_notification_id() == 20
+
+
+# --- Read models ---
+
+
+def rows_of(connection: psycopg.Connection, projection: Projection, place: str) -> list[list[tuple[object, ...]]]:
+    """Of all its tables; `place` is what their names begin with."""
+    found = []
+    for table in projection.tables:
+        query = f"SELECT * FROM {place}_{table.name} ORDER BY {table.key}"  # noqa: S608
+        found.append(connection.execute(query.encode()).fetchall())
+    return found
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda projection: projection.name)
+def test_a_rebuild_and_the_librarys_runner_make_the_same_rows(
+    postgres: PostgresServer, postgres_store: Database, vault: SoftwareVault, projection: Projection
+) -> None:
+    """All but the times: the library does not keep when an event was recorded."""
+    with Progress(disable=True) as progress:
+        projections.fill(postgres_store.runtime_dsn, vault, 700, progress)
+    other = postgres.fresh_database().owner_dsn
+    assert projections.Runner(other, vault, projection, 700).run() > 0
+    with (
+        store.engine(postgres_store.runtime_dsn, vault) as ours,
+        closing(open_views(postgres_store.runtime_dsn, Path(), PROJECTIONS)) as views,
+    ):
+        assert projections.rebuilt(ours.tsm, views, projection) > 0
+        assert projections.raw_read(postgres_store.owner_dsn) > 0
+        assert views.parked(projection) == []
+    with psycopg.connect(postgres_store.runtime_dsn) as mine, psycopg.connect(other) as theirs:
+        made = rows_of(mine, projection, f"tsm_views.{projection.name}_1")
+        wanted = rows_of(theirs, projection, f"stock_{projection.name}_0")
+    assert sum(map(len, made)) > 60
+    time = re.compile(r'"20[^"]*Z"')
+    assert [time.sub("", str(rows)) for rows in made] == [time.sub("", str(rows)) for rows in wanted]
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda projection: projection.name)
+def test_a_rebuild_and_one_event_at_a_time_make_the_same_rows(
+    tmp_path: Path, vault: SoftwareVault, projection: Projection
+) -> None:
+    migrate_sqlite(tmp_path / "log.sqlite")
+    with Progress(disable=True) as progress:
+        projections.fill(tmp_path / "log.sqlite", vault, 700, progress)
+    with (
+        store.engine(tmp_path / "log.sqlite", vault) as ours,
+        closing(open_views(tmp_path / "log.sqlite", tmp_path / "views.sqlite", PROJECTIONS)) as views,
+    ):
+        assert projections.rebuilt(ours.tsm, views, projection) > 0
+        assert projections.one_by_one(ours.tsm, views, projection, 700) > 0
+        for table in projection.tables:
+            place = f"{projection.name}_{{}}_{table.name} ORDER BY {table.key}"
+            queries = [f"SELECT * FROM {place.format(generation)}" for generation in (1, 2)]  # noqa: S608
+            whole, single = views.look(lambda session, queries=queries: [session.execute(query) for query in queries])
+            assert whole == single and whole
+
+
+# --- Order ---
 
 
 @pytest.mark.parametrize("design", order.DESIGNS, ids=lambda design: design.name)

@@ -5,10 +5,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api.bench import mas, order, store
+from api.bench import mas, order, projections, store
 
-ALL = ("mas", "store")  # what `make bench` measures
-PARTS: dict[str, Callable[[int], bool]] = {"mas": mas.report, "store": store.report, "order": order.report}
+ALL = ("mas", "store", "projections")  # what `make bench` measures
+PARTS: dict[str, Callable[[int], bool]] = {
+    "mas": mas.report,
+    "store": store.report,
+    "projections": projections.report,
+    "order": order.report,
+}
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from api.bench import raw
 from api.bench.history import History
 from api.bench.postgres import RUNTIME, PostgresServer
 from api.bench.report import Line, adds, faster, medians, on_other_core, pin_server, tell, wide_console
-from api.bench.stock import StockLog, StockSession, StockSessions
+from api.bench.stock import StockLog, StockSession, StockSessions, open_log
 from tsm.application import Change, Loaded, Tsm
 from tsm.keys.vault import SoftwareVault
 from tsm.model import session
@@ -315,7 +315,7 @@ def on_postgres(server: PostgresServer, vault: SoftwareVault, rounds: int, sizes
     migrate_postgres(database.owner_dsn, RUNTIME)
     with ExitStack() as stack:
         ours = stack.enter_context(engine(database.runtime_dsn, vault))
-        stock = stack.enter_context(StockLog(other, ours.mapper))
+        stock = stack.enter_context(open_log(other, ours.mapper))
         with psycopg.connect(other) as connection:
             connection.execute(raw.POSTGRES_TABLE.format(name="raw_threads"))
             connection.execute(raw.POSTGRES_TABLE.format(name="raw_processes"))
