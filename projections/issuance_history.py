@@ -1,22 +1,19 @@
 """Issuance history: what happened to a card and to the credentials meant for it, in the order of the log.
 
-Answers `Card.issuanceHistory`. One row per event, with a line in plain English and all that the event says about who
-and why. A stream belongs to a card by its first event: most name the ICCID openly. An application for a credential
-seals it, for there it ties a person to a card; this read model has it unsealed and so knows which card the credential's
-rows, and those of its access codes, belong to. Of personal data it has nothing else.
+Answers `Card.issuanceHistory`. One row per event says to which card it belongs; what the event says, with a line in
+plain English, is read from the log itself, so nothing is kept twice and nothing here can differ from it.
+
+A stream belongs to a card by its first event: most name the ICCID openly. An application for a credential seals it, for
+there it ties a person to a card; this read model has it unsealed and so knows which card the credential's rows, and
+those of its access codes, belong to. Of personal data it has nothing else.
 
 When the person's erasure is ordered, that tie goes: the rows stay, under no card. Whoever reads the log again
 afterwards finds the ICCID erased and makes the same rows.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
-from projections.lines import line
 from projections.projection import Projection, Rows, Table
 from projections.views import Views
 from tsm.errors import ErrorCode, TsmError
@@ -37,29 +34,16 @@ TABLES = (
     Table("stream", {"stream": "text", "card": "text", "credential": "text"}, indexes=(("credential",),)),
     Table(
         "entry",
-        {"position": "integer", "card": "text", "stream": "text", "said": "text"},
+        {"position": "integer", "card": "text", "stream": "text"},
         indexes=(("card", "position"),),
     ),
 )
 
 
-class Said(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an event says, as its row keeps it: a JSON array, for the names would be half of what is written."""
+class Log(Protocol):
+    """The one log: `tsm.application.Tsm`."""
 
-    number: int
-    topic: str
-    text: str
-    occurred_at: datetime
-    recorded_at: datetime
-    actor: str
-    role: str
-    tenant: str
-    tenants: tuple[str, ...]
-    correlation: str
-    causation: str
-    request: str
-    command: str
-    reason: str
+    def at(self, positions: Sequence[int]) -> Sequence[Event]: ...
 
 
 class Place(NamedTuple):
@@ -69,46 +53,39 @@ class Place(NamedTuple):
     credential: str  # the stream of the credential that ties it to the card; empty when the log does so openly
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One event that concerns a card."""
-
-    position: int
-    stream: str
-    said: Said
-
-
 def entries(
-    views: Views, card: str, after: int, before: int | None, limit: int, *, newest_first: bool = False
-) -> list[Entry]:
-    """At most `limit` entries of a card with `after` < position < `before`.
+    views: Views, log: Log, card: str, after: int, before: int | None, limit: int, *, newest_first: bool = False
+) -> list[Event]:
+    """At most `limit` events of a card with `after` < position < `before`, from that end, in the order asked for."""
+    found = log.at(positions(views, card, after, before, limit, newest_first=newest_first))
+    return list(found)[::-1] if newest_first else list(found)
 
-    The index ends after `limit` rows: the cost does not grow with the history.
-    """
+
+def positions(
+    views: Views, card: str, after: int, before: int | None, limit: int, *, newest_first: bool = False
+) -> list[int]:
+    """Where they are. The index ends after `limit` rows: the cost does not grow with the history."""
     order = "DESC" if newest_first else "ASC"
     query = (
-        "SELECT position, stream, said FROM {entry}"  # noqa: S608 - constants only
+        "SELECT position FROM {entry}"  # noqa: S608 - constants only
         f" WHERE card = ? AND position > ? AND position < ? ORDER BY position {order} LIMIT ?"
     )
     values = (card, after, MOST if before is None else before, limit)
-    return [_entry(*row) for row in views.read(ISSUANCE_HISTORY, query, values)]
+    return [position for (position,) in views.read(ISSUANCE_HISTORY, query, values)]
 
 
-def entry(views: Views, position: int) -> Entry | None:
-    """The entry of the event at this position, if that concerns a card."""
-    query = "SELECT position, stream, said FROM {entry} WHERE position = ?"
-    return next((_entry(*row) for row in views.read(ISSUANCE_HISTORY, query, (position,))), None)
-
-
-def _entry(position: int, stream: str, said: str) -> Entry:
-    return Entry(position, stream, DECODER.decode(said))
+def entry(views: Views, log: Log, position: int) -> Event | None:
+    """The event at this position, if that concerns a card."""
+    query = "SELECT position FROM {entry} WHERE position = ?"
+    found = views.read(ISSUANCE_HISTORY, query, (position,))
+    return next(iter(log.at([at for (at,) in found])), None)
 
 
 def fold(rows: Rows, events: Sequence[Event]) -> None:
     """One row per event of a stream that belongs to a card; STORE_CORRUPT when nothing said to which."""
     places = _known(rows, events)
     opened: list[tuple[str, str, str]] = []
-    made: list[tuple[int, str, str, str]] = []
+    made: list[tuple[int, str, str]] = []
     for event in events:
         stream = event.originator_id
         place_of = PLACE_OF.get(type(event.fact))
@@ -116,7 +93,7 @@ def fold(rows: Rows, events: Sequence[Event]) -> None:
             places[stream] = place_of(places, event)
             opened.append((stream, *places[stream]))
         if stream in places or stream.partition("-")[0] not in WITHOUT_CARD:
-            made.append((event.position, _place(places, stream).card, stream, _said(event)))
+            made.append((event.position, _place(places, stream).card, stream))
     rows.insert("stream", opened)
     rows.insert("entry", made)
     _forget(rows, {event.originator_id for event in events if isinstance(event.fact, ErasureOrdered)})
@@ -137,29 +114,6 @@ def _place(places: Mapping[str, Place], stream: str) -> Place:
     return place
 
 
-def _said(event: Event) -> str:
-    if event.recorded_at is None:
-        raise TsmError(ErrorCode.STORE_CORRUPT, "an event of the log has no time of its recording")
-    fact, context = event.fact, event.context
-    said = Said(
-        event.originator_version,
-        fact.topic,
-        line(fact),
-        event.occurred_at,
-        event.recorded_at,
-        context.actor,
-        context.role,
-        context.tenant,
-        context.tenants,
-        context.correlation,
-        context.causation,
-        context.request,
-        context.command,
-        context.reason,
-    )
-    return ENCODER.encode(said).decode()
-
-
 def _forget(rows: Rows, credentials: Collection[str]) -> None:
     """Unties the credentials, and what belongs to them, from their cards."""
     if not credentials:
@@ -170,7 +124,7 @@ def _forget(rows: Rows, credentials: Collection[str]) -> None:
     streams = {stream for stream, _, _ in tied}
     entries_of = rows.find("entry", list({card for _, card, _ in tied}), by="card")
     rows.upsert("stream", [(stream, NO_CARD, tie) for stream, _, tie in tied])
-    rows.upsert("entry", [(p, NO_CARD, stream, said) for p, _, stream, said in entries_of if stream in streams])
+    rows.upsert("entry", [(p, NO_CARD, stream) for p, _, stream in entries_of if stream in streams])
 
 
 def _openly(_: Mapping[str, Place], event: Event) -> Place:
@@ -200,8 +154,6 @@ PLACE_OF: Mapping[type[Fact], Callable[[Mapping[str, Place], Event], Place]] = {
     CredentialApplied: _applied,
     AccessCodeHandedOut: _handed_out,
 }
-DECODER = msgspec.json.Decoder(Said)
-ENCODER = msgspec.json.Encoder()
 
 ISSUANCE_HISTORY = Projection(
     name="issuance_history",

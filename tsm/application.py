@@ -228,6 +228,10 @@ class Tsm(Application[str]):
         """At most `limit` events after position `after`, in order."""
         return log.read(self._recorder, self._mapper, after, limit)
 
+    def at(self, positions: Sequence[int]) -> list[Event]:
+        """The events at these positions, in the order of the log; nothing of them is unsealed."""
+        return [self._mapper.to_domain_event(e, NOTHING) for e in self._recorder.select_positions(positions)]
+
     def page(self, after: int, limit: int, topics: Sequence[str] = (), unseals: Unseals = NOTHING) -> Page:
         """What the next `limit` positions hold, for read models: see `tsm.store.log.page`."""
         return log.page(self._recorder, self._mapper, after, limit, topics, unseals)

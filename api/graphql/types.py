@@ -18,12 +18,15 @@ from strawberry.types import Info
 from projections.domain_tree import CardRow, DomainRow, Past
 from projections.domain_tree import at as card_at
 from projections.domain_tree import card as read_card
-from projections.issuance_history import Entry, entries
+from projections.issuance_history import Log as HistoryLog
+from projections.issuance_history import entries, positions
 from projections.issuance_history import entry as read_entry
+from projections.lines import line
 from projections.projection import Projection
 from projections.views import SERVING, Generation, Views
 from tsm.errors import ErrorCode
 from tsm.identifiers import Iccid
+from tsm.model.event import Event
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 100
@@ -31,7 +34,7 @@ MAX_PARKED = 100
 MAX_POSITION = 2**53 - 1  # what every JSON reader keeps exactly
 
 
-class Log(Past, Protocol):
+class Log(Past, HistoryLog, Protocol):
     """The log: where it ends, and what it says of the past."""
 
     @property
@@ -210,26 +213,27 @@ class HistoryEntry(Node):
     number: int = strawberry.field(description="Place in its stream, from 1 on.")
 
     @classmethod
-    def of(cls, entry: Entry) -> Self:
-        said = entry.said
+    def of(cls, event: Event) -> Self:
+        context = event.context
+        assert event.recorded_at is not None  # noqa: S101  it comes from the log
         return cls(
-            id=node_id("HistoryEntry", str(entry.position)),
-            position=Position(entry.position),
-            topic=said.topic,
-            text=said.text,
-            actor=said.actor,
-            role=said.role,
-            tenant=said.tenant,
-            tenants=list(said.tenants),
-            occurred_at=said.occurred_at,
-            recorded_at=said.recorded_at,
-            correlation=said.correlation,
-            causation=said.causation or None,
-            request=said.request or None,
-            command=said.command or None,
-            reason=said.reason or None,
-            stream=entry.stream,
-            number=said.number,
+            id=node_id("HistoryEntry", str(event.position)),
+            position=Position(event.position),
+            topic=event.fact.topic,
+            text=line(event.fact),
+            actor=context.actor,
+            role=context.role,
+            tenant=context.tenant,
+            tenants=list(context.tenants),
+            occurred_at=event.occurred_at,
+            recorded_at=event.recorded_at,
+            correlation=context.correlation,
+            causation=context.causation or None,
+            request=context.request or None,
+            command=context.command or None,
+            reason=context.reason or None,
+            stream=event.originator_id,
+            number=event.originator_version,
         )
 
 
@@ -270,7 +274,7 @@ def history(
     context = info.context
     start, end = cursor("after", after) or 0, cursor("before", before)
     backwards = last is not None
-    found = entries(context.views, card.iccid, start, end, size + 1, newest_first=backwards)
+    found = entries(context.views, context.log, card.iccid, start, end, size + 1, newest_first=backwards)
     page = found[:size][::-1] if backwards else found[:size]
     more = len(found) > size
     beyond = _is_any_beyond(context, card.iccid, page, backwards) if page else False
@@ -285,11 +289,11 @@ def history(
     )
 
 
-def _is_any_beyond(context: Context, iccid: str, page: Sequence[Entry], backwards: bool) -> bool:
+def _is_any_beyond(context: Context, iccid: str, page: Sequence[Event], backwards: bool) -> bool:
     """Whether entries lie on the side that the page was not read towards."""
     if backwards:
-        return bool(entries(context.views, iccid, page[-1].position, None, 1))
-    return bool(entries(context.views, iccid, 0, page[0].position, 1))
+        return bool(positions(context.views, iccid, page[-1].position, None, 1))
+    return bool(positions(context.views, iccid, 0, page[0].position, 1))
 
 
 def page_size(name: str, value: int | None) -> int:
@@ -367,7 +371,7 @@ def find_card(context: Context, iccid: str) -> Card | None:
 
 
 def find_entry(context: Context, position: str) -> HistoryEntry | None:
-    found = read_entry(context.views, cursor("id", position) or 0)
+    found = read_entry(context.views, context.log, cursor("id", position) or 0)
     return None if found is None else HistoryEntry.of(found)
 
 

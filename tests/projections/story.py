@@ -65,6 +65,10 @@ class MemoryLog:
             if event.originator_id == stream and in_time and (position is None or event.position <= position):
                 yield event
 
+    def at(self, positions: Sequence[int]) -> list[Event]:
+        found = [self._found(self.events[position - 1], {}) for position in sorted(positions)]
+        return [event for event in found if isinstance(event, Event)]
+
     def _found(self, event: Event, unseals: Unseals) -> Event | Unreadable:
         if event.position in self.unreadable:
             error = TsmError(ErrorCode.STORE_CORRUPT, "an event does not decode")

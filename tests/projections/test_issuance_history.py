@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from projections import PROJECTIONS
-from projections.issuance_history import ISSUANCE_HISTORY, WITHOUT_CARD, Entry, entries, entry
+from projections.issuance_history import ISSUANCE_HISTORY, WITHOUT_CARD, entries, entry, positions
 from projections.lines import LINES, line
 from projections.runner import Runner
 from projections.sqlite import SQLiteViews
@@ -26,7 +26,7 @@ from tests.projections.story import (
 )
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import access_code, card, credential, session
-from tsm.model.event import Fact
+from tsm.model.event import Event, Fact
 from tsm.model.topics import FACTS
 
 
@@ -40,16 +40,16 @@ def views(make_views: MakeViews) -> Views:
     return make_views(*PROJECTIONS)
 
 
-def whole(views: Views, card: str = ICCID) -> list[Entry]:
-    return entries(views, card, 0, None, 1000)
+def whole(log: MemoryLog, views: Views, card: str = ICCID) -> list[Event]:
+    return entries(views, log, card, 0, None, 1000)
 
 
 def test_the_whole_story_of_a_card_is_told_in_order(log: MemoryLog, views: Views) -> None:
     Runner(tell(log), views).catch_up()
 
-    assert [found.position for found in whole(views)] == list(range(2, log.position + 1))
+    assert [found.position for found in whole(log, views)] == list(range(2, log.position + 1))
     assert views.parked(ISSUANCE_HISTORY) == []
-    assert [found.said.text for found in whole(views)] == [
+    assert [line(found.fact) for found in whole(log, views)] == [
         "registered for operator MNO00001, profile DEMO-1, key version 30",
         "deployment for JPKI0001 prepared: security-domain, reception 2026112100000001",
         "security domain A00000015100000001 created under A000000151000000, SELECTABLE",
@@ -75,11 +75,15 @@ def test_the_whole_story_of_a_card_is_told_in_order(log: MemoryLog, views: Views
 
 def test_an_entry_says_who_why_and_when_twice(log: MemoryLog, views: Views) -> None:
     Runner(tell(log), views).catch_up()
-    found = entry(views, 9)
+    found = entry(views, log, 9)
 
     assert found is not None
-    said = found.said
-    assert (said.topic, found.stream, said.number) == ("credential.applied", f"credential-{CREDENTIAL}", 1)
+    assert (found.fact.topic, found.originator_id, found.originator_version) == (
+        "credential.applied",
+        f"credential-{CREDENTIAL}",
+        1,
+    )
+    said = found.context
     assert (said.actor, said.role, said.tenant, said.tenants) == (
         "terminal:T-13101-01",
         "phone",
@@ -87,13 +91,13 @@ def test_an_entry_says_who_why_and_when_twice(log: MemoryLog, views: Views) -> N
         ("MNO00001",),
     )
     assert (said.correlation, said.request, said.causation, said.reason) == (CREDENTIAL, "r-1", "", "")
-    assert said.recorded_at - said.occurred_at == timedelta(milliseconds=1)
-    assert said.occurred_at == BEGIN + timedelta(seconds=8)
+    assert found.recorded_at is not None and found.recorded_at - found.occurred_at == timedelta(milliseconds=1)
+    assert found.occurred_at == BEGIN + timedelta(seconds=8)
 
 
 def test_of_what_is_sealed_only_the_card_is_known(log: MemoryLog, views: Views) -> None:
     Runner(tell(log), views).catch_up()
-    written = str(rows(views))
+    written = str(rows(views)) + str([line(found.fact) for found in whole(log, views)])
 
     assert CREDENTIAL in written
     assert [secret for secret in SECRETS if secret in written] == []
@@ -123,11 +127,11 @@ def test_erasure_unties_the_person_from_the_card_and_a_rebuild_gives_the_same_ro
     Runner(log, again).catch_up()
 
     assert rows(again) == rows(views)
-    streams = {found.stream for found in whole(views)}
+    streams = {found.originator_id for found in whole(log, views)}
     assert f"card-{ICCID}" in streams
     assert not [stream for stream in streams if stream.startswith(("credential-", "access-code-"))]
-    assert len(whole(views, "")) == 13
-    assert entry(views, 9) is not None
+    assert len(whole(log, views, "")) == 13
+    assert entry(views, log, 9) is not None
     assert views.parked(ISSUANCE_HISTORY) == []
 
 
@@ -136,7 +140,7 @@ def test_erasure_in_the_page_of_the_application_unties_as_well(log: MemoryLog, v
     log.add(f"credential-{CREDENTIAL}", credential.ErasureOrdered(subject="subject-1", in_use=True))
     Runner(log, views).catch_up()
 
-    assert not [found for found in whole(views) if found.stream.startswith(("credential-", "access-code-"))]
+    assert not [found for found in whole(log, views) if found.originator_id.startswith(("credential-", "access-code-"))]
 
 
 def test_another_persons_rows_stay_where_they_are(log: MemoryLog, views: Views) -> None:
@@ -146,7 +150,7 @@ def test_another_persons_rows_stay_where_they_are(log: MemoryLog, views: Views) 
     erased(log)
     Runner(log, views).catch_up()
 
-    credentials = {found.stream for found in whole(views) if found.stream.startswith("credential-")}
+    credentials = {found.originator_id for found in whole(log, views) if found.originator_id.startswith("credential-")}
     assert credentials == {"credential-other"}
 
 
@@ -155,20 +159,20 @@ def test_another_card_has_another_history(log: MemoryLog, views: Views) -> None:
     log.add(f"card-{OTHER_ICCID}", registered(OTHER_ICCID))
     Runner(log, views).catch_up()
 
-    assert [found.said.topic for found in whole(views, OTHER_ICCID)] == ["card.registered"]
-    assert log.position not in [found.position for found in whole(views)]
+    assert [found.fact.topic for found in whole(log, views, OTHER_ICCID)] == ["card.registered"]
+    assert log.position not in [found.position for found in whole(log, views)]
 
 
 def test_pages_follow_each_other_in_both_directions(log: MemoryLog, views: Views) -> None:
     Runner(tell(log), views).catch_up()
-    every = [found.position for found in whole(views)]
+    every = [found.position for found in whole(log, views)]
 
     forwards: list[int] = []
-    while page := entries(views, ICCID, forwards[-1] if forwards else 0, None, 3):
-        forwards += [found.position for found in page]
+    while page := positions(views, ICCID, forwards[-1] if forwards else 0, None, 3):
+        forwards += page
     backwards: list[int] = []
-    while page := entries(views, ICCID, 0, backwards[-1] if backwards else None, 3, newest_first=True):
-        backwards += [found.position for found in page]
+    while page := positions(views, ICCID, 0, backwards[-1] if backwards else None, 3, newest_first=True):
+        backwards += page
 
     assert forwards == every
     assert backwards == every[::-1]

@@ -109,6 +109,10 @@ class MemoryRecorder(Recorder):
             found = self._log[max(0, first - 1) : MOST if stop is None else stop]
         return [event for event in found if not topics or event.topic in topics][:limit]
 
+    def select_positions(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
+        with self._lock:
+            return [self._log[position - 1] for position in sorted(positions) if 0 < position <= len(self._log)]
+
     def max_notification_id(self) -> int | None:
         return len(self._log) or None
 

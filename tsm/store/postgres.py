@@ -272,6 +272,9 @@ class PostgresRecorder(Recorder):
             values.append(list(topics))
         return self._select(condition, values, "position", limit)
 
+    def select_positions(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
+        return self._select("position = ANY(%s)", [list(positions)], "position", None)
+
     @property
     def last_recorded_at(self) -> datetime | None:
         """As this process saw it: in what it recorded or read. Its followers read all there is."""

@@ -206,6 +206,10 @@ class Recorder(ApplicationRecorder, ABC):
         """Events in the order of the log, `stop` included."""
 
     @abstractmethod
+    def select_positions(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
+        """The events at these positions, in the order of the log."""
+
+    @abstractmethod
     def max_notification_id(self) -> int | None:
         """The last position; None in an empty log."""
 

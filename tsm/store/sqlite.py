@@ -118,6 +118,10 @@ class SQLiteRecorder(Recorder):
             condition += f" AND topic IN ({', '.join('?' * len(topics))})"
         return self._select(condition, values, "position", limit)
 
+    def select_positions(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
+        condition = "position IN (SELECT value FROM json_each(?))"
+        return self._select(condition, [json.dumps(list(positions))], "position", None)
+
     @property
     def last_recorded_at(self) -> datetime | None:
         row = self._read_one(LAST)
