@@ -56,9 +56,6 @@ class PostgresSession(Session):
         made = [f"{key} {TYPES[kind]} PRIMARY KEY", *(f"{name} {TYPES[kind]} NOT NULL" for name, kind in others)]
         self.execute(f"CREATE TABLE {table} ({', '.join(made)})")
 
-    def commit_lazily(self) -> None:
-        self.execute("SET LOCAL synchronous_commit = off")
-
 
 class PostgresOwner(Owner):
     """A connection that holds the lock on the generation."""

@@ -51,9 +51,6 @@ class SQLiteSession(Session):
         made = [f"{key} {TYPES[kind]} PRIMARY KEY NOT NULL", *(f"{n} {TYPES[k]} NOT NULL" for n, k in others)]
         self.execute(f"CREATE TABLE {table} ({', '.join(made)}) STRICT")
 
-    def commit_lazily(self) -> None:
-        """Every commit is flushed: the connection is shared with those that may not wait."""
-
 
 class SQLiteOwner(Owner):
     """Holds the lock on the generation's file."""

@@ -111,10 +111,6 @@ class Session(ABC):
     @abstractmethod
     def create(self, table: str, columns: Sequence[tuple[str, Kind]]) -> None: ...
 
-    @abstractmethod
-    def commit_lazily(self) -> None:
-        """This commit need not be on the disk before the next one that is not lazy. It is whole, or it is not."""
-
 
 class Owner(ABC):
     """Whoever owns a generation: alone, until `release` or the end of the process."""
@@ -147,15 +143,12 @@ class Owner(ABC):
         with self.change() as session:
             moved = session.execute(
                 "UPDATE projection_generation SET position = ?"
-                " WHERE name = ? AND generation = ? AND position = ? AND state <> 'retired' RETURNING parked, state",
+                " WHERE name = ? AND generation = ? AND position = ? AND state <> 'retired' RETURNING parked",
                 (last, self.projection.name, self.generation, after),
             )
             if not moved:
                 raise Fenced
-            [(parked, state)] = moved
-            if state == BUILDING:
-                session.commit_lazily()
-            yield Page(session, self.projection, self.generation, parked)
+            yield Page(session, self.projection, self.generation, moved[0][0])
         self._views.told()
 
 
