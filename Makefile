@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test lint bench lock schema clean
+.PHONY: demo serve test lint bench bench-large lock schema clean
 demo: $(READY) ; $(VENV)/bin/tsm demo $(ARGS)
 serve: $(READY)
 	$(VENV)/bin/tsm init --if-missing
@@ -14,6 +14,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 bench: $(READY) ; $(VENV)/bin/python -m api.bench $(ARGS)
+bench-large: $(READY) ; $(VENV)/bin/python -m api.bench large $(ARGS)
 schema: $(READY) ; $(VENV)/bin/tsm schema > schema.graphql
 lock: ; uv pip compile --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	--python-version 3.11 --extra dev -q -o requirements.lock pyproject.toml

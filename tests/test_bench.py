@@ -13,7 +13,7 @@ import pytest
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from rich.progress import Progress
 
-from api.bench import mas, order, projections, raw, store
+from api.bench import large, mas, order, projections, raw, store
 from api.bench.history import Filler, History
 from api.bench.postgres import Database, PostgresServer
 from api.bench.report import adds, faster
@@ -21,6 +21,7 @@ from api.bench.stock import StockSessions, open_log
 from projections import PROJECTIONS
 from projections.opening import open_views
 from projections.projection import Projection
+from tsm.errors import TsmError
 from tsm.keys.vault import SoftwareVault
 from tsm.model import access_code, card, credential, delegation, deployment, session
 from tsm.model.event import Event
@@ -162,7 +163,7 @@ def test_all_sides_on_postgresql_record_the_same_events(
         ours = stack.enter_context(store.engine(postgres_store.runtime_dsn, vault))
         stock = stack.enter_context(open_log(other, ours.mapper))
         connection = stack.enter_context(psycopg.connect(other, autocommit=True))
-        sides = [store.OurLog(*ours), store.TheirLog(stock)]
+        sides = [store.our_log(ours), store.TheirLog(stock)]
         for kind in (raw.PostgresThreads, raw.PostgresProcesses):
             connection.execute(raw.POSTGRES_TABLE.format(name=kind.__name__).encode())
             side = stack.enter_context(closing(kind(other, kind.__name__)))
@@ -184,7 +185,7 @@ def test_both_sides_on_sqlite_record_the_same_events(tmp_path: Path, vault: Soft
         store.engine(tmp_path / "log.sqlite", vault) as ours,
         closing(raw.SQLiteLoop(tmp_path / "raw.sqlite")) as bare,
     ):
-        sides = store.OurLog(*ours), store.RawLog(ours.mapper, lambda shares: bare.insert(shares[0]), 1)
+        sides = store.our_log(ours), store.RawLog(ours.mapper, lambda shares: bare.insert(shares[0]), 1)
         assert all(side.append(6) > 0 for side in sides)
         assert_same(ours.mapper, stored_by(ours.recorder), bare.rows())
 
@@ -199,7 +200,7 @@ def test_both_sides_carry_out_the_same_commands(
         store.engine(postgres_store.runtime_dsn, vault) as ours,
         StockSessions(other) as sessions,
     ):
-        mine, theirs = store.OurCommands(*ours, 2), store.TheirCommands(sessions, 2)
+        mine, theirs = store.our_commands(ours, 2), store.TheirCommands(sessions, 2)
         assert min(mine.many(kept=True), mine.one(kept=False), theirs.many(), theirs.one()) > 0
         stored = [ours.recorder.select_notifications(1, 1000), sessions.recorder.select_notifications(1, 1000)]
         lengths = [Counter(str(event.originator_id) for event in side).values() for side in stored]
@@ -269,6 +270,21 @@ def test_a_rebuild_and_one_event_at_a_time_make_the_same_rows(
             queries = [f"SELECT * FROM {place.format(generation)}" for generation in (1, 2)]  # noqa: S608
             whole, single = views.look(lambda session, queries=queries: [session.execute(query) for query in queries])
             assert whole == single and whole
+
+
+# --- Large logs ---
+
+
+@pytest.mark.usefixtures("few_callers")
+def test_a_growing_log_has_each_size_and_answers_at_each(tmp_path: Path, vault: SoftwareVault) -> None:
+    with Progress(disable=True) as progress:
+        figures = large.on_sqlite(tmp_path, vault, (1500, 3000), progress)
+    assert len(figures) == 2 and all(min(of_size) > 0 for of_size in figures)
+
+
+def test_without_room_on_the_disk_nothing_is_begun(tmp_path: Path) -> None:
+    with pytest.raises(TsmError, match="GB are needed"):
+        large.refuse_without_room(tmp_path, 10**18)
 
 
 # --- Order ---

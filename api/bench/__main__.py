@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api.bench import mas, order, projections, store
+from api.bench import large, mas, order, projections, store
 
 ALL = ("mas", "store", "projections")  # what `make bench` measures
 PARTS: dict[str, Callable[[int], bool]] = {
@@ -13,6 +13,7 @@ PARTS: dict[str, Callable[[int], bool]] = {
     "store": store.report,
     "projections": projections.report,
     "order": order.report,
+    "large": large.report,
 }
 
 

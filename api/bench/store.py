@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from itertools import chain, count, islice
 from pathlib import Path
+from random import Random
 from statistics import median
 from threading import Barrier, Thread
 from typing import NamedTuple
@@ -30,7 +31,7 @@ from api.bench.stock import StockLog, StockSession, StockSessions, open_log
 from tsm.application import Change, Loaded, Tsm
 from tsm.keys.vault import SoftwareVault
 from tsm.model import session
-from tsm.model.event import Event
+from tsm.model.event import Context, Event
 from tsm.model.topics import FACTS
 from tsm.store import loop
 from tsm.store.committer import Committer
@@ -41,6 +42,7 @@ from tsm.store.recorder import Append, Recorder, utc_now
 
 SEED = 3
 CALLERS = 64
+STORY = 210  # events
 FAR = 10**6  # stories that no caller comes to
 STREAM_LENGTH = 30  # events of a stream that a command loads
 APPEND_STOCK, APPEND_RAW, APPEND_SQLITE = 9.0, 1.0, 3.0  # the goals
@@ -71,11 +73,18 @@ class Callers:
         self._stories = [chain.from_iterable(caller) for caller in history.callers(CALLERS)]
         self.begun = list(chain.from_iterable(history.parties()))
         for number, story in enumerate(self._stories):  # they are at different places of their stories
-            self.begun += islice(story, number * 210 // CALLERS)
+            self.begun += islice(story, number * STORY // CALLERS)
 
     def next(self, each: int) -> list[list[Event]]:
         """What each caller is about to record."""
         return [list(islice(story, each)) for story in self._stories]
+
+    def mixed(self) -> Iterator[Event]:
+        """What they record when nobody keeps them in step: first what they have begun, then without end."""
+        yield from self.begun
+        turns = Random(SEED)  # noqa: S311 - nothing secret is drawn
+        while True:
+            yield next(turns.choice(self._stories))
 
 
 def at_once(work: Sequence[Callable[[], None]]) -> float:
@@ -113,10 +122,10 @@ def in_threads(work: Sequence[Callable[[], None]]) -> float:
 class OurLog:
     """`Tsm.commit`, one event after the other."""
 
-    def __init__(self, recorder: Recorder, mapper: JsonMapper, tsm: Tsm) -> None:
+    def __init__(self, tsm: Tsm, callers: Callers) -> None:
+        """What the callers have begun is recorded already."""
         self._tsm = tsm
-        self._callers = Callers()
-        recorder.insert_events([mapper.to_stored_event(event) for event in self._callers.begun])
+        self._callers = callers
 
     def append(self, each: int) -> float:
         """Events a second."""
@@ -128,6 +137,13 @@ class OurLog:
 
         work = [lambda events=events: tell(events) for events in self._callers.next(each)]
         return CALLERS * each / at_once(work)
+
+
+def our_log(ours: "Engine") -> OurLog:
+    """In an empty store."""
+    callers = Callers()
+    ours.record(callers.begun)
+    return OurLog(ours.tsm, callers)
 
 
 class TheirLog:
@@ -176,12 +192,10 @@ class RawLog:
 class OurCommands:
     """Load a session, decide on its next command, commit."""
 
-    def __init__(self, recorder: Recorder, mapper: JsonMapper, tsm: Tsm, streams: int) -> None:
+    def __init__(self, tsm: Tsm, streams: Sequence[str], context: Context) -> None:
         self._tsm = tsm
-        sessions = list(islice(sessions_begun(STREAM_LENGTH), CALLERS * streams))
-        recorder.insert_events([mapper.to_stored_event(event) for event in chain.from_iterable(sessions)])
-        self._streams = [events[0].originator_id for events in sessions]
-        self._context = sessions[0][-1].context
+        self._streams = streams
+        self._context = context
 
     def many(self, *, kept: bool) -> float:
         """Commands a second, of all callers."""
@@ -197,6 +211,13 @@ class OurCommands:
             loaded = self._tsm.load(stream, session.evolve, None if kept else NOTHING_KNOWN)
             fact = next_command(_order(loaded.state))
             self._tsm.commit(Change(stream, loaded.version, [fact]), context=self._context, occurred_at=utc_now())
+
+
+def our_commands(ours: "Engine", streams: int) -> OurCommands:
+    """On so many new streams for each caller."""
+    sessions = list(islice(sessions_begun(STREAM_LENGTH), CALLERS * streams))
+    ours.record(list(chain.from_iterable(sessions)))
+    return OurCommands(ours.tsm, [events[0].originator_id for events in sessions], sessions[0][-1].context)
 
 
 class TheirCommands:
@@ -290,6 +311,10 @@ class Engine(NamedTuple):
     mapper: JsonMapper
     tsm: Tsm
 
+    def record(self, events: Sequence[Event]) -> None:
+        """All together."""
+        self.recorder.insert_events([self.mapper.to_stored_event(event) for event in events])
+
 
 @contextmanager
 def engine(place: Path | str, vault: SoftwareVault) -> Iterator[Engine]:
@@ -322,7 +347,7 @@ def on_postgres(server: PostgresServer, vault: SoftwareVault, rounds: int, sizes
         threads = stack.enter_context(closing(raw.PostgresThreads(other, "raw_threads")))
         processes = stack.enter_context(closing(raw.PostgresProcesses(other, "raw_processes")))
         yield from _appends(
-            OurLog(*ours),
+            our_log(ours),
             TheirLog(stock),
             RawLog(ours.mapper, threads.insert, raw.CONNECTIONS),
             RawLog(ours.mapper, processes.insert, raw.CONNECTIONS),
@@ -330,7 +355,7 @@ def on_postgres(server: PostgresServer, vault: SoftwareVault, rounds: int, sizes
             sizes,
         )
         sessions = stack.enter_context(StockSessions(other))
-        yield from _commands(OurCommands(*ours, sizes.streams), TheirCommands(sessions, sizes.streams), rounds)
+        yield from _commands(our_commands(ours, sizes.streams), TheirCommands(sessions, sizes.streams), rounds)
         yield _committer("PostgreSQL", ours, sizes)
 
 
@@ -376,7 +401,7 @@ def on_sqlite(folder: Path, vault: SoftwareVault, rounds: int, sizes: Sizes) -> 
     store = folder / "log.sqlite"
     migrate_sqlite(store)
     with engine(store, vault) as ours, closing(raw.SQLiteLoop(folder / "raw.sqlite")) as bare:
-        log = OurLog(*ours)
+        log = our_log(ours)
         one_by_one = RawLog(ours.mapper, lambda shares: bare.insert(shares[0]), 1)
         mine, theirs = medians(rounds, lambda: log.append(sizes.ours), lambda: one_by_one.append(sizes.raw))
         yield faster(f"SQLite: append, {CALLERS} callers", mine, "raw loop, one commit each", theirs, APPEND_SQLITE)
