@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from api.bench.postgres import RUNTIME, Database, PostgresServer
@@ -73,10 +74,15 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgres_database(postgres: PostgresServer) -> Database:
+    return postgres.fresh_database()
+
+
 @pytest.fixture
-def postgres_store(postgres: PostgresServer) -> Iterator[Database]:
-    """An empty store of the newest format, in a database of its own."""
-    database = postgres.fresh_database()
-    migrate_postgres(database.owner_dsn, RUNTIME)
-    yield database
-    postgres.drop(database)
+def postgres_store(postgres_database: Database) -> Database:
+    """An empty store of the newest format; the database is one for all tests, for a new one takes time."""
+    with psycopg.connect(postgres_database.owner_dsn) as owner:
+        owner.execute("DROP SCHEMA IF EXISTS tsm, tsm_views CASCADE")
+    migrate_postgres(postgres_database.owner_dsn, RUNTIME)
+    return postgres_database

@@ -145,7 +145,7 @@ def test_postgresql_refuses_the_whole_append_whatever_of_it_has_no_room(
             recorder.append([Append([stored("other", 1)], command=None), whole("w", 1)])
         assert refusal.value.code is ErrorCode.STORE_UNAVAILABLE
         assert on_postgres.everything() == before
-        owner.execute(f"DROP TRIGGER no_room ON tsm.{table}".encode())
+        owner.execute("DROP FUNCTION public.no_room CASCADE")
     recorder.append([whole("w", 1)])
     check_whole(recorder, "w", 2)
 

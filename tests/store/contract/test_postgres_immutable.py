@@ -304,12 +304,15 @@ def test_the_function_does_not_take_tables_or_operators_of_others_for_its_own(
 # --- the server ---
 
 
-def test_a_server_that_would_lose_commits_is_refused(on_postgres: PostgresEngine, postgres: PostgresServer) -> None:
-    name = psycopg.conninfo.conninfo_to_dict(on_postgres.database.owner_dsn)["dbname"]
+def test_a_server_that_would_lose_commits_is_refused(postgres: PostgresServer) -> None:
+    database = postgres.fresh_database()
+    migrate_postgres(database.owner_dsn, RUNTIME)
+    name = psycopg.conninfo.conninfo_to_dict(database.owner_dsn)["dbname"]
     with psycopg.connect(postgres.admin_dsn, autocommit=True) as admin:
         admin.execute(f'ALTER ROLE {RUNTIME} IN DATABASE "{name}" SET synchronous_commit = off'.encode())
     with pytest.raises(TsmError) as refusal:
-        on_postgres.open()
+        open_recorder(database.runtime_dsn, PlainSealer())
+    postgres.drop(database)
     assert refusal.value.code is ErrorCode.INVALID_INPUT
 
 
