@@ -39,7 +39,7 @@ def build(
     views.index(owner)
     while not stopping():
         catch_up(log, owner, stopping, progress)
-        if views.switch(owner, log.position):
+        if views.switch(owner, lambda: log.position):
             break
     drop_retired(views, owner.projection)
 

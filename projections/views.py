@@ -371,12 +371,16 @@ class Views(ABC):
                     name = f"{place}_by_{'_'.join(columns)}"
                     session.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {place} ({', '.join(columns)})")
 
-    def switch(self, owner: Owner, end: int) -> bool:
-        """Lets the generation serve, unless the one that does has read further, up to `end`; whether it serves now."""
+    def switch(self, owner: Owner, end: Callable[[], int]) -> bool:
+        """Lets the generation serve, unless the one that does has read further; whether it serves now.
+
+        What that one has read beyond the end of the log, as after a restored backup, does not count. The end is asked
+        for once it stands still: asked before, the log and that one may both have gone on since.
+        """
         with owner.change() as session:
             before = in_state(session, owner.projection, SERVING, session.for_update)
             own = _own(session, owner)
-            if before is not None and own.position < min(before.position, end):
+            if before is not None and own.position < min(before.position, end()):
                 return False
             if before is not None:
                 _set_state(session, before, RETIRED)
