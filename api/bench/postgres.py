@@ -52,6 +52,8 @@ SETTINGS = {
 }
 # A process that was killed leaves children behind, which end by themselves a moment later.
 LEFT_BEHIND = (b"pre-existing shared memory block", b"lock file")
+# Waits for the end of whoever started the server, then ends that: nobody else would, if he was killed.
+WATCH = 'read -r _; kill -QUIT "$1"; sleep 2; rm -rf "$2"'
 TLS_REQUEST = struct.pack("!II", 8, 80877103)
 
 
@@ -72,6 +74,7 @@ class PostgresServer:
         self._binaries = _within_reach(binaries or wheel_binaries(), self.folder, self._user)
         self._log = self.folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._front = TlsFront(self.folder / f".s.PGSQL.{PORT}") if tls else None
         self._names = (f"tsm_{number}" for number in count(1))
 
@@ -106,17 +109,11 @@ class PostgresServer:
 
     def stop(self, mode: str = "fast") -> None:
         """`smart` waits for clients, `fast` ends their connections, `immediate` leaves the rest to recovery."""
-        if self._process is not None:
-            self._process.send_signal(SIGNALS[mode])
-            self._process.wait(STOPS_WITHIN)
-            self._process = None
+        self._end(SIGNALS[mode])
 
     def kill9(self) -> None:
         """The first process dies without a word; the others notice."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        self._end(signal.SIGKILL)
 
     def restart(self, mode: str = "fast") -> None:
         self.stop(mode)
@@ -163,6 +160,16 @@ class PostgresServer:
         trusting = urlencode({"sslmode": "verify-full", "sslrootcert": str(self._front.root)}, quote_via=quote)
         return f"postgresql://{role}@127.0.0.1:{self._front.port}/{database}?{trusting}"
 
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        self._process.wait(STOPS_WITHIN)
+        if self._watcher is not None:  # also when the server went by itself: its number may be another's soon
+            self._watcher.kill()
+            self._watcher.communicate()
+        self._process = self._watcher = None
+
     def _initialise(self, data: Path) -> None:
         options = ["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
         made = self._process_of([self._binaries / "initdb", "-D", data, *options], subprocess.PIPE)
@@ -190,13 +197,19 @@ class PostgresServer:
             *settings,
         ]
         with self._log.open("wb") as log:
-            return self._process_of(command, log)
+            process = self._process_of(command, log)
+        self._watcher = self._process_of(
+            ["/bin/sh", "-c", WATCH, "watch", str(process.pid), self.folder], subprocess.DEVNULL, subprocess.PIPE
+        )
+        return process
 
-    def _process_of(self, command: Sequence[str | Path], output: int | IO[bytes]) -> "subprocess.Popen[bytes]":
+    def _process_of(
+        self, command: Sequence[str | Path], output: int | IO[bytes], source: int = subprocess.DEVNULL
+    ) -> "subprocess.Popen[bytes]":
         """As the other user when we are root, in a session of its own: a Ctrl-C is ours, and we stop the server."""
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=source,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=self.folder,

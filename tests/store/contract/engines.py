@@ -187,8 +187,11 @@ class PostgresEngine(Engine):
     def break_connections(self) -> None:
         """Those of all recorders, as at a restart."""
         with self.runtime() as runtime:
-            for pid, _ in runtime.execute(OTHERS).fetchall():
-                runtime.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+            pids = {pid for pid, _ in runtime.execute(OTHERS)}
+            for pid in pids:
+                runtime.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            while pids & {pid for pid, _ in runtime.execute(OTHERS)}:
+                time.sleep(0.005)
 
     def owner(self) -> "psycopg.Connection[Row]":
         return psycopg.connect(self.database.owner_dsn, autocommit=True)

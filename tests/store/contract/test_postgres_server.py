@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import time
 from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psycopg
 import pytest
+from writers import started
 
 from api.bench.postgres import OWNER, RUNTIME, SETTINGS, PostgresServer, wheel_binaries
 from tsm.errors import ErrorCode, TsmError
@@ -87,3 +90,21 @@ def test_what_was_committed_is_there_after_every_way_to_stop() -> None:
         with psycopg.connect(server.owner_dsn) as connection:
             assert connection.execute("SELECT number FROM kept ORDER BY 1").fetchall() == [(n,) for n in range(4)]
     assert not folder.exists()
+
+
+def serve_until_killed(report: Connection) -> None:
+    with PostgresServer() as server:
+        report.send((server.folder, server.runtime_dsn))
+        report.recv()
+
+
+def test_it_goes_with_whoever_started_it_even_when_he_is_killed() -> None:
+    with started(serve_until_killed) as (process, pipe):
+        folder, dsn = pipe.recv()
+        connection = psycopg.connect(dsn)
+        process.kill()
+        with closing(connection), pytest.raises(psycopg.OperationalError):
+            while connection.execute("SELECT 1"):
+                time.sleep(0.01)
+    while folder.exists():
+        time.sleep(0.05)
