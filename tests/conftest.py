@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from api.bench.postgres import RUNTIME, Database, PostgresServer
+from api.bench.postgres import RUNTIME, Database, PostgresServer, wheel_binaries
 from tsm.store.migrations import migrate_postgres
 
 CITIZEN = {
@@ -68,9 +68,14 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    binaries = os.environ.get("TSM_TEST_POSTGRES")
-    with PostgresServer(None if binaries is None else Path(binaries)) as server:
+def postgres_binaries() -> Path:
+    named = os.environ.get("TSM_TEST_POSTGRES")
+    return Path(named) if named else wheel_binaries()
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
+    with PostgresServer(postgres_binaries) as server:
         yield server
 
 

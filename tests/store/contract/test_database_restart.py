@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -28,9 +29,9 @@ AT_LEAST = 60  # appends that are acknowledged between two restarts
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
+def server(postgres_binaries: Path) -> Iterator[PostgresServer]:
     """One of its own: others would not like what happens to it."""
-    with PostgresServer() as server:
+    with PostgresServer(postgres_binaries) as server:
         yield server
 
 

@@ -17,8 +17,8 @@ from tsm.store.opening import open_recorder
 
 
 @pytest.fixture(scope="module")
-def over_tls() -> Iterator[Database]:
-    with PostgresServer(tls=True) as server:
+def over_tls(postgres_binaries: Path) -> Iterator[Database]:
+    with PostgresServer(postgres_binaries, tls=True) as server:
         database = server.fresh_database()
         migrate_postgres(database.owner_dsn, RUNTIME)
         yield database
