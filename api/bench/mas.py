@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
 from cryptography.hazmat.primitives.cmac import CMAC
-from rich.console import Console
 from rich.table import Table
 
 from api.app import create_app
+from api.bench.report import SERVER_CORE, on_other_core, verdict, wide_console
 from api.bootstrap import Settings, build
 from api.demo.card_client import read_iccid
 from api.demo.party import TIMEOUT, trusting
@@ -44,7 +44,6 @@ from tsm.uicc.card import SimulatedUicc
 MESSAGES, OCTETS = 2000, 200  # octets of command data, and of response data
 ROUNDS = 7  # of the SCP03 comparison
 HANDSHAKES = 50
-SERVER_CORE, OTHER_CORE = 0, 1
 HANDLER = ("MainThread", "committer", "reader")  # the threads that work for a request
 NOTIFICATION, PROJECTIONS = ("notification",), ("projection",)
 OPERATOR_MS, NOTIFY_MS, SCP03_RATIO = 2.0, 4.0, 0.25  # the goals
@@ -278,13 +277,9 @@ def median(credentials: list[Credential], value: Callable[[Credential], float]) 
     return statistics.median(value(credential) for credential in credentials)
 
 
-def verdict(met: bool) -> str:
-    return "[green]MET[/green]" if met else "[red]MISSED[/red]"
-
-
 def report(runs: int) -> bool:
     """Measure and print; whether every goal was met."""
-    console = Console()
+    console = wide_console()
     ours, bare = scp03()
     table = Table(title="SCP03, level 33, 200 octets there and back")
     for heading in ("what", "ours/s", "baseline/s", "ratio", "goal", ""):
@@ -295,9 +290,8 @@ def report(runs: int) -> bool:
     table.add_row("wrap + unwrap, against the bare primitives", *row)
     console.print(table)
 
-    os.sched_setaffinity(0, {OTHER_CORE} if (os.cpu_count() or 1) > 1 else {SERVER_CORE})
     credentials = []
-    with tempfile.TemporaryDirectory() as folder, console.status("issuing credentials"):
+    with on_other_core(), tempfile.TemporaryDirectory() as folder, console.status("issuing credentials"):
         credentials += [measure_credential(Path(folder) / str(number)) for number in range(runs)]
     table = Table(title=f"The server's CPU, medians of {runs} credentials")
     for heading in ("what", "ms", "goal", ""):

@@ -21,7 +21,7 @@ from rich.progress import Progress
 from api.bench import stock
 from api.bench.history import Filler, History
 from api.bench.postgres import RUNTIME, PostgresServer
-from api.bench.report import Line, faster, medians, tell, wide_console
+from api.bench.report import Line, faster, medians, tell, told, wide_console
 from api.bench.store import SAVED_TOGETHER, engine, postgres
 from projections import PROJECTIONS
 from projections.building import clear_abandoned, rebuild
@@ -165,7 +165,7 @@ def _compared(engine_name: str, against: str, rates: Sequence[float], goal: floa
     what = f"{engine_name}: rebuild"
     yield faster(f"{what}, all read models", all_of_them(*mine), against, all_of_them(*theirs), goal)
     for projection, own, other in zip(PROJECTIONS, mine, theirs, strict=True):
-        yield faster(f"  {projection.name}", own, against, other, goal)._replace(goal="", met=None)
+        yield told(f"  {projection.name}", own, against, other)
 
 
 def report(rounds: int, sizes: Sizes | None = None) -> bool:
