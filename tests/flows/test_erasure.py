@@ -15,7 +15,6 @@ import pytest
 from issuance_world import AUTHORITY, HANAKO, IssuanceWorld, key_pool
 from mas_world import ICCID, OPERATOR, PROVIDER
 
-from api.bench.postgres import RUNTIME, PostgresServer
 from projections import PROJECTIONS
 from projections.opening import open_views
 from projections.runner import Runner
@@ -34,7 +33,6 @@ from tsm.model.event import Context
 from tsm.model.session import SessionStarted
 from tsm.model.topics import FACTS
 from tsm.store.mapper import ERASED
-from tsm.store.migrations import migrate_postgres
 from tsm.store.opening import is_postgresql, open_recorder
 from tsm.store.rows import open_rows
 from tsm.store.transfer import export_file
@@ -44,12 +42,6 @@ REASON = "the holder asked for it"
 BY_HAND = Context(
     actor="administrator:console", role="administrator", tenant="tsm-server", correlation="x", reason=REASON
 )
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with PostgresServer() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -62,9 +54,7 @@ def place(engine, request):
     """Of the store; none: a file in the world's folder."""
     if engine == "sqlite":
         return None
-    database = request.getfixturevalue("postgres").fresh_database()
-    migrate_postgres(database.owner_dsn, RUNTIME)
-    return database.runtime_dsn
+    return request.getfixturevalue("postgres_store").runtime_dsn
 
 
 @pytest.fixture(autouse=True)

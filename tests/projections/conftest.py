@@ -49,14 +49,8 @@ class MakeViews:
         return Place(database.runtime_dsn, file)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[PostgresServer]:
-    with PostgresServer() as started:
-        yield started
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def make_views(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeViews]:
-    made = MakeViews(None if request.param == "sqlite" else request.getfixturevalue("server"), tmp_path)
+    made = MakeViews(None if request.param == "sqlite" else request.getfixturevalue("postgres"), tmp_path)
     yield made
     made.close()

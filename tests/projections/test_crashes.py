@@ -242,16 +242,15 @@ def test_a_build_that_read_beyond_the_end_of_the_log_is_begun_again(make_views: 
     assert sum(counts(views).values()) == 10
 
 
+@pytest.mark.parametrize("make_views", ["postgresql"], indirect=True)
 def test_a_restart_of_the_database_is_ridden_out(
-    server: PostgresServer, make_views: MakeViews, caplog: pytest.LogCaptureFixture
+    postgres: PostgresServer, make_views: MakeViews, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if not make_views.place.store.startswith("postgresql"):
-        pytest.skip("a file is not restarted")
     log, views = MadeUpLog(100), make_views(TOPICS, COUNTS)
     runner = Runner(log, views)
     runner.start()
     assert views.wait_for(100, 10)
-    for how in (server.restart, lambda: (server.kill9(), server.start())):
+    for how in (postgres.restart, lambda: (postgres.kill9(), postgres.start())):
         how()
         log.position += 100
         eventually(lambda: views.position == log.position)
