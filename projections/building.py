@@ -1,10 +1,9 @@
 """Building a generation beside the one that serves, and letting it serve.
 
 It reads the log from the beginning in large pages, into tables without secondary indexes; the indexes come before the
-last stretch. Nobody reads it yet, so on PostgreSQL its pages are not flushed one by one: the switch is, and all before
-it with it. Meanwhile the old generation is read and followed as always. The switch is one transaction, which fails when
-the old one has read further: so no reader ever sees a gap, a mixture, or an older state. A build that was cut short is
-gone on with when nothing of its version serves yet, and else cleared away.
+last stretch. Meanwhile the old generation is read and followed as always. The switch is one transaction, which fails
+when the old one has read further: so no reader ever sees a gap, a mixture, or an older state. A build that was cut
+short is gone on with when nothing of its version serves yet, and else cleared away.
 """
 
 from collections.abc import Callable
@@ -49,8 +48,8 @@ def resume(log: Log, views: Views, projection: Projection) -> Owner | None:
     found = views.look(lambda session: in_state(session, projection, BUILDING))
     owner = None if found is None else views.own(projection, found.generation)
     if owner is not None and found is not None and found.position > log.position:
-        views.drop(found)
-        owner.release()
+        with owner:
+            views.drop(found)
         return None
     return owner
 
@@ -90,7 +89,14 @@ def _is_outlived(generation: Generation, projection: Projection) -> bool:
 
 
 def _drop_if_nobodys(views: Views, generation: Generation) -> None:
+    """Unless it has come to serve since it was looked at."""
     owner = views.own_any(generation)
     if owner is not None:
         with owner:
-            views.drop(generation)
+            if any(_is_still(generation, found) for found in views.generations()):
+                views.drop(generation)
+
+
+def _is_still(generation: Generation, found: Generation) -> bool:
+    """Whether it is the same one, in the same state: it may have read further."""
+    return found._replace(position=0, parked=0) == generation._replace(position=0, parked=0)

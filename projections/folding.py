@@ -46,13 +46,18 @@ def catch_up(
     progress: Callable[[int], None] = lambda _: None,
     limit: int | None = None,
 ) -> int:
-    """Folds all there is, `limit` positions at a time; returns the position reached. `Fenced`."""
-    position = owner.now().position
-    while not stopping():
-        page = _read(log, owner.projection, position, limit or PAGE)
+    """Folds all there is, `limit` positions at a time; returns the position reached. `Fenced`.
+
+    A page that is not full was the end when it was read: a log that grows all the time has no other.
+    """
+    position, size = owner.now().position, limit or PAGE
+    full = True
+    while full and not stopping():
+        page = _read(log, owner.projection, position, size)
         if page.last <= position:
             break
         fold(owner, page.events, position, page.last)
+        full = page.last == position + size
         position = page.last
         progress(position)
     return position
@@ -130,15 +135,11 @@ def _parked(projection: Projection, event: Found, error: str) -> Parked:
 
 def _retry_key(log: Log, views: Views, projection: Projection, key: str) -> int:
     folded = 0
-    while (position := _first(views, projection, key)) is not None:
+    while (position := views.first_parked(projection, key)) is not None:
         if not _retry_one(log, views, projection, key, position):
             break
         folded += 1
     return folded
-
-
-def _first(views: Views, projection: Projection, key: str) -> int | None:
-    return next((p.position for p in views.parked(projection) if p.key == key), None)
 
 
 def _retry_one(log: Log, views: Views, projection: Projection, key: str, position: int) -> bool:

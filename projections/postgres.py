@@ -156,7 +156,7 @@ def _refusing() -> Iterator[None]:
     """What is the machine's fault is said so; what is an event's fault stays as it is."""
     try:
         yield
-    except (psycopg.OperationalError, PoolTimeout) as error:
+    except (psycopg.OperationalError, psycopg.InternalError, PoolTimeout) as error:  # internal: damaged, read-only
         raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
     except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
         what = f"the read models have no place in the database, see `tsm store migrate`: {_words(error)}"

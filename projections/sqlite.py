@@ -124,13 +124,16 @@ class SQLiteViews(Views):
 
     def _lock(self, name: str, how: int) -> int:
         """The descriptor that holds the lock. `BlockingIOError` when it should not wait and would have to."""
-        descriptor = os.open(self._owners / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, how)
-        except BaseException:
+        while True:
+            descriptor = os.open(self._owners / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, how)
+                if _is_same_file(descriptor, self._owners / name):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
-            raise
-        return descriptor
 
     def tables(self, session: Session, prefix: str) -> list[str]:
         query = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, ?) = ?"
@@ -138,6 +141,14 @@ class SQLiteViews(Views):
 
     def take_turns(self, session: Session) -> None:
         """Nothing to do: there is one writer at a time."""
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    """Whether it still has this name: a lock on a file that was dropped meanwhile keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -164,6 +175,10 @@ def _refusing() -> Iterator[None]:
         if "no such table" in str(error):
             raise Gone from error
         raise TsmError(ErrorCode.STORE_UNAVAILABLE, str(error)) from error
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:  # of one of its kinds: what an event's rows may cause
+            raise
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, str(error)) from error  # the file is damaged
 
 
 @lru_cache(maxsize=64)

@@ -334,6 +334,16 @@ class Views(ABC):
             for position, key, stream, topic, error, first in rows
         ]
 
+    def first_parked(self, projection: Projection, key: str) -> int | None:
+        """The position of the first event of this key that the serving generation lacks."""
+        query = (
+            "SELECT p.position FROM projection_parked AS p JOIN projection_generation AS g"
+            " ON g.name = p.name AND g.generation = p.generation"
+            " WHERE g.name = ? AND g.version = ? AND g.state = 'serving' AND p.key = ? ORDER BY p.position LIMIT 1"
+        )
+        rows = self.look(lambda session: session.execute(query, (projection.name, projection.version, key)))
+        return rows[0][0] if rows else None
+
     @contextmanager
     def page(self, projection: Projection) -> Iterator[Page]:
         """One transaction on the rows of the serving generation, which stays at its position meanwhile."""
@@ -347,20 +357,27 @@ class Views(ABC):
 
     def begin(self, projection: Projection) -> Owner | None:
         """A new generation, empty and building, and its ownership; None while somebody builds one."""
-        with self.change() as session:
-            self.take_turns(session)
-            if in_state(session, projection, BUILDING) is not None:
-                return None
-            query = "SELECT coalesce(max(generation), 0) + 1 FROM projection_generation WHERE name = ?"
-            [[number]] = session.execute(query, (projection.name,))
-            for table in projection.tables:
-                session.create(physical(projection.name, number, table.name), list(table.columns.items()))
-            session.execute(
-                "INSERT INTO projection_generation (name, generation, version, position, parked, state)"
-                " VALUES (?, ?, ?, 0, 0, 'building')",
-                (projection.name, number, projection.version),
-            )
-            return self.own(projection, number)  # before anybody sees it
+        owner = None
+        try:
+            with self.change() as session:
+                self.take_turns(session)
+                if in_state(session, projection, BUILDING) is not None:
+                    return None
+                query = "SELECT coalesce(max(generation), 0) + 1 FROM projection_generation WHERE name = ?"
+                [[number]] = session.execute(query, (projection.name,))
+                for table in projection.tables:
+                    session.create(physical(projection.name, number, table.name), list(table.columns.items()))
+                session.execute(
+                    "INSERT INTO projection_generation (name, generation, version, position, parked, state)"
+                    " VALUES (?, ?, ?, 0, 0, 'building')",
+                    (projection.name, number, projection.version),
+                )
+                owner = self.own(projection, number)  # before anybody sees it
+        except BaseException:
+            if owner is not None:
+                owner.release()  # or this process would hold the lock of what does not exist until it ends
+            raise
+        return owner
 
     def index(self, owner: Owner) -> None:
         """Makes the indexes of its tables, those that are missing."""
@@ -444,7 +461,7 @@ class Watch:
         while self._wanted():
             try:
                 position = self._position()
-            except TsmError:  # the database is away: those who wait run into their time limits, or it comes back
+            except (TsmError, Gone):  # the database is away: it comes back, or those who wait run into their limits
                 time.sleep(POLL)
                 continue
             with self._news:

@@ -1,10 +1,12 @@
 """What survives: processes killed at any moment, rebuilds that are cut short, a database that is restarted."""
 
+import fcntl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -12,10 +14,13 @@ from random import Random
 import pytest
 
 from api.bench.postgres import PostgresServer
-from projections.building import rebuild
-from projections.projection import Rows, Table
+from projections.building import build, rebuild, tidy
+from projections.folding import catch_up
+from projections.postgres import PostgresOwner
+from projections.projection import Projection, Rows, Table
 from projections.runner import Runner
-from projections.views import BUILDING, Views
+from projections.sqlite import SQLiteViews
+from projections.views import BUILDING, Owner, Session, Views
 from tests.projections.conftest import MakeViews, Place
 from tests.projections.samples import COUNTS, TOPICS, counts, topics
 from tests.projections.story import MemoryLog, registered
@@ -166,6 +171,107 @@ def test_two_rebuilds_at_once_are_one_too_many(make_views: MakeViews) -> None:
     with owner, pytest.raises(TsmError) as refused:
         rebuild(log, views, COUNTS)
     assert refused.value.code is ErrorCode.CONFLICT
+
+
+def test_a_rebuild_that_comes_to_serve_while_it_is_looked_at_is_not_taken_for_an_abandoned_one(
+    make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views, elsewhere, log = make_views(COUNTS), make_views(COUNTS), MadeUpLog(10)
+    Runner(log, views).catch_up()
+    owner = elsewhere.begin(COUNTS)
+    assert owner is not None
+    own = views.own
+
+    def slowly(projection: Projection, generation: int) -> Owner | None:
+        if generation == 2 and elsewhere.generations()[-1].state == BUILDING:
+            with owner:
+                build(log, elsewhere, owner)
+        return own(projection, generation)
+
+    monkeypatch.setattr(views, "own", slowly)
+    tidy(views, COUNTS)
+
+    assert [(g.generation, g.state) for g in views.generations()] == [(2, "serving")]
+    assert sum(counts(views).values()) == 10
+
+
+def test_a_lock_on_a_file_that_was_dropped_meanwhile_is_none(
+    make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = make_views(COUNTS)
+    if not isinstance(views, SQLiteViews):
+        pytest.skip("locks of PostgreSQL are no files")
+    file = make_views.place.file.with_suffix(".owners") / "counts-1"
+    opened, flock = iter([True]), fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        if next(opened, False):
+            file.unlink()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    first, second = views.own(COUNTS, 1), views.own(COUNTS, 1)
+    assert first is not None
+    assert second is None
+    first.release()
+
+
+def test_a_generation_that_could_not_be_begun_is_owned_by_nobody(
+    make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk is full at the very commit."""
+    views, log = make_views(COUNTS), MadeUpLog(10)
+    change = views.change
+
+    @contextmanager
+    def full() -> Iterator[Session]:
+        with change() as session:
+            yield session
+            raise TsmError(ErrorCode.STORE_UNAVAILABLE, "database or disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(views, "change", full)
+        with pytest.raises(TsmError):
+            views.begin(COUNTS)
+    Runner(log, views).catch_up()
+
+    assert sum(counts(views).values()) == 10
+
+
+def test_a_damaged_file_parks_nothing(make_views: MakeViews) -> None:
+    views, log = make_views(TOPICS), MadeUpLog(3000)
+    if not isinstance(views, SQLiteViews):
+        pytest.skip("the pages of PostgreSQL are its own")
+    Runner(log, views).catch_up()
+    [[page]] = views.look(lambda s: s.execute("SELECT rootpage FROM sqlite_master WHERE name = 'topics_1_topic'"))
+    views.close()
+    with make_views.place.file.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    views = make_views(TOPICS)
+    log.position += 5
+    with pytest.raises(TsmError) as refused:
+        Runner(log, views).catch_up()
+
+    assert refused.value.code is ErrorCode.STORE_UNAVAILABLE
+    assert (views.position, views.parked(TOPICS)) == (3000, [])
+
+
+def test_a_database_that_takes_no_writes_parks_nothing(make_views: MakeViews) -> None:
+    """As after a fail-over to a standby that was not promoted."""
+    views, log = make_views(TOPICS), MadeUpLog(10)
+    Runner(log, views).catch_up()
+    owner = views.own(TOPICS, 1)
+    if not isinstance(owner, PostgresOwner):
+        pytest.skip("only PostgreSQL has standbys")
+    with owner:
+        with owner.change() as session:
+            session.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        log.position += 5
+        with pytest.raises(TsmError) as refused:
+            catch_up(log, owner)
+    assert refused.value.code is ErrorCode.STORE_UNAVAILABLE
+    assert (views.position, views.parked(TOPICS)) == (10, [])
 
 
 def numbers(rows: Rows, events: Sequence[Event]) -> None:

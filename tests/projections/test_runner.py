@@ -4,18 +4,22 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from projections import PROJECTIONS
+from projections.building import rebuild
 from projections.folding import describe, retry
 from projections.projection import Projection, Rows
 from projections.runner import Runner
-from projections.views import Fenced, Views
+from projections.views import Fenced, Gone, Parked, Session, Views
 from tests.projections.conftest import MakeViews
 from tests.projections.samples import BAD, COUNTS, TOPICS, contents, counts, topics
 from tests.projections.story import OTHER_ICCID, MemoryLog, registered, tell
+from tests.projections.worker import MadeUpLog
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import card
 from tsm.model.event import Event
@@ -44,6 +48,29 @@ def test_every_event_is_folded_once_over_many_pages(
     log.add("card-1", registered())
     assert Runner(log, views).catch_up() == 9
     assert topics(views) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_log_that_never_stands_still_is_caught_up_with_and_rebuilt_from(
+    make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever a page was read, there is something new already."""
+    log, views = MadeUpLog(10), make_views(COUNTS)
+    page = log.page
+    pages = 0
+
+    def growing(*asked: object) -> store.Page:
+        nonlocal pages
+        found = page(*asked)  # type: ignore[arg-type]
+        log.position, pages = log.position + 1, pages + 1
+        assert pages < 100, "it never came to an end"
+        return found
+
+    monkeypatch.setattr(log, "page", growing)
+    assert Runner(log, views).catch_up() >= 10
+    rebuild(log, views, COUNTS)
+
+    assert [(g.generation, g.state) for g in views.generations()] == [(2, "serving")]
+    assert sum(counts(views).values()) == views.position
 
 
 def test_only_the_topics_that_a_read_model_names_are_read_for_it(log: MemoryLog, make_views: MakeViews) -> None:
@@ -123,6 +150,28 @@ def test_a_retry_folds_again_in_order_what_can_be_folded_now(log: MemoryLog, mak
     faulty = set()
     assert retry(log, views, model) == 1
     assert (topics(views), views.parked(model), [g.parked for g in views.generations()]) == ([1, 2, 3, 4, 5], [], [0])
+
+
+def test_what_a_retry_of_one_event_costs_does_not_grow_with_what_is_parked(
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = make_views(TOPICS)
+    for _ in range(20):
+        log.add("card-1", registered())
+    log.unreadable = {1}
+    Runner(log, views).catch_up()
+    log.unreadable = set()
+    lists: list[int] = []
+    parked = views.parked
+
+    def counted(projection: Projection, limit: int | None = None) -> list[Parked]:
+        found = parked(projection, limit)
+        lists.append(len(found))
+        return found
+
+    monkeypatch.setattr(views, "parked", counted)
+    assert retry(log, views, TOPICS) == 20
+    assert lists == [20]
 
 
 def test_a_retry_of_what_was_not_parked_is_refused(log: MemoryLog, views: Views) -> None:
@@ -253,6 +302,27 @@ def test_a_reader_on_the_event_loop_does_not_hold_it_up(log: MemoryLog, views: V
     reached, not_reached, turns = asyncio.run(waits())
     assert (reached, not_reached) == (True, False)
     assert turns > 5
+
+
+def test_whoever_waits_is_told_even_after_a_look_that_failed_oddly(
+    log: MemoryLog, views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.add("card-1", registered())
+    failed = threading.Event()
+    look = views.look
+
+    def once(work: Callable[[Session], Any]) -> Any:
+        if threading.current_thread().name == "views-watch" and not failed.is_set():
+            failed.set()
+            raise Gone
+        return look(work)
+
+    monkeypatch.setattr(views, "look", once)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(views.wait_for, 1, 5)
+        assert failed.wait(5)
+        Runner(log, views).catch_up()
+        assert waiting.result()
 
 
 def test_the_thread_outlives_a_fault_and_says_so(
