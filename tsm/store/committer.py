@@ -11,7 +11,7 @@ A crowd is refused, not kept waiting: STORE_BUSY means that nothing was recorded
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -24,6 +24,7 @@ from tsm.store.recorder import Append, Recorded, Recorder
 MOST_WAITING = 1024  # appends
 MOST_TOGETHER = 256  # appends of one transaction: others of other processes want their turn
 PATIENCE = 10.0  # seconds that an append waits for its transaction to begin
+OF_THE_STORE = {ErrorCode.STORE_UNAVAILABLE, ErrorCode.STORE_BUSY}  # no append is at fault
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 class _Waiting:
     append: Append
     deadline: float
+    changes: Set[str]
+    touches: Set[str]
     ticket: Ticket[Recorded] = field(default_factory=Ticket)
 
 
@@ -53,7 +56,7 @@ class Committer:
         """Waits until it is recorded. Raises what the recorder refused it for, or STORE_BUSY."""
         if self._queue.qsize() + len(self._left) >= self._most_waiting:
             raise TsmError(ErrorCode.STORE_BUSY, f"{self._most_waiting} appends wait")
-        waiting = _Waiting(append, time.monotonic() + self._patience)
+        waiting = _Waiting(append, time.monotonic() + self._patience, append.changes(), append.touches())
         with self._gate:
             if self._closing:
                 raise TsmError(ErrorCode.STORE_UNAVAILABLE, "the server is stopping")
@@ -85,13 +88,13 @@ class Committer:
         touched: set[str] = set()
         self._left.clear()
         for waiting in arrived:
-            changes, touches = waiting.append.changes(), waiting.append.touches()
-            if len(taken) < MOST_TOGETHER and changes.isdisjoint(touched) and touches.isdisjoint(changed):
+            apart = touched.isdisjoint(waiting.changes) and changed.isdisjoint(waiting.touches)
+            if apart and len(taken) < MOST_TOGETHER:
                 taken.append(waiting)
             else:  # whoever comes later and touches the same stays behind it
                 self._left.append(waiting)
-            changed |= changes
-            touched |= touches
+            changed |= waiting.changes
+            touched |= waiting.touches
         return taken
 
     def _arrived(self) -> Iterator[_Waiting]:
@@ -108,12 +111,16 @@ class Committer:
                     yield waiting
 
     def _record(self, appends: Sequence[Append]) -> Sequence[Recorded | Exception]:
+        """What became of each. When the transaction fails for what one of them holds, each is recorded by itself."""
         if not appends:
             return []
         try:
             return self._recorder.append(appends)
         except TsmError as error:
-            return [TsmError(error.code, error.detail) for _ in appends]
+            failure = error
         except Exception as error:  # whatever it was, callers must not wait for ever
             log.exception("a transaction failed")
-            return [TsmError(ErrorCode.INTERNAL, type(error).__name__)] * len(appends)
+            failure = TsmError(ErrorCode.INTERNAL, type(error).__name__)
+        if len(appends) > 1 and failure.code not in OF_THE_STORE:
+            return [outcome for append in appends for outcome in self._record([append])]
+        return [TsmError(failure.code, failure.detail) for _ in appends]

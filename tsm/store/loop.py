@@ -9,6 +9,7 @@ waits, for the next request runs in the same thread.
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from contextlib import suppress
 from contextvars import copy_context
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -69,7 +70,7 @@ def wake(tickets: Iterable[Ticket[Any]]) -> None:
         else:
             of_loops.setdefault(ticket.loop, []).append(ticket)
     for loop, waiting in of_loops.items():
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_wake_all, waiting)
 
 

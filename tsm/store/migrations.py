@@ -187,8 +187,20 @@ BEGIN
 END """  # noqa: S608 - constants only
 
 # A deleted row's octets stay in the pages until they are used again: the table is written anew, without them. While
-# somebody else holds it, as a backup does, this gives up at once, for whoever appends would wait behind it.
-REMAINS_BODY = " BEGIN CLUSTER tsm.person_index USING person_index_pkey; END "
+# somebody else holds it, as a backup does, this gives up at once, for whoever appends would wait behind it; and also
+# when a transaction that began before the deletion still runs, for what that may see is written anew as well.
+REMAINS_BODY = """
+DECLARE
+  written bigint; -- dead rows that somebody may see included
+  living bigint;
+BEGIN
+  CLUSTER person_index USING person_index_pkey;
+  SELECT reltuples INTO written FROM pg_class WHERE oid = 'person_index'::regclass;
+  SELECT count(*) INTO living FROM person_index;
+  IF written <> living THEN
+    RAISE EXCEPTION 'a transaction that began before the deletion still runs' USING ERRCODE = '55006';
+  END IF;
+END """
 
 POSTGRES_STEPS: Mapping[int, tuple[str, str]] = {
     2: (

@@ -54,6 +54,7 @@ READERS = 8  # connections
 CONNECT_TIMEOUT = 5  # seconds
 LOCK_TIMEOUT = 8_000  # milliseconds that a batch waits for those of other processes
 RECONNECT_FOR = 20.0  # seconds in which a batch is tried again after the connection broke
+REMAINS_WITHIN = 5.0  # seconds in which those who hold up an erasure may end
 PAUSE = 0.2  # seconds between the tries
 SESSION = f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT}"
 READING = "-c timezone=UTC -c default_transaction_read_only=on"
@@ -135,11 +136,20 @@ class PostgresRecorder(Recorder):
         return self._beside("DELETE FROM tsm.command WHERE keep_until < %s", now)
 
     def erase_remains(self) -> None:
-        """Writes the table of index rows anew, without the dead ones; those that an open transaction may see stay.
+        """Writes the table of index rows anew, without the dead ones, once no open transaction may see those any more.
 
-        What the database's write-ahead log and backups hold is for its owner to let go.
+        What the database's write-ahead log and backups hold is for its owner to let go, and so are the pages of
+        payloads, which are sealed.
         """
-        self._beside("SELECT tsm.erase_remains()")
+        deadline = time.monotonic() + REMAINS_WITHIN
+        while True:
+            try:
+                self._beside("SELECT tsm.erase_remains()")
+                return
+            except TsmError as error:
+                if error.code is not ErrorCode.STORE_UNAVAILABLE or time.monotonic() > deadline:
+                    raise
+            time.sleep(PAUSE)
 
     def _beside(self, statement: str, *values: object) -> int:
         """How many rows. After a restart of the database the connection fails once: such a statement is done again."""

@@ -134,7 +134,7 @@ class Recorder(ApplicationRecorder, ABC):
     """The `ApplicationRecorder` contract of the eventsourcing library, and what else a log of record needs.
 
     Safe to share between threads. What fails because the database cannot be reached, or has no room, raises
-    `TsmError(STORE_UNAVAILABLE)`: nothing of it is recorded.
+    `TsmError(STORE_UNAVAILABLE)`. Nothing of it is recorded, unless the very connection was lost that could have told.
     """
 
     def __init__(self, sealer: PayloadSealer, clock: Clock) -> None:

@@ -213,6 +213,22 @@ def test_a_transaction_that_fails_tells_every_caller_and_the_next_goes_on(
         assert committer.append(one("a")).positions == range(1, 2)
 
 
+def test_an_append_that_the_database_does_not_take_harms_nobody_else(engine: Engine) -> None:
+    """PostgreSQL takes no NUL in a text, and nobody takes half a character."""
+    appends = [one("a"), Append([stored("odd\0")]), one("b"), Append([stored("odd\ud800")]), one("c")]
+    with closing(engine.open()) as recorder, closing(Committer(recorder)) as committer:
+        outcomes = asyncio.run(all_at_once(committer, appends))
+        assert [isinstance(outcomes[number], Recorded) for number in (0, 2, 4)] == [True] * 3
+        log = entries(whole_log(recorder))
+        assert {entry.stream for entry in log} >= {"a", "b", "c"}
+        recorded = sum(len(outcome.positions) for outcome in outcomes if isinstance(outcome, Recorded))
+        assert [entry.position for entry in log] == list(range(1, recorded + 1))
+
+
+async def all_at_once(committer: Committer, appends: Sequence[Append]) -> list[Recorded | BaseException]:
+    return await asyncio.gather(*(run(committer.append, append) for append in appends), return_exceptions=True)
+
+
 def test_a_crowd_is_refused_at_once(gated: Gated, threads: ThreadPoolExecutor) -> None:
     with closing(Committer(gated, most_waiting=3)) as committer:
         one_begins(gated, committer, threads)
