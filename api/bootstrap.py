@@ -21,7 +21,7 @@ from api.xml.mas import LINK_PATH
 from api.xml.outbound import XmlClient
 from projections import PROJECTIONS
 from projections.opening import open_views
-from projections.runner import Runner
+from projections.runner import Observer, Runner
 from projections.views import Views
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
@@ -174,7 +174,7 @@ def build(
             IssuanceFollower(tsm, StoredPosition(positions / "issuance")),
             ProvisionalKeysWorker(tsm, vault, StoredPosition(positions / "provisional-keys")),
             ErasureFollower(tsm, vault),
-            *((Runner(tsm, views),) if settings.projections == "in-process" else ()),
+            Runner(tsm, views) if settings.projections == "in-process" else Observer(tsm, views),
         ),
         closing=(outbound.close, authority.close, views.close, tsm.close, vault.close),
     )

@@ -56,6 +56,29 @@ class Runner:
         return self._views.position
 
 
+class Observer:
+    """In place of a runner where other processes fold: whether they keep the read models up to date."""
+
+    name = "projections"
+
+    def __init__(self, log: Log, views: Views) -> None:
+        self._log = log
+        self._views = views
+        self._wanted, self._since = 0, 0.0  # a position of the log, and when it was its end
+
+    def start(self) -> None:
+        self._wanted, self._since = self._log.position, time.monotonic()
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def keeping_up(self) -> bool:
+        """Whether all have read what was recorded some time ago."""
+        if self._views.position >= self._wanted:
+            self.start()
+        return time.monotonic() - self._since < LATE
+
+
 class Follower:
     """One read model's share of the runner."""
 

@@ -14,7 +14,7 @@ from projections import PROJECTIONS
 from projections.building import rebuild
 from projections.folding import describe, retry
 from projections.projection import Projection, Rows
-from projections.runner import Runner
+from projections.runner import Observer, Runner
 from projections.views import Fenced, Gone, Parked, Session, Views
 from tests.projections.conftest import MakeViews
 from tests.projections.samples import BAD, COUNTS, TOPICS, contents, counts, topics
@@ -439,3 +439,20 @@ def test_nobody_waits_for_ever_when_the_views_are_closed(views: Views) -> None:
     waiting.start()
     waiting.join(5)
     assert not waiting.is_alive()
+
+
+def test_whoever_lets_others_fold_sees_whether_they_do(
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.runner.LATE", 0.2)
+    views = make_views(TOPICS)
+    watch = Observer(log, views)
+    watch.start()
+    Runner(log, views).catch_up()
+    assert watch.keeping_up()
+    log.add("card-1", registered())
+    assert watch.keeping_up()  # nobody can be late yet
+    eventually(lambda: not watch.keeping_up())
+    Runner(log, views).catch_up()
+    assert watch.keeping_up()
+    watch.stop()
