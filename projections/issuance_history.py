@@ -14,7 +14,7 @@ afterwards finds the ICCID erased and makes the same rows.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from projections.projection import Projection, Rows, Table
+from projections.projection import Projection, Rows, Table, stream_of
 from projections.views import Views
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import credential
@@ -25,6 +25,7 @@ from tsm.model.delegation import DelegationAccepted
 from tsm.model.deployment import DeploymentDelegated
 from tsm.model.event import Event, Fact
 from tsm.model.session import SessionStarted
+from tsm.store.log import Unreadable
 from tsm.store.mapper import ERASED
 
 NO_CARD = ""
@@ -142,6 +143,12 @@ def _handed_out(places: Mapping[str, Place], event: Event) -> Place:
     return _place(places, credential.stream(fact.credential))
 
 
+def _key(found: Event | Unreadable) -> str:
+    """An order of erasure waits behind nothing that is parked: whatever is missing, the tie goes."""
+    topic = found.topic if isinstance(found, Unreadable) else found.fact.topic
+    return f"{stream_of(found)} erasure" if topic == ErasureOrdered.topic else stream_of(found)
+
+
 # Streams (and topics) of parties, of what is theirs on every card, and of goods: no card is concerned.
 WITHOUT_CARD = {"party", "operator", "provider", "terminal", "authority", "domain", "catalogue"}
 
@@ -161,4 +168,5 @@ ISSUANCE_HISTORY = Projection(
     tables=TABLES,
     fold=fold,
     unseals={CredentialApplied.topic: ("iccid",)},
+    key=_key,
 )

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from projections import PROJECTIONS
+from projections.folding import retry
 from projections.issuance_history import ISSUANCE_HISTORY, WITHOUT_CARD, entries, entry, positions
 from projections.lines import LINES, line
 from projections.runner import Runner
@@ -140,6 +141,23 @@ def test_erasure_in_the_page_of_the_application_unties_as_well(log: MemoryLog, v
     log.add(f"credential-{CREDENTIAL}", credential.ErasureOrdered(subject="subject-1", in_use=True))
     Runner(log, views).catch_up()
 
+    assert not [found for found in whole(log, views) if found.originator_id.startswith(("credential-", "access-code-"))]
+
+
+def test_erasure_does_not_wait_behind_a_parked_event(log: MemoryLog, views: Views) -> None:
+    tell(log)
+    stream = f"credential-{CREDENTIAL}"
+    log.unreadable = {next(event.position for event in log.events if event.fact.topic == "credential.slip_handed_out")}
+    Runner(log, views).catch_up()
+    assert stream in {found.originator_id for found in whole(log, views)}
+    erased(log)
+    Runner(log, views).catch_up()
+    assert views.parked(ISSUANCE_HISTORY) != []
+    assert stream not in {found.originator_id for found in whole(log, views)}
+
+    log.unreadable = set()
+    retry(log, views, ISSUANCE_HISTORY)
+    assert views.parked(ISSUANCE_HISTORY) == []
     assert not [found for found in whole(log, views) if found.originator_id.startswith(("credential-", "access-code-"))]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from projections import PROJECTIONS
 from projections.building import rebuild
-from projections.folding import describe, retry
+from projections.folding import catch_up, describe, retry
 from projections.projection import Projection, Rows
 from projections.runner import Observer, Runner
 from projections.views import Fenced, Gone, Parked, Session, Views
@@ -268,6 +268,44 @@ def test_who_owns_no_more_changes_nothing(log: MemoryLog, views: Views) -> None:
         page.insert("topic", [(99, "twice")])
 
     assert (topics(views), views.position) == ([1, 2, 3], 3)
+
+
+def test_who_owns_what_serves_no_more_changes_nothing(log: MemoryLog, views: Views) -> None:
+    """As a process that was stopped during a rebuild, and goes on afterwards."""
+    log.add("card-1", registered())
+    Runner(log, views).catch_up()
+    owner = views.own(TOPICS, 1)
+    assert owner is not None
+    new = views.begin(TOPICS)
+    assert new is not None
+    with new:
+        catch_up(log, new)
+        assert views.switch(new, lambda: log.position)
+    log.add("card-1", registered())
+    with owner, pytest.raises(Fenced), owner.advance(1, 2) as page:
+        page.insert("topic", [(2, "by the old one")])
+    Runner(log, views).catch_up()
+
+    assert topics(views) == [1, 2]
+
+
+def test_a_build_does_not_serve_before_it_has_read_as_far_as_the_rows_that_it_replaces(
+    log: MemoryLog, views: Views
+) -> None:
+    for _ in range(3):
+        log.add("card-1", registered())
+    Runner(log, views).catch_up()
+    new = views.begin(TOPICS)
+    assert new is not None
+    with new:
+        with new.advance(0, 2):
+            pass
+        assert not views.switch(new, lambda: log.position)
+        assert [(g.generation, g.state) for g in views.generations()] == [(1, "serving"), (2, "building")]
+        with new.advance(2, 3):
+            pass
+        assert views.switch(new, lambda: log.position)
+    assert [(g.generation, g.state) for g in views.generations()] == [(1, "retired"), (2, "serving")]
 
 
 # Read your writes
