@@ -191,13 +191,13 @@ END """  # noqa: S608 - constants only
 # when a transaction that began before the deletion still runs, for what that may see is written anew as well.
 REMAINS_BODY = """
 DECLARE
-  written bigint; -- dead rows that somebody may see included
+  written bigint; -- an index that was just built counts dead rows that somebody may see, too
   living bigint;
 BEGIN
   CLUSTER person_index USING person_index_pkey;
-  SELECT reltuples INTO written FROM pg_class WHERE oid = 'person_index'::regclass;
+  SELECT reltuples INTO written FROM pg_class WHERE oid = 'person_index_pkey'::regclass;
   SELECT count(*) INTO living FROM person_index;
-  IF written <> living THEN
+  IF written > living THEN
     RAISE EXCEPTION 'a transaction that began before the deletion still runs' USING ERRCODE = '55006';
   END IF;
 END """
@@ -289,7 +289,7 @@ def migrate_sqlite(path: Path) -> list[int]:
     """Brings the file to the newest step, making it when it is missing; the numbers of the steps taken.
 
     All of them are taken, or none. `TsmError`: STORE_FORMAT for a format that no step leads from, STORE_UNAVAILABLE
-    when the file is held by others or has no room.
+    when the file is held by others or has no room, STORE_CORRUPT when it is damaged.
     """
     connection = open_database(path, erasing=True)
     try:
@@ -305,6 +305,8 @@ def migrate_sqlite(path: Path) -> list[int]:
                 connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, name, _now().isoformat()))
     except sqlite3.OperationalError as error:
         raise TsmError(ErrorCode.STORE_UNAVAILABLE, f"{path}: {error}") from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise TsmError(ErrorCode.STORE_CORRUPT, f"{path}: {error}") from error
     finally:
         connection.close()
     return taken
