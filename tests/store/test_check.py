@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,18 @@ from stores import (
 )
 
 from api.bench.postgres import PostgresServer
+from tsm.errors import ErrorCode, TsmError
 from tsm.keys.vault import SoftwareVault
 from tsm.model.topics import FACTS
 from tsm.store.check import MOST_FINDINGS, Check, Finding
 from tsm.store.mapper import JsonMapper
+from tsm.store.migrations import migrate_sqlite
 from tsm.store.opening import open_recorder
 from tsm.store.recorder import Append
 from tsm.store.rows import open_rows
 
 ENGINES = ("sqlite", "postgresql")
+PAGE_OF_A_FILE = 4096  # octets
 
 
 @pytest.fixture(params=ENGINES)
@@ -293,6 +297,44 @@ def test_a_damaged_file_is_a_finding(tmp_path: Path, postgres: PostgresServer, v
     octets[-30_000:-20_000] = bytes(10_000)
     path.write_bytes(octets)
     assert findings(store, vault)
+
+
+def test_whatever_page_is_damaged_is_a_finding_or_a_refusal(
+    tmp_path: Path, postgres: PostgresServer, vault: SoftwareVault
+) -> None:
+    """Of whoever opens the file; some pages hold nothing that matters."""
+    store = make("sqlite", tmp_path, postgres)
+    fill(store, vault)
+    with as_owner(store) as execute:
+        execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    sound = Path(store.place).read_bytes()
+    for number, start in enumerate(range(100, len(sound), PAGE_OF_A_FILE)):  # the file's header is behind us
+        path = tmp_path / f"damaged-{number}.sqlite"
+        path.write_bytes(sound[:start] + b"\xff" * 2000 + sound[start + 2000 :])
+        for look in (
+            partial(findings, Store(path, path), vault),
+            partial(migrate_sqlite, path),
+            lambda path=path: open_recorder(path, vault).close(),
+        ):
+            try:
+                look()
+            except TsmError as refusal:
+                assert refusal.code is ErrorCode.STORE_CORRUPT
+
+
+def test_a_database_that_goes_away_is_no_finding(
+    postgres: PostgresServer, tmp_path: Path, vault: SoftwareVault
+) -> None:
+    store = make("postgresql", tmp_path, postgres)
+    with closing(open_rows(store.place)) as rows:
+        with as_owner(Store(store.place, postgres.admin_dsn)) as execute:
+            execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tsm_runtime'")
+        with pytest.raises(TsmError) as refusal:
+            rows.faults()
+        assert refusal.value.code is ErrorCode.STORE_UNAVAILABLE
+        with pytest.raises(TsmError) as refusal, rows.snapshot():
+            rows.head()
+        assert refusal.value.code is ErrorCode.STORE_UNAVAILABLE
 
 
 GUARD = "event_is_not_changed"

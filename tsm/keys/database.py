@@ -38,7 +38,7 @@ def open_database(path: Path, *, erasing: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute(f"PRAGMA secure_delete={'ON' if erasing else 'OFF'}")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # also what it says may be damaged
         connection.close()
         raise TsmError(ErrorCode.STORE_CORRUPT, f"{path}: {error}") from error
     return connection

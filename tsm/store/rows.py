@@ -217,14 +217,16 @@ class SQLiteRows(Rows):
             raise TsmError(ErrorCode.NOT_FOUND, f"{path}: no store was made here")
         self._connection = open_database(path)
         try:
-            self._connection.execute("PRAGMA query_only=ON")
-            refuse_other(sqlite_number(self._connection))
+            with _reading_sqlite():
+                self._connection.execute("PRAGMA query_only=ON")
+                refuse_other(sqlite_number(self._connection))
         except BaseException:
             self._connection.close()
             raise
 
     def faults(self) -> list[str]:
-        return sqlite_faults(self._connection)
+        with _reading_sqlite():
+            return sqlite_faults(self._connection)
 
     def given(self) -> int:
         [(given,)] = self.select("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0)")
@@ -234,7 +236,7 @@ class SQLiteRows(Rows):
     def snapshot(self) -> Iterator[None]:
         self._connection.execute("BEGIN")
         try:
-            self._connection.execute("SELECT 1 FROM event").fetchone()  # a transaction begins with its first look
+            self.select("SELECT 1 FROM {event} LIMIT 1")  # a transaction begins with its first look
             yield
         finally:
             self._connection.execute("ROLLBACK")
@@ -243,10 +245,8 @@ class SQLiteRows(Rows):
         self._connection.close()
 
     def select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        try:
+        with _reading_sqlite():
             return self._connection.execute(self._statement(query), values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise TsmError(ErrorCode.STORE_CORRUPT, f"it cannot be read: {error}") from error
 
 
 class PostgresRows(Rows):
@@ -274,11 +274,13 @@ class PostgresRows(Rows):
             raise
 
     def faults(self) -> list[str]:
-        return postgres_faults(self._connection)
+        with _reading_postgres():
+            return postgres_faults(self._connection)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with _reading_postgres():
+            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             yield
         finally:
@@ -289,12 +291,8 @@ class PostgresRows(Rows):
         self._connection.close()
 
     def select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        try:
+        with _reading_postgres():
             return self._connection.execute(self._statement(query).encode(), values, binary=True).fetchall()
-        except psycopg.OperationalError as error:
-            raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
-        except psycopg.Error as error:
-            raise TsmError(ErrorCode.STORE_CORRUPT, f"it cannot be read: {_words(error)}") from None
 
 
 def open_rows(place: str | Path) -> Rows:
@@ -302,6 +300,24 @@ def open_rows(place: str | Path) -> Rows:
     if is_postgresql(place):
         return PostgresRows(str(place))
     return SQLiteRows(Path(place))
+
+
+@contextmanager
+def _reading_sqlite() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a name that is no text is damage, too
+        raise TsmError(ErrorCode.STORE_CORRUPT, f"it cannot be read: {error}") from error
+
+
+@contextmanager
+def _reading_postgres() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None
+    except psycopg.Error as error:
+        raise TsmError(ErrorCode.STORE_CORRUPT, f"it cannot be read: {_words(error)}") from None
 
 
 def is_time(text: str | None) -> bool:
