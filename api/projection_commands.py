@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from api.administration import opened
@@ -64,7 +64,8 @@ def show(given: argparse.Namespace) -> None:
     if given.json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("read model", "version", "generation", "state", "position", "lag", "parked", "owner")
+    name = Column("read model", no_wrap=True, min_width=max(len(projection.name) for projection in PROJECTIONS))
+    table = Table(name, "version", "generation", "state", "position", "lag", "parked", "owner")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
@@ -86,7 +87,8 @@ def show_parked(given: argparse.Namespace) -> None:
     if given.json:
         print(json.dumps({name: [_plain(p) for p in parked] for name, parked in found.items()}, indent=2))
         return
-    table = Table("read model", "position", "stream", "topic", "why")
+    columns = ("read model", "position", "stream", "topic", "why")
+    table = Table(*(Column(title, overflow="fold") for title in columns))  # a stream that is cut short finds nothing
     for name, parked in found.items():
         for event in parked:
             table.add_row(name, str(event.position), event.stream, event.topic, event.error)

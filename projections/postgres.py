@@ -14,7 +14,7 @@ from psycopg import errors
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from projections.projection import Kind, Projection, Row
-from projections.views import CONTROL_TABLES, Gone, Owner, Result, Session, Views
+from projections.views import CONTROL_TABLES, Generation, Gone, Owner, Result, Session, Views, not_retired
 from tsm.errors import ErrorCode, TsmError
 from tsm.store.dsn import check_dsn
 
@@ -68,6 +68,11 @@ class PostgresOwner(Owner):
     def change(self) -> Iterator[Session]:
         with _refusing(), self._connection.transaction():
             yield PostgresSession(self._connection)
+
+    def now(self) -> Generation:
+        """Asked for by the connection that holds the lock: whoever has lost it notices, though nothing is written."""
+        with self.change() as session:
+            return not_retired(session, self.projection.name, self.generation)
 
     def release(self) -> None:
         self._connection.close()

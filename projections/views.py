@@ -270,10 +270,7 @@ class Views(ABC):
 
     def generation(self, name: str, generation: int) -> Generation:
         """`Fenced` when it is there no more, or retired."""
-        query = f"{GENERATIONS} WHERE name = ? AND generation = ? AND state <> 'retired'"
-        for row in self.look(lambda session: session.execute(query, (name, generation))):
-            return Generation(*row)
-        raise Fenced
+        return self.look(lambda session: not_retired(session, name, generation))
 
     def serving(self, projection: Projection) -> Generation | None:
         return self.look(lambda session: in_state(session, projection, SERVING))
@@ -491,6 +488,14 @@ def in_state(session: Session, projection: Projection, state: State, lock: str =
     for row in session.execute(query, (projection.name, projection.version, state)):
         return Generation(*row)
     return None
+
+
+def not_retired(session: Session, name: str, generation: int) -> Generation:
+    """`Fenced` when it is there no more, or retired."""
+    query = f"{GENERATIONS} WHERE name = ? AND generation = ? AND state <> 'retired'"
+    for row in session.execute(query, (name, generation)):
+        return Generation(*row)
+    raise Fenced
 
 
 def _own(session: Session, owner: Owner) -> Generation:

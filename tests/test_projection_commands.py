@@ -12,6 +12,7 @@ import pytest
 
 from api import administration
 from api.bootstrap import CONFIG_FILE
+from projections import PROJECTIONS
 from projections.domain_tree import card
 from tests.projections.story import ICCID, domain_created, keys_put, registered
 from tsm.application import Change
@@ -41,9 +42,9 @@ def command(data: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "api.cli", "projections", *words, "--data", str(data)]
 
 
-def run(data: Path, *words: str, status: int = 0) -> str:
+def run(data: Path, *words: str, status: int = 0, columns: int = 160) -> str:
     """What it printed."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(columns)}
     done = subprocess.run(command(data, *words), capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
@@ -76,6 +77,17 @@ def test_what_is_parked_is_shown_and_tried_again(data: Path) -> None:
     assert "held back by position 4" in run(data, "park")
     assert run(data, "park", "retry", "domain_tree", "4", status=1) == "0 folded, 2 still parked\n"
     assert "lacks no event at position 3" in run(data, "park", "retry", "domain_tree", "3", status=2)
+
+
+def test_a_narrow_terminal_cuts_neither_names_nor_streams(data: Path) -> None:
+    record(data, 3, domain_created())
+    for projection in PROJECTIONS:
+        run(data, "rebuild", projection.name)
+    listed, parked = run(data, "list", columns=80), run(data, "park", columns=80)
+
+    assert all(projection.name in listed for projection in PROJECTIONS)
+    cells = [line.split("│")[3].strip() for line in parked.splitlines() if line.startswith("│")]
+    assert f"card-{ICCID}" in "".join(cells)
 
 
 def test_nothing_parked_is_said_so(data: Path) -> None:
