@@ -16,13 +16,13 @@ import pytest
 from api.bench.postgres import PostgresServer
 from projections.building import build, rebuild, tidy
 from projections.folding import catch_up
-from projections.postgres import PostgresOwner
+from projections.postgres import PostgresOwner, PostgresViews
 from projections.projection import Projection, Rows, Table
 from projections.runner import Runner
 from projections.sqlite import SQLiteViews
 from projections.views import BUILDING, Owner, Session, Views
 from tests.projections.conftest import MakeViews, Place
-from tests.projections.samples import COUNTS, TOPICS, counts, topics
+from tests.projections.read_models import COUNTS, TOPICS, counts, topics
 from tests.projections.story import MemoryLog, registered
 from tests.projections.worker import STREAMS, MadeUpLog
 from tsm.errors import ErrorCode, TsmError
@@ -272,6 +272,30 @@ def test_a_database_that_takes_no_writes_parks_nothing(make_views: MakeViews) ->
             catch_up(log, owner)
     assert refused.value.code is ErrorCode.STORE_UNAVAILABLE
     assert (views.position, views.parked(TOPICS)) == (10, [])
+
+
+def test_an_owner_whose_connection_was_cut_notices_though_nothing_happens_and_owns_again(make_views: MakeViews) -> None:
+    log, views, elsewhere = MadeUpLog(10), make_views(TOPICS), make_views(TOPICS)
+    if not isinstance(views, PostgresViews):
+        pytest.skip("a file has no connection")
+    runner = Runner(log, views)
+    runner.start()
+    assert views.wait_for(10, 10)
+    with elsewhere.change() as session:
+        assert session.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+
+    def owned() -> bool:
+        found = elsewhere.own(TOPICS, 1)
+        if found is not None:
+            found.release()
+            time.sleep(0.2)  # or it would stand by for ever, as who asks all the time owns it
+        return found is None
+
+    eventually(owned)
+    runner.stop()
 
 
 def numbers(rows: Rows, events: Sequence[Event]) -> None:

@@ -17,7 +17,7 @@ from projections.projection import Projection, Rows
 from projections.runner import Observer, Runner
 from projections.views import Fenced, Gone, Parked, Session, Views
 from tests.projections.conftest import MakeViews
-from tests.projections.samples import BAD, COUNTS, TOPICS, contents, counts, topics
+from tests.projections.read_models import BAD, COUNTS, TOPICS, contents, counts, topics
 from tests.projections.story import OTHER_ICCID, MemoryLog, registered, tell
 from tests.projections.worker import MadeUpLog
 from tsm.errors import ErrorCode, TsmError
@@ -98,7 +98,7 @@ def test_a_bad_event_is_parked_with_its_error_and_what_does_not_depend_on_it_goe
     assert topics(views) == [1, 3, 7]
     first, *others = views.parked(TOPICS)
     assert (first.position, first.topic, first.stream) == (2, "card.command_refused", "card-1")
-    assert first.error.startswith("ValueError at samples.py:")
+    assert first.error.startswith("ValueError at read_models.py:")
     assert "data of the event" not in first.error
     assert [(p.position, p.error) for p in others] == [(n, "held back by position 2") for n in (4, 5, 6)]
     assert [g.parked for g in views.generations()] == [4]

@@ -14,7 +14,7 @@ from projections import building, folding
 from projections.building import rebuild
 from projections.opening import open_views
 from projections.runner import Runner
-from tests.projections.samples import COUNTS, TOPICS
+from tests.projections.read_models import COUNTS, TOPICS
 from tests.projections.story import BEGIN, registered
 from tsm.model.event import Context, Event
 from tsm.store.log import NOTHING, Page

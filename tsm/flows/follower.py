@@ -133,10 +133,12 @@ class Follower(ABC):
             self._stopping.wait(GATHER)
 
     def _catch_up(self) -> None:
-        while page := self._tsm.read(self._after, PAGE):
+        full = True
+        while full and (page := self._tsm.read(self._after, PAGE)):
             for event in page:
                 self.see(event)
             self._after = page[-1].position
+            full = len(page) == PAGE
 
     def _keep(self) -> None:
         oldest = self.unfinished()

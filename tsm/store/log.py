@@ -65,12 +65,18 @@ def page(
 
 
 def wait(recorder: Recorder, after: int, timeout: float) -> bool:
-    """Waits until the log reaches beyond `after`, `timeout` seconds at most; whether it does."""
+    """Waits until the log reaches beyond `after`, `timeout` seconds at most; whether it does.
+
+    The database is asked only when nothing was heard for a while: there are many who wait, and they are woken together.
+    """
     deadline = time.monotonic() + timeout
-    with recorder.committed:
-        while (recorder.max_notification_id() or 0) <= after:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return False
-            recorder.committed.wait(min(remaining, POLL))
-    return True
+    while True:
+        with recorder.committed:
+            if recorder.head <= after:
+                recorder.committed.wait(max(0.0, min(deadline - time.monotonic(), POLL)))
+            if recorder.head > after:
+                return True
+        if (recorder.max_notification_id() or 0) > after:
+            return True
+        if time.monotonic() >= deadline:
+            return False

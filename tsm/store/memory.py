@@ -40,7 +40,7 @@ class MemoryRecorder(Recorder):
         with self._lock:
             recorded_at = self._not_before(self._now(), self._log[-1].recorded_at if self._log else None)
             outcomes = [self._append(append, recorded_at) for append in batch]
-        self.tell_committed()
+        self.tell_committed(len(self._log))
         return outcomes
 
     def _append(self, append: Append, recorded_at: datetime) -> Recorded | Exception:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from threading import Lock
 from typing import Any, TypeVar
@@ -79,7 +79,8 @@ class PostgresRecorder(Recorder):
                 refuse_other_postgres(self._writer)
                 _refuse_careless(self._writer)
                 row = self._writer.execute(LAST).fetchone()
-                self._last_seen = None if row is None else row[1]
+                if row is not None:
+                    self.head, self._last_seen = row
         except BaseException:
             self._writer.close()
             raise
@@ -92,7 +93,7 @@ class PostgresRecorder(Recorder):
             open=True,
         )
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")  # for whoever is on an event loop
-        self._signals = Signals(dsn, self.tell_committed)
+        self._signals = Signals(dsn, self._hear)
 
     def close(self) -> None:
         with self._writer_lock:
@@ -128,8 +129,9 @@ class PostgresRecorder(Recorder):
                 head += len(append.events)
             outcomes.append(outcome)
         self._see(stamped if head > before else last_recorded_at)
-        self.tell_committed()
-        self._signals.tell()
+        self.tell_committed(head)
+        if head > before:
+            self._signals.tell()
         return outcomes
 
     def prune(self, now: datetime) -> int:
@@ -352,6 +354,11 @@ class PostgresRecorder(Recorder):
     def _see(self, recorded_at: datetime | None) -> None:
         if recorded_at is not None and (self._last_seen is None or recorded_at > self._last_seen):
             self._last_seen = recorded_at
+
+    def _hear(self) -> None:
+        """Another process, or this one, recorded something."""
+        with suppress(TsmError):  # whoever waits looks by himself, too
+            self.tell_committed(self.max_notification_id() or 0)
 
     def _connect(self) -> psycopg.Connection:
         with _refusing():

@@ -15,7 +15,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Condition
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -30,6 +30,7 @@ from eventsourcing.persistence import (
 
 from tsm.errors import ErrorCode, TsmError
 
+SKEW = timedelta(seconds=1)
 MOST = 2**63 - 1  # the largest position, and the largest version of a stream
 Clock = Callable[[], datetime]
 log = logging.getLogger(__name__)
@@ -142,7 +143,8 @@ class Recorder(ApplicationRecorder, ABC):
         self._clock = clock
         self.held = 0  # how many batches met a clock behind the last recorded time
         self._holding = False
-        self.committed = Condition()  # notified after every commit of this process, and of others where they tell
+        self.head = 0  # the last position that this process knows of
+        self.committed = Condition()  # notified when `head` goes on: with every commit here, and others where they tell
 
     # Writing
 
@@ -243,18 +245,24 @@ class Recorder(ApplicationRecorder, ABC):
 
     # For recorders
 
-    def tell_committed(self) -> None:
+    def tell_committed(self, head: int) -> None:
+        """The log is known to reach up to there."""
         with self.committed:
-            self.committed.notify_all()
+            if head > self.head:
+                self.head = head
+                self.committed.notify_all()
 
     def _now(self) -> datetime:
         return self._clock().astimezone(UTC)
 
     def _not_before(self, now: datetime, last: datetime | None) -> datetime:
-        """The time to record: now, or the last recorded time when the clock is behind it."""
-        if last is None or now >= last:
+        """The time to record: now, or the last recorded time when the clock is behind it.
+
+        A little behind is nothing to report: several processes have several clocks, and look at them before they wait.
+        """
+        if last is None or now >= last - SKEW:
             self._holding = False
-            return now
+            return now if last is None else max(now, last)
         if not self._holding:  # once for each jump, not for each transaction
             log.warning("the clock says %s, but an event is recorded at %s: time is held there", now, last)
         self._holding = True

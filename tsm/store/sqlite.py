@@ -55,9 +55,11 @@ class SQLiteRecorder(Recorder):
             raise TsmError(ErrorCode.NOT_FOUND, f"{path}: no store was made here")
         self._writer, self._writer_lock = open_database(path, erasing=True), Lock()
         try:
-            refuse_other_sqlite(self._writer)
+            with _refusing():
+                refuse_other_sqlite(self._writer)
             self._reader, self._reader_lock = open_database(path), Lock()
             self._reader.execute("PRAGMA query_only=ON")
+            self.head = self.max_notification_id() or 0
         except BaseException:
             self._writer.close()
             raise
@@ -75,7 +77,7 @@ class SQLiteRecorder(Recorder):
             for append, payloads, outcome in zip(batch, sealed, outcomes, strict=True):
                 if isinstance(outcome, Recorded) and not outcome.repeated:
                     _write_beside(transaction, append, payloads, outcome)
-        self.tell_committed()
+        self.tell_committed(max((o.head for o in outcomes if isinstance(o, Recorded)), default=0))
         return outcomes
 
     def prune(self, now: datetime) -> int:
