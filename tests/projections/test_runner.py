@@ -15,7 +15,7 @@ from projections.building import rebuild
 from projections.folding import catch_up, describe, retry
 from projections.projection import Projection, Rows
 from projections.runner import Observer, Runner
-from projections.views import Fenced, Gone, Parked, Session, Views
+from projections.views import POLL, Fenced, Gone, Parked, Session, Views
 from tests.projections.conftest import MakeViews
 from tests.projections.read_models import BAD, COUNTS, TOPICS, contents, counts, topics
 from tests.projections.story import OTHER_ICCID, MemoryLog, registered, tell
@@ -182,6 +182,46 @@ def test_a_retry_of_what_was_not_parked_is_refused(log: MemoryLog, views: Views)
     assert refused.value.code is ErrorCode.NOT_FOUND
 
 
+def test_two_retries_at_once_fold_each_event_once(
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views, elsewhere = make_views(COUNTS), make_views(COUNTS)
+    for _ in range(3):
+        log.add("card-1", registered())
+    log.unreadable = {1}
+    Runner(log, views).catch_up()
+    log.unreadable = set()
+    page, others = log.page, iter([True])
+
+    def while_another_does(*asked: object) -> store.Page:
+        found = page(*asked)  # type: ignore[arg-type]
+        if next(others, False):
+            assert retry(log, elsewhere, COUNTS) == 3
+        return found
+
+    monkeypatch.setattr(log, "page", while_another_does)
+    retry(log, views, COUNTS)
+
+    assert (counts(views), views.parked(COUNTS)) == ({"card-1": 3}, [])
+    assert [g.parked for g in views.generations()] == [0]
+
+
+def test_a_retry_while_a_rebuild_lacks_the_same_event_folds_it_where_it_is_read(log: MemoryLog, views: Views) -> None:
+    for _ in range(3):
+        log.add("card-1", registered())
+    log.unreadable = {2}
+    Runner(log, views).catch_up()
+    new = views.begin(TOPICS)
+    assert new is not None
+    with new:
+        catch_up(log, new)
+    log.unreadable = set()
+
+    assert retry(log, views, TOPICS) == 2
+    assert topics(views) == [1, 2, 3]
+    assert [(g.state, g.parked) for g in views.generations()] == [("serving", 0), ("building", 2)]
+
+
 def test_a_retried_event_that_does_not_decode_stays_parked(log: MemoryLog, views: Views) -> None:
     log.add("card-1", registered())
     log.unreadable = {1}
@@ -193,20 +233,25 @@ def test_a_retried_event_that_does_not_decode_stays_parked(log: MemoryLog, views
     assert topics(views) == [1]
 
 
-def test_a_fault_of_the_machine_parks_nothing_and_leaves_the_position(log: MemoryLog, make_views: MakeViews) -> None:
+@pytest.mark.parametrize(
+    "fault", [TsmError(ErrorCode.STORE_UNAVAILABLE, "database or disk is full"), Gone(), OSError(28), MemoryError()]
+)
+def test_a_fault_of_the_machine_parks_nothing_and_leaves_the_position(
+    log: MemoryLog, make_views: MakeViews, fault: Exception
+) -> None:
     full = False
 
     def fold(rows: Rows, events: Sequence[Event]) -> None:
         rows.insert("topic", [(event.position, "half") for event in events])
         if full:
-            raise TsmError(ErrorCode.STORE_UNAVAILABLE, "database or disk is full")
+            raise fault
 
     model = replace(TOPICS, fold=fold)
     views = make_views(model)
     Runner(log, views).catch_up()
     log.add("card-1", registered())
     full = True
-    with pytest.raises(TsmError):
+    with pytest.raises(type(fault)):
         Runner(log, views).catch_up()
 
     assert (views.position, topics(views), views.parked(model)) == (0, [], [])
@@ -340,6 +385,25 @@ def test_a_reader_on_the_event_loop_does_not_hold_it_up(log: MemoryLog, views: V
     reached, not_reached, turns = asyncio.run(waits())
     assert (reached, not_reached) == (True, False)
     assert turns > 5
+
+
+def test_nobody_looks_any_more_for_those_who_gave_up_waiting(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    look = views.look
+
+    def counted(work: Callable[[Session], Any]) -> Any:
+        looks.append("a look")
+        return look(work)
+
+    monkeypatch.setattr(views, "look", counted)
+    assert not views.wait_for(1, timeout=0.05)
+
+    def is_quiet() -> bool:
+        before = len(looks)
+        time.sleep(20 * POLL)
+        return len(looks) == before
+
+    eventually(is_quiet)
 
 
 def test_whoever_waits_is_told_even_after_a_look_that_failed_oddly(
