@@ -337,6 +337,15 @@ def test_the_old_version_serves_for_as_long_as_a_program_folds_it(make_views: Ma
     assert [g.version for g in new.generations()] == [2]
 
 
+def test_a_program_that_was_put_back_leaves_the_rows_of_the_newer_one(make_views: MakeViews) -> None:
+    log, old, new = MadeUpLog(50), make_views(TOPICS), make_views(NEWER)
+    Runner(log, new).catch_up()
+    Runner(log, old).catch_up()
+
+    assert topics(old) == list(range(1, 51))
+    assert new.position == 50
+
+
 def test_a_read_model_that_no_longer_exists_leaves_nothing_behind(make_views: MakeViews) -> None:
     log, both = MadeUpLog(10), make_views(TOPICS, COUNTS)
     Runner(log, both).catch_up()

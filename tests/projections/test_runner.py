@@ -516,6 +516,22 @@ def test_rows_of_a_longer_log_are_rebuilt(log: MemoryLog, views: Views) -> None:
     assert topics(views) == [1]
 
 
+def test_a_log_that_is_put_back_while_it_is_followed_is_read_anew(
+    make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.runner.IDLE", 0.01)
+    log, views = MadeUpLog(10), make_views(COUNTS)
+    runner = Runner(log, views)
+    runner.start()
+    try:
+        assert views.wait_for(10, timeout=5)
+        log.position = 4
+        eventually(lambda: views.position == 4)
+    finally:
+        runner.stop()
+    assert sum(counts(views).values()) == 4
+
+
 def test_a_rebuild_takes_a_transaction_for_a_page_not_for_an_event(
     log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
 ) -> None:
