@@ -108,6 +108,21 @@ def test_what_a_killed_rebuild_left_is_cleared_away_by_the_runner(make_views: Ma
     assert [g.state for g in views.generations()] == ["serving"]
 
 
+def test_a_runner_that_goes_on_clears_away_what_is_left_meanwhile(
+    make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.runner.TIDY", 0.05)
+    views, log = make_views(COUNTS), MadeUpLog(10)
+    runner = Runner(log, views)
+    runner.start()
+    assert views.wait_for(10, 10)
+    abandoned = views.begin(COUNTS)
+    assert abandoned is not None
+    abandoned.release()
+    eventually(lambda: [g.state for g in views.generations()] == ["serving"])
+    runner.stop()
+
+
 def test_a_first_build_that_was_cut_short_is_gone_on_with(make_views: MakeViews) -> None:
     views, log = make_views(COUNTS), MadeUpLog(10)
     owner = views.begin(COUNTS)

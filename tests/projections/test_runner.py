@@ -302,6 +302,29 @@ def test_who_stands_by_keeps_up_with_the_owner_and_takes_over_when_it_ends(
         runner.stop()
 
 
+def test_who_stands_by_says_whether_the_owner_keeps_up(
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.runner.STAND_BY", 0.01)
+    monkeypatch.setattr("projections.runner.LATE", 0.2)
+    log.add("card-1", registered())
+    first, second = make_views(TOPICS), make_views(TOPICS)
+    Runner(log, first).catch_up()
+    owner = first.own(TOPICS, 1)
+    assert owner is not None
+    runner = Runner(log, second)
+    runner.start()
+    try:
+        log.add("card-1", registered())
+        eventually(lambda: not runner.keeping_up())
+        catch_up(log, owner)
+        time.sleep(0.4)
+        assert runner.keeping_up()
+    finally:
+        owner.release()
+        runner.stop()
+
+
 def test_who_owns_no_more_changes_nothing(log: MemoryLog, views: Views) -> None:
     """Whatever a stale owner has read, its page does not follow on the position."""
     for _ in range(3):
