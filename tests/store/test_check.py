@@ -397,6 +397,28 @@ def test_whoever_gives_the_runtime_role_more_is_found_out(
 
 
 @pytest.mark.parametrize(
+    ("grant", "fault"),
+    [
+        ("GRANT EXECUTE ON FUNCTION tsm.append TO somebody", "somebody may EXECUTE function append"),
+        ("GRANT DELETE ON tsm.command TO somebody", "somebody may DELETE command"),
+        ("GRANT SELECT ON tsm.event TO somebody", ""),
+    ],
+)
+def test_another_role_may_read_and_nothing_else(
+    grant: str, fault: str, tmp_path: Path, postgres: PostgresServer, vault: SoftwareVault
+) -> None:
+    store = make("postgresql", tmp_path, postgres)
+    with as_owner(Store(store.place, postgres.admin_dsn)) as admin, as_owner(store) as execute:
+        admin("CREATE ROLE somebody")
+        try:
+            execute(grant)
+            assert_found(findings(store, vault), [(None, None, fault)] if fault else [])
+        finally:
+            execute(grant.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+            admin("DROP ROLE somebody")
+
+
+@pytest.mark.parametrize(
     ("give", "take", "whom"),
     [
         ("GRANT tsm_owner TO tsm_runtime", "REVOKE tsm_owner FROM tsm_runtime", "tsm_owner"),

@@ -23,9 +23,10 @@ SELECT r.rolname FROM pg_roles AS r WHERE pg_has_role(%(role)s, r.oid, 'MEMBER')
 ORDER BY r.rolname
 """
 
-# Whoever else was granted what only the owner has. A function without a list may be called by everybody.
+# Whoever else was granted what only the owner has, or what only the runtime role needs (an owner who asks does not know
+# that role). A function without a list may be called by everybody.
 TOO_MUCH = """
-SELECT format('%s may %s %s', CASE WHEN held.grantee = 0 THEN 'PUBLIC' ELSE held.grantee::regrole::text END,
+SELECT format('%%s may %%s %%s', CASE WHEN held.grantee = 0 THEN 'PUBLIC' ELSE held.grantee::regrole::text END,
               held.privilege, held.thing) AS fault
 FROM (
   SELECT c.relname::text AS thing, a.grantee, a.privilege_type AS privilege, c.relowner AS owner
@@ -42,8 +43,9 @@ FROM (
     FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
     WHERE p.pronamespace = 'tsm'::regnamespace
 ) AS held
-WHERE held.grantee <> held.owner AND (held.grantee = 0 OR held.privilege NOT IN ('SELECT', 'USAGE', 'EXECUTE')
-  AND NOT (held.thing = 'command' AND held.privilege = 'DELETE'))
+WHERE held.grantee <> held.owner AND (held.grantee = 0 OR held.privilege NOT IN ('SELECT', 'USAGE') AND NOT (
+  (held.privilege = 'EXECUTE' OR held.thing = 'command' AND held.privilege = 'DELETE')
+  AND (%(is_owner)s OR held.grantee = (SELECT oid FROM pg_roles WHERE rolname = %(role)s))))
 ORDER BY fault
 """
 
@@ -63,7 +65,8 @@ def rights_faults(connection: psycopg.Connection, role: str | None = None) -> li
         faults.append(f"there are several owners: {', '.join(sorted(name for name, _ in owners))}")
     if role is None:
         [role] = connection.execute("SELECT current_user").fetchone() or [""]
-    if role not in {name for name, _ in owners}:
+    is_owner = role in {name for name, _ in owners}
+    if not is_owner:
         mighty_roles = connection.execute(TOO_MIGHTY, {"role": role}).fetchall()
         faults += [f"the runtime role {role} may do too much as {name}" for (name,) in mighty_roles]
-    return faults + [fault for (fault,) in connection.execute(TOO_MUCH).fetchall()]
+    return faults + [fault for (fault,) in connection.execute(TOO_MUCH, {"role": role, "is_owner": is_owner})]
