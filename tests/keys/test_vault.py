@@ -639,3 +639,13 @@ def cbc(key: bytes) -> "Cipher[CBC]":
 
 def spki(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_a_full_disk_is_said_to_be_one(vault: SoftwareVault) -> None:
+    keys = vault._data_keys._connection
+    [pages] = keys.execute("PRAGMA page_count").fetchone()
+    keys.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(TsmError) as refusal:
+        for number in range(1000):
+            vault.seal(f"subject-{number}", b"name", b"")
+    assert refusal.value.code is ErrorCode.STORE_UNAVAILABLE

@@ -46,14 +46,19 @@ def open_database(path: Path, *, erasing: bool = False) -> sqlite3.Connection:
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One write transaction: all of it is committed, or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
+    """One write transaction: all of it is committed, or nothing.
+
+    `TsmError(STORE_UNAVAILABLE)` when others hold the file for too long, or there is no room.
+    """
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield connection
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise TsmError(ErrorCode.STORE_UNAVAILABLE, str(error)) from error
         raise
 
 
