@@ -56,7 +56,8 @@ LOCK_TIMEOUT = 8_000  # milliseconds that a batch waits for those of other proce
 RECONNECT_FOR = 20.0  # seconds in which a batch is tried again after the connection broke
 REMAINS_WITHIN = 5.0  # seconds in which those who hold up an erasure may end
 PAUSE = 0.2  # seconds between the tries
-SESSION = f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT}"
+# Any other isolation would look at the log before the lock is held, whatever the role's own setting says.
+SESSION = rf"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT} -c default_transaction_isolation=read\ committed"
 READING = "-c timezone=UTC -c default_transaction_read_only=on"
 
 Result = TypeVar("Result")
@@ -197,11 +198,14 @@ class PostgresRecorder(Recorder):
         while True:
             try:
                 return self._try(arguments), doubtful
-            except _Disconnected as reason:
-                doubtful = doubtful or reason.sent
+            except (_Disconnected, LockNotAvailable) as reason:
+                if isinstance(reason, _Disconnected):
+                    doubtful = doubtful or reason.sent
+                elif not doubtful:  # for that is what STORE_BUSY says: nothing was recorded
+                    raise TsmError(ErrorCode.STORE_BUSY, _words(reason)) from None
                 if time.monotonic() > deadline:
-                    raise TsmError(ErrorCode.STORE_UNAVAILABLE, str(reason)) from None
-                log.warning("no connection to the database, or none to its primary server: %s", reason)
+                    raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(reason)) from None
+                log.warning("no connection to the database, or none to its primary server: %s", _words(reason))
                 time.sleep(PAUSE)
 
     def _try(self, arguments: list[Any]) -> Row:
@@ -212,8 +216,8 @@ class PostgresRecorder(Recorder):
                 raise _Disconnected(error.detail, sent=False) from None
         try:
             row = self._writer.execute(APPEND, arguments, binary=True).fetchone()
-        except LockNotAvailable as error:
-            raise TsmError(ErrorCode.STORE_BUSY, _words(error)) from None
+        except LockNotAvailable:
+            raise
         except (psycopg.OperationalError, ReadOnlySqlTransaction) as error:
             if not self._writer.broken and not isinstance(error, ReadOnlySqlTransaction):  # a full disk, for example
                 raise TsmError(ErrorCode.STORE_UNAVAILABLE, _words(error)) from None

@@ -21,7 +21,7 @@ from api.bench.postgres import RUNTIME, PostgresServer
 from tsm.errors import ErrorCode, TsmError
 from tsm.store import postgres as recording
 from tsm.store.committer import Committer
-from tsm.store.migrations import migrate_postgres
+from tsm.store.migrations import APPEND_LOCK, migrate_postgres
 from tsm.store.postgres import PostgresRecorder
 from tsm.store.recorder import Append, Command, Recorded, RecordedEvent, Recorder, utc_now
 
@@ -211,6 +211,28 @@ def test_a_lost_answer_twice_in_a_row_changes_nothing(
     lose_the_answer(recorder)
     assert recorder.append([Append([stored("a", 1)])]) == [Recorded(range(1, 2), 1)]
     assert entries(whole_log(recorder)) == [Entry(1, "a", 1, b"{}")]
+
+
+def test_who_waits_for_the_lock_with_a_lost_answer_is_not_told_that_nothing_was_recorded(
+    recorder: PostgresRecorder, engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second try meets a busy log; the third finds what the first has recorded."""
+    real, tries = recorder._try, iter(range(1, 10))
+    with engine.owner() as other:
+
+        def attempt(arguments: list[object]) -> tuple[object, ...]:
+            number = next(tries)
+            if number == 2:
+                other.execute("SELECT pg_advisory_lock(%s)", (APPEND_LOCK,))
+            elif number == 3:
+                other.execute("SELECT pg_advisory_unlock(%s)", (APPEND_LOCK,))
+            return real(arguments)
+
+        monkeypatch.setattr(recording, "SESSION", "-c timezone=UTC -c lock_timeout=50")
+        monkeypatch.setattr(recorder, "_try", attempt)
+        lose_the_answer(recorder)
+        assert recorder.append([Append([stored("a", 1)])]) == [Recorded(range(1, 2), 1)]
+    assert next(tries) == 4
 
 
 def test_a_server_that_stays_away_is_reported_and_the_recorder_works_when_it_is_back(

@@ -2,20 +2,21 @@
 
 # ruff: noqa: S608 - the statements are made of constants
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
-from engines import PlainSealer, PostgresEngine, whole_log
+from engines import PlainSealer, PostgresEngine, stored, whole_log
 from psycopg import errors
 from writers import FAR, whole
 
 from api.bench.postgres import OWNER, RUNTIME, PostgresServer
 from tsm.errors import ErrorCode, TsmError
 from tsm.store.guards import postgres_faults
-from tsm.store.migrations import NEWEST, migrate_postgres
+from tsm.store.migrations import APPEND_LOCK, NEWEST, migrate_postgres
 from tsm.store.opening import open_recorder
 from tsm.store.postgres import APPEND
 from tsm.store.recorder import Recorder
@@ -224,6 +225,8 @@ MALFORMED: dict[str, tuple[object, dict[str, list[Any]]]] = {
     "no time": (None, {}),
     "an endless time": ("infinity", {}),
     "a time before all times": ("-infinity", {}),
+    "a time that Python cannot read": ("20000-01-01", {}),
+    "a time before Christ": ("0001-01-01 BC", {}),
     "an event of a stream that it does not rest on": (NOW, {"e_stream": ["w"]}),
     "an event of an append that rests on nothing": (NOW, {"e_append": [1]}),
     "one stream named twice": (NOW, {"w_append": [0, 0], "w_stream": ["x", "x"], "w_version": [0, 0]}),
@@ -332,3 +335,24 @@ def test_an_empty_database_is_refused(postgres: PostgresServer) -> None:
         open_recorder(database.runtime_dsn, PlainSealer())
     postgres.drop(database)
     assert refusal.value.code is ErrorCode.STORE_FORMAT
+
+
+def test_a_server_is_not_led_astray_by_an_isolation_that_its_role_was_given(
+    on_postgres: PostgresEngine, postgres: PostgresServer
+) -> None:
+    """A look at the log from before its lock was held would give positions that are taken."""
+    with psycopg.connect(postgres.admin_dsn, autocommit=True) as admin:
+        admin.execute(f"ALTER ROLE {RUNTIME} SET default_transaction_isolation = 'repeatable read'")
+        try:
+            recorder = on_postgres.open()
+        finally:
+            admin.execute(f"ALTER ROLE {RUNTIME} RESET default_transaction_isolation")
+    with on_postgres.owner() as other, ThreadPoolExecutor(1) as threads:
+        other.execute("BEGIN")
+        other.execute("SELECT pg_advisory_xact_lock(%s)", (APPEND_LOCK,))
+        appended = threads.submit(recorder.insert_events, [stored("mine")])
+        while not other.execute("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchall():
+            pass
+        call(other, NOW, SOUND)
+        other.execute("COMMIT")
+        assert appended.result() == [2]
