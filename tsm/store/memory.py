@@ -37,13 +37,19 @@ class MemoryRecorder(Recorder):
 
     def append(self, batch: Sequence[Append]) -> list[Recorded | Exception]:
         refuse_overlap(batch)
+        sealed = [self._seal(append) for append in batch]
         with self._lock:
             recorded_at = self._not_before(self._now(), self._log[-1].recorded_at if self._log else None)
-            outcomes = [self._append(append, recorded_at) for append in batch]
+            outcomes = [self._append(*each, recorded_at) for each in zip(batch, sealed, strict=True)]
         self.tell_committed(len(self._log))
         return outcomes
 
-    def _append(self, append: Append, recorded_at: datetime) -> Recorded | Exception:
+    def append_at_once(self, batch: Sequence[Append]) -> list[Recorded | Exception] | None:
+        return self.append(batch)
+
+    def _append(
+        self, append: Append, payloads: Sequence[tuple[str, str, bytes]], recorded_at: datetime
+    ) -> Recorded | Exception:
         try:
             if append.command is not None and (known := self._answered(append.command)) is not None:
                 return known
@@ -59,13 +65,13 @@ class MemoryRecorder(Recorder):
             self._log.append(stored)
             self._streams.setdefault(stream, []).append(stored)
         recorded = Recorded(range(first, len(self._log) + 1), len(self._log))
-        self._write_beside(append, recorded)
+        self._write_beside(append, payloads, recorded)
         return recorded
 
-    def _write_beside(self, append: Append, recorded: Recorded) -> None:
+    def _write_beside(self, append: Append, payloads: Sequence[tuple[str, str, bytes]], recorded: Recorded) -> None:
         for stream, name in [place for place in self._payloads if place[0] in append.drop_payloads]:
             del self._payloads[stream, name]
-        self._payloads.update({(stream, name): sealed for stream, name, sealed in self._seal(append)})
+        self._payloads.update({(stream, name): sealed for stream, name, sealed in payloads})
         for place in [place for place, row in self._index.items() if row.subject in append.drop_index]:
             del self._index[place]
         self._index.update({(row.value, row.stream): row for row in append.put_index})

@@ -467,6 +467,18 @@ def test_after_an_erasure_of_remains_everything_else_is_as_before(engine: Engine
     assert recorder.indexed("v3") == [rows[3]]
 
 
+def test_a_payload_that_cannot_be_sealed_leaves_nothing_recorded(
+    recorder: Recorder, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, "the vault is away")
+
+    monkeypatch.setattr(engine.sealer, "seal_payload", refuse)
+    with pytest.raises(TsmError):
+        recorder.append([Append([stored("a", 1)]), Append([stored("b", 1)], put_payloads={("b", "x"): b"1"})])
+    assert recorder.max_notification_id() is None
+
+
 def test_what_cannot_be_written_at_all_leaves_the_recorder_usable(recorder: Recorder, engine: Engine) -> None:
     before = engine.everything()
     if engine.name != "memory":  # which takes whatever it is given
