@@ -2,8 +2,8 @@
 
 Most of what a durable commit costs is the same for one append and for a hundred: a round trip, a lock, a flush to disk.
 So one thread takes all appends that wait, records them together, and tells each caller its own outcome; meanwhile the
-next gather. An append alone is recorded at once. Appends that touch one stream keep their order, in successive
-transactions, for the later may rest on the earlier.
+next gather. Appends that touch one stream keep their order, in successive transactions, for the later may rest on the
+earlier. Where nobody else writes or waits, a caller records his append himself: to change threads would cost as much.
 
 A crowd is refused, not kept waiting: STORE_BUSY means that nothing was recorded.
 """
@@ -11,20 +11,22 @@ A crowd is refused, not kept waiting: STORE_BUSY means that nothing was recorded
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from typing import TypeVar
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.store.loop import Ticket, wake
+from tsm.store.loop import Ticket, alone, on_loop, wake
 from tsm.store.recorder import Append, Recorded, Recorder
 
 MOST_WAITING = 1024  # appends
 MOST_TOGETHER = 256  # appends of one transaction: others of other processes want their turn
 PATIENCE = 10.0  # seconds that an append waits for its transaction to begin
 OF_THE_STORE = {ErrorCode.STORE_UNAVAILABLE, ErrorCode.STORE_BUSY}  # no append is at fault
+Outcomes = TypeVar("Outcomes", bound=list[Recorded | Exception] | None)
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +47,8 @@ class Committer:
         self._most_waiting = most_waiting
         self._patience = patience
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._left: deque[_Waiting] = deque()  # taken from the queue, not yet due
+        self._left: deque[_Waiting] = deque()  # taken from the queue, not yet recorded
+        self._turn = Lock()  # whoever holds it records
         self._gate = Lock()  # so that nothing comes after the end of the queue
         self._closing = False
         self._ended = False
@@ -54,6 +57,26 @@ class Committer:
 
     def append(self, append: Append) -> Recorded:
         """Waits until it is recorded. Raises what the recorder refused it for, or STORE_BUSY."""
+        outcome = self._by_himself(append) or self._queued(append).ticket.wait()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _by_himself(self, append: Append) -> Recorded | Exception | None:
+        """None when others write or wait, or when an event loop would have to wait for more than a disk."""
+        if not alone() or not self._turn.acquire(blocking=False):
+            return None
+        try:
+            if self._closing or self._left or not self._queue.empty():
+                return None
+            if not on_loop():
+                return self._record([append])[0]
+            outcomes = self._attempt(self._recorder.append_at_once, [append])
+            return outcomes[0] if isinstance(outcomes, list) else outcomes
+        finally:
+            self._turn.release()
+
+    def _queued(self, append: Append) -> _Waiting:
         if self._queue.qsize() + len(self._left) >= self._most_waiting:
             raise TsmError(ErrorCode.STORE_BUSY, f"{self._most_waiting} appends wait")
         waiting = _Waiting(append, time.monotonic() + self._patience, append.changes(), append.touches())
@@ -61,7 +84,7 @@ class Committer:
             if self._closing:
                 raise TsmError(ErrorCode.STORE_UNAVAILABLE, "the server is stopping")
             self._queue.put(waiting)
-        return waiting.ticket.wait()
+        return waiting
 
     def close(self) -> None:
         """Records what waits, then ends. Safe to repeat."""
@@ -71,22 +94,39 @@ class Committer:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._take():
-            late = [waiting for waiting in batch if waiting.deadline < time.monotonic()]
-            in_time = [waiting for waiting in batch if waiting not in late]
+        while self._wait():
+            with self._turn:
+                batch = self._take()
+                late = [waiting for waiting in batch if waiting.deadline < time.monotonic()]
+                in_time = [waiting for waiting in batch if waiting not in late]
+                outcomes = self._record([waiting.append for waiting in in_time])
             for waiting in late:
                 waiting.ticket.settle(TsmError(ErrorCode.STORE_BUSY, f"no transaction within {self._patience} s"))
-            for waiting, outcome in zip(in_time, self._record([w.append for w in in_time]), strict=True):
+            for waiting, outcome in zip(in_time, outcomes, strict=True):
                 waiting.ticket.settle(outcome)
             wake(waiting.ticket for waiting in batch)
 
+    def _wait(self) -> bool:
+        """Until there is something to record; False when it is time to end."""
+        if not self._left and not self._ended:
+            self._arrive(self._queue.get())
+        return bool(self._left)
+
+    def _arrive(self, waiting: _Waiting | None) -> None:
+        if waiting is None:
+            self._ended = True
+        else:
+            self._left.append(waiting)
+
     def _take(self) -> list[_Waiting]:
-        """All that may go together, in order of arrival; none when it is time to end."""
-        arrived = list(self._arrived())
+        """All that may go together, in order of arrival; the others are left."""
+        with suppress(Empty):
+            while True:
+                self._arrive(self._queue.get_nowait())
+        arrived, self._left = self._left, deque()
         taken: list[_Waiting] = []
         changed: set[str] = set()
         touched: set[str] = set()
-        self._left.clear()
         for waiting in arrived:
             apart = touched.isdisjoint(waiting.changes) and changed.isdisjoint(waiting.touches)
             if apart and len(taken) < MOST_TOGETHER:
@@ -97,30 +137,24 @@ class Committer:
             touched |= waiting.touches
         return taken
 
-    def _arrived(self) -> Iterator[_Waiting]:
-        """Those who were left, then those in the queue; waits for one when there is none."""
-        yield from self._left
-        may_wait = not self._left
-        with suppress(Empty):
-            while not self._ended:
-                waiting = self._queue.get(block=may_wait)
-                may_wait = False
-                if waiting is None:
-                    self._ended = True
-                else:
-                    yield waiting
-
     def _record(self, appends: Sequence[Append]) -> Sequence[Recorded | Exception]:
         """What became of each. When the transaction fails for what one of them holds, each is recorded by itself."""
         if not appends:
             return []
+        outcomes = self._attempt(self._recorder.append, appends)
+        if not isinstance(outcomes, TsmError):
+            return outcomes
+        if len(appends) > 1 and outcomes.code not in OF_THE_STORE:
+            return [outcome for append in appends for outcome in self._record([append])]
+        return [TsmError(outcomes.code, outcomes.detail) for _ in appends]
+
+    def _attempt(
+        self, record: Callable[[Sequence[Append]], Outcomes], appends: Sequence[Append]
+    ) -> Outcomes | TsmError:
         try:
-            return self._recorder.append(appends)
+            return record(appends)
         except TsmError as error:
-            failure = error
+            return error
         except Exception as error:  # whatever it was, callers must not wait for ever
             log.exception("a transaction failed")
-            failure = TsmError(ErrorCode.INTERNAL, type(error).__name__)
-        if len(appends) > 1 and failure.code not in OF_THE_STORE:
-            return [outcome for append in appends for outcome in self._record([append])]
-        return [TsmError(failure.code, failure.detail) for _ in appends]
+            return TsmError(ErrorCode.INTERNAL, type(error).__name__)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
-from threading import Lock
+from threading import Lock, local
 from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -23,13 +23,30 @@ class Task(greenlet):
     """Work that began with `run`."""
 
 
+class _Tasks(local):
+    running = 0  # in this thread
+
+
+_tasks = _Tasks()
+
+
+def on_loop() -> bool:
+    """Whether the caller would hold up an event loop."""
+    return isinstance(getcurrent(), Task)
+
+
+def alone() -> bool:
+    """Whether the caller is in a thread of his own, or the only one whose work is under way on his event loop."""
+    return not on_loop() or _tasks.running == 1
+
+
 class Ticket(Generic[Result]):
     """What one caller waits for. Made where it is waited for; settled once, by any thread."""
 
     __slots__ = ("_error", "_future", "_result", "_unsettled", "loop")
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop() if isinstance(getcurrent(), Task) else None
+        self.loop = asyncio.get_running_loop() if on_loop() else None
         self._future = None if self.loop is None else self.loop.create_future()
         self._unsettled = Lock()  # held until it is settled: a quarter of the cost of an Event
         self._unsettled.acquire()
@@ -76,7 +93,7 @@ def wake(tickets: Iterable[Ticket[Any]]) -> None:
 
 def aside(threads: Executor, work: Callable[..., Result], *arguments: Any) -> Result:
     """Does in one of the `threads` what would hold up the loop; whoever is not on a loop does it himself."""
-    if not isinstance(getcurrent(), Task):
+    if not on_loop():
         return work(*arguments)
     ticket: Ticket[Result] = Ticket()
 
@@ -98,14 +115,18 @@ async def run(work: Callable[..., Result], *arguments: Any) -> Result:
     """
     task = Task(work)
     task.gr_context = copy_context()
-    value = task.switch(*arguments)
-    while not task.dead:
-        try:
-            await value
-        except asyncio.CancelledError as error:
-            value = task.throw(error)
-        else:
-            value = task.switch()
+    _tasks.running += 1
+    try:
+        value = task.switch(*arguments)
+        while not task.dead:
+            try:
+                await value
+            except asyncio.CancelledError as error:
+                value = task.throw(error)
+            else:
+                value = task.switch()
+    finally:
+        _tasks.running -= 1
     return value  # type: ignore[no-any-return]  # what `work` returned
 
 

@@ -158,6 +158,10 @@ class Recorder(ApplicationRecorder, ABC):
         the batch is recorded.
         """
 
+    def append_at_once(self, batch: Sequence[Append]) -> list[Recorded | Exception] | None:
+        """`append`, if it waits for nothing but a disk; None, and nothing done, when it would."""
+        return None
+
     def insert_events(
         self, stored_events: Sequence[StoredEvent], *, tracking: None = None, **kwargs: Any
     ) -> Sequence[int]:

@@ -21,7 +21,7 @@ from uuid import UUID
 from eventsourcing.persistence import IntegrityError
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.keys.database import erase_remains, open_database, writing
+from tsm.keys.database import BUSY_TIMEOUT, erase_remains, open_database, writing
 from tsm.store.migrations import refuse_other_sqlite
 from tsm.store.recorder import (
     MOST,
@@ -70,9 +70,27 @@ class SQLiteRecorder(Recorder):
             self._reader.close()
 
     def append(self, batch: Sequence[Append]) -> list[Recorded | Exception]:
+        with self._writer_lock:
+            return self._record(batch)
+
+    def append_at_once(self, batch: Sequence[Append]) -> list[Recorded | Exception] | None:
+        if not self._writer_lock.acquire(blocking=False):
+            return None
+        try:
+            self._writer.execute("PRAGMA busy_timeout=0")
+            return self._record(batch)
+        except TsmError as error:
+            if _is_busy(error):
+                return None
+            raise
+        finally:
+            self._writer.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000:.0f}")
+            self._writer_lock.release()
+
+    def _record(self, batch: Sequence[Append]) -> list[Recorded | Exception]:
         refuse_overlap(batch)
         sealed = [self._seal(append) for append in batch]
-        with _refusing(), self._writer_lock, writing(self._writer) as transaction:
+        with _refusing(), writing(self._writer) as transaction:
             outcomes = self._append(transaction, batch)
             for append, payloads, outcome in zip(batch, sealed, outcomes, strict=True):
                 if isinstance(outcome, Recorded) and not outcome.repeated:
@@ -204,6 +222,11 @@ def _refusing() -> Iterator[None]:
         raise TsmError(ErrorCode.STORE_UNAVAILABLE, str(error)) from error
     except (sqlite3.DatabaseError, ValueError) as error:  # a guard refused; a page or a time is damaged
         raise TsmError(ErrorCode.STORE_CORRUPT, str(error)) from error
+
+
+def _is_busy(error: TsmError) -> bool:
+    """Another process writes. A transaction learns that when it begins, before anything is done."""
+    return getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
 
 
 def _refusals(transaction: sqlite3.Connection, batch: Sequence[Append]) -> dict[int, Exception]:

@@ -1,11 +1,13 @@
 """Group commit: everybody gets his own outcome, in the order of his stream, whatever happens to the others."""
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,9 +18,11 @@ from writers import FAR
 from tsm.errors import ErrorCode, TsmError
 from tsm.store import committer as committing
 from tsm.store.committer import Committer
-from tsm.store.loop import run
+from tsm.store.loop import Ticket, run, wake
 from tsm.store.memory import MemoryRecorder
+from tsm.store.migrations import migrate_sqlite
 from tsm.store.recorder import Append, Command, Recorded
+from tsm.store.sqlite import SQLiteRecorder
 
 TASKS, THREADS, TIMES = 64, 16, 5
 
@@ -64,7 +68,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def until_waiting(committer: Committer, appends: int) -> None:
-    until(lambda: committer._queue.qsize() == appends)
+    until(lambda: committer._queue.qsize() + len(committer._left) == appends)
 
 
 def one(stream: str, version: int = 1) -> Append:
@@ -227,6 +231,65 @@ def test_an_append_that_the_database_does_not_take_harms_nobody_else(engine: Eng
 
 async def all_at_once(committer: Committer, appends: Sequence[Append]) -> list[Recorded | BaseException]:
     return await asyncio.gather(*(run(committer.append, append) for append in appends), return_exceptions=True)
+
+
+class Noting(MemoryRecorder):
+    """Notes in which thread it records."""
+
+    def __init__(self) -> None:
+        super().__init__(PlainSealer())
+        self.threads: list[str] = []
+
+    def append(self, batch: Sequence[Append]) -> list[Recorded | Exception]:
+        self.threads.append(threading.current_thread().name)
+        return super().append(batch)
+
+
+def test_whoever_is_alone_records_himself_and_several_tasks_are_recorded_together() -> None:
+    recorder, here = Noting(), threading.current_thread().name
+    with closing(Committer(recorder)) as committer:
+        committer.append(one("a"))
+        asyncio.run(all_at_once(committer, [one("b")]))
+        assert recorder.threads == [here, here]
+        asyncio.run(both_under_way(committer))
+        assert recorder.threads[2:] == ["committer"]
+
+
+async def both_under_way(committer: Committer) -> None:
+    """The second task begins before the first appends."""
+    begun: list[Ticket[None]] = []
+
+    def work(stream: str) -> None:
+        begun.append(Ticket())
+        begun[-1].wait()
+        committer.append(one(stream))
+
+    tasks = [asyncio.create_task(run(work, stream)) for stream in "cd"]
+    while len(begun) < 2:
+        await asyncio.sleep(0)
+    for ticket in begun:
+        ticket.settle(None)
+    wake(begun)
+    await asyncio.gather(*tasks)
+
+
+def test_the_loop_goes_on_while_another_process_writes_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    migrate_sqlite(path)
+    with closing(SQLiteRecorder(path, PlainSealer())) as recorder, closing(Committer(recorder)) as committer:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+
+        async def story() -> Recorded:
+            waiting = asyncio.create_task(run(committer.append, one("a")))
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+                assert not waiting.done()
+            other.execute("ROLLBACK")
+            return await waiting
+
+        assert asyncio.run(story()).positions == range(1, 2)
+        other.close()
 
 
 def test_a_crowd_is_refused_at_once(gated: Gated, threads: ThreadPoolExecutor) -> None:
