@@ -16,6 +16,7 @@ from projections.projection import Projection
 from projections.views import Fenced, Generation, Owner, Views
 
 IDLE = 0.5  # seconds between looks at the log, and the longest time that stopping takes
+GATHER = 0.005  # seconds after the first new event: a commit for each would cost more than the events did
 STAND_BY = 0.5  # seconds between looks whether the owner is still there
 TIDY = 30.0  # seconds between looks for generations that nobody needs
 RETRY = 0.2  # seconds after a first failure; twice as long after each further one
@@ -161,7 +162,8 @@ class Follower:
                 self._tidy()
             if position > self._log.position:
                 return
-            self._log.wait(position, IDLE)
+            if self._log.wait(position, IDLE):
+                self._stopping.wait(GATHER)
 
     def _stand_by(self) -> None:
         serving = self._views.serving(self._projection)
