@@ -16,12 +16,12 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from projections.projection import Kind, Projection, Row
 from projections.views import CONTROL_TABLES, Generation, Gone, Owner, Result, Session, Views, not_retired
 from tsm.errors import ErrorCode, TsmError
-from tsm.store.dsn import check_dsn
+from tsm.store.dsn import check_dsn, connection_options
 
 TYPES = {"text": 'text COLLATE "C"', "integer": "bigint"}
 ARRAYS = {"text": "text[]", "integer": "bigint[]"}
 READERS = 8  # connections
-CONNECT_TIMEOUT = 5  # seconds
+POOL_TIMEOUT = 5  # seconds that a read waits for a connection
 LOCK_TIMEOUT = 8_000  # milliseconds
 OPTIONS = f"-c search_path=tsm_views -c timezone=UTC -c lock_timeout={LOCK_TIMEOUT}"
 
@@ -94,8 +94,8 @@ class PostgresViews(Views):
             self._dsn,
             min_size=1,
             max_size=READERS,
-            timeout=CONNECT_TIMEOUT,
-            kwargs={"autocommit": True, "options": OPTIONS, "connect_timeout": CONNECT_TIMEOUT},
+            timeout=POOL_TIMEOUT,
+            kwargs={"autocommit": True, **connection_options(dsn, OPTIONS)},
             configure=_for_snapshots,
             open=True,
         )
@@ -148,7 +148,7 @@ class PostgresViews(Views):
         session.execute("SELECT pg_advisory_xact_lock(?)", (_lock_of("turns"),))
 
     def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(self._dsn, autocommit=True, options=OPTIONS, connect_timeout=CONNECT_TIMEOUT)
+        return psycopg.connect(self._dsn, autocommit=True, **connection_options(self._dsn, OPTIONS))
 
 
 def _for_snapshots(connection: psycopg.Connection) -> None:

@@ -14,6 +14,7 @@ from tsm.model.event import Event
 from tsm.store import log
 from tsm.store.factory import StoreFactory
 from tsm.store.mapper import JsonMapper
+from tsm.store.memory import MemoryRecorder
 from tsm.store.sqlite import SQLiteRecorder
 
 
@@ -74,3 +75,17 @@ def test_the_librarys_application_saves_reads_and_folds_through_the_store(
 
     assert application.repository.get("card-1", projector_func=fold) == 2
     application.close()
+
+
+def test_a_log_that_was_put_back_is_not_believed_to_be_as_long_as_it_was(
+    mapper: JsonMapper, vault: SoftwareVault
+) -> None:
+    recorder = MemoryRecorder(vault)
+    recorder.insert_events([mapper.to_stored_event(event())])
+    recorder.head = 10  # what was heard of the log before it was put back
+    assert log.read(recorder, mapper, 5, 10) == []
+    assert not log.wait(recorder, 5, 0.01)
+    assert log.wait(recorder, 0, 0.01)
+    recorder.head = 10
+    assert log.page(recorder, mapper, 5, 10) == log.Page((), 5)
+    assert recorder.head == 1

@@ -9,7 +9,6 @@ A crowd is refused, not kept waiting: STORE_BUSY means that nothing was recorded
 """
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
@@ -33,9 +32,10 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False)
 class _Waiting:
     append: Append
-    deadline: float
     changes: Set[str]
     touches: Set[str]
+    begun: bool = False  # its transaction may be under way: nobody can take it back any more
+    given_up: bool = False
     ticket: Ticket[Recorded] = field(default_factory=Ticket)
 
 
@@ -49,7 +49,7 @@ class Committer:
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._left: deque[_Waiting] = deque()  # taken from the queue, not yet recorded
         self._turn = Lock()  # whoever holds it records
-        self._gate = Lock()  # so that nothing comes after the end of the queue
+        self._gate = Lock()  # nothing comes after the end of the queue, and nobody gives up what has begun
         self._closing = False
         self._ended = False
         self._thread = Thread(target=self._run, name="committer", daemon=True)
@@ -57,7 +57,12 @@ class Committer:
 
     def append(self, append: Append) -> Recorded:
         """Waits until it is recorded. Raises what the recorder refused it for, or STORE_BUSY."""
-        outcome = self._by_himself(append) or self._queued(append).ticket.wait()
+        outcome = self._by_himself(append)
+        if outcome is None:
+            waiting = self._queued(append)
+            if not waiting.ticket.wait_for(self._patience):
+                self._give_up(waiting)
+            return waiting.ticket.wait()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -79,12 +84,20 @@ class Committer:
     def _queued(self, append: Append) -> _Waiting:
         if self._queue.qsize() + len(self._left) >= self._most_waiting:
             raise TsmError(ErrorCode.STORE_BUSY, f"{self._most_waiting} appends wait")
-        waiting = _Waiting(append, time.monotonic() + self._patience, append.changes(), append.touches())
+        waiting = _Waiting(append, append.changes(), append.touches())
         with self._gate:
             if self._closing:
                 raise TsmError(ErrorCode.STORE_UNAVAILABLE, "the server is stopping")
             self._queue.put(waiting)
         return waiting
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        """STORE_BUSY, unless its transaction has begun: that has an end, or a time limit, of its own."""
+        with self._gate:
+            if waiting.begun:
+                return
+            waiting.given_up = True
+        raise TsmError(ErrorCode.STORE_BUSY, f"no transaction within {self._patience} s")
 
     def close(self) -> None:
         """Records what waits, then ends. Safe to repeat."""
@@ -97,12 +110,8 @@ class Committer:
         while self._wait():
             with self._turn:
                 batch = self._take()
-                late = [waiting for waiting in batch if waiting.deadline < time.monotonic()]
-                in_time = [waiting for waiting in batch if waiting not in late]
-                outcomes = self._record([waiting.append for waiting in in_time])
-            for waiting in late:
-                waiting.ticket.settle(TsmError(ErrorCode.STORE_BUSY, f"no transaction within {self._patience} s"))
-            for waiting, outcome in zip(in_time, outcomes, strict=True):
+                outcomes = self._record([waiting.append for waiting in batch])
+            for waiting, outcome in zip(batch, outcomes, strict=True):
                 waiting.ticket.settle(outcome)
             wake(waiting.ticket for waiting in batch)
 
@@ -135,7 +144,15 @@ class Committer:
                 self._left.append(waiting)
             changed |= waiting.changes
             touched |= waiting.touches
-        return taken
+        return self._begin(taken)
+
+    def _begin(self, taken: list[_Waiting]) -> list[_Waiting]:
+        """Those who still wait; from now on they get what the transaction says."""
+        with self._gate:
+            still = [waiting for waiting in taken if not waiting.given_up]
+            for waiting in still:
+                waiting.begun = True
+        return still
 
     def _record(self, appends: Sequence[Append]) -> Sequence[Recorded | Exception]:
         """What became of each. When the transaction fails for what one of them holds, each is recorded by itself."""

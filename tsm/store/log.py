@@ -36,6 +36,8 @@ class Page(NamedTuple):
 def read(recorder: Recorder, mapper: JsonMapper, after: int, limit: int) -> list[Event]:
     """At most `limit` events with positions greater than `after`."""
     page = recorder.select_notifications(after, limit, inclusive_of_start=False)
+    if not page:
+        _believe(recorder, after)
     return [mapper.to_domain_event(recorded) for recorded in page]
 
 
@@ -54,6 +56,7 @@ def page(
     end = recorder.max_notification_id() or 0
     last = min(after + limit, end)
     if last <= after:
+        _believe(recorder, after)
         return Page((), after)
     events: list[Event | Unreadable] = []
     for recorded in recorder.select_notifications(after, limit, last, topics, inclusive_of_start=False):
@@ -62,6 +65,13 @@ def page(
         except TsmError as error:
             events.append(Unreadable(recorded.id, str(recorded.originator_id), recorded.topic, error))
     return Page(tuple(events), last)
+
+
+def _believe(recorder: Recorder, after: int) -> None:
+    """Nothing was found where something was heard of: a log that was put back is shorter than it was."""
+    if recorder.head > after:
+        with recorder.committed:
+            recorder.head = recorder.max_notification_id() or 0
 
 
 def wait(recorder: Recorder, after: int, timeout: float) -> bool:

@@ -43,13 +43,13 @@ def alone() -> bool:
 class Ticket(Generic[Result]):
     """What one caller waits for. Made where it is waited for; settled once, by any thread."""
 
-    __slots__ = ("_error", "_future", "_result", "_unsettled", "loop")
+    __slots__ = ("_error", "_future", "_result", "_settled", "loop")
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop() if on_loop() else None
         self._future = None if self.loop is None else self.loop.create_future()
-        self._unsettled = Lock()  # held until it is settled: a quarter of the cost of an Event
-        self._unsettled.acquire()
+        self._settled = Lock()  # held until it is settled: a quarter of the cost of an Event
+        self._settled.acquire()
         self._result: Result | None = None
         self._error: Exception | None = None
 
@@ -62,20 +62,34 @@ class Ticket(Generic[Result]):
 
     def wake(self) -> None:
         """In the thread of the loop, when there is one."""
-        if self._future is None:
-            self._unsettled.release()
-        elif not self._future.done():  # cancelled: nobody waits any more
-            self._future.set_result(None)
+        self._settled.release()
+        self._go_on()
 
     def wait(self) -> Result:
         """The result, or the error raised."""
-        if self._future is None:
-            self._unsettled.acquire()
-        else:
-            getcurrent().parent.switch(self._future)  # type: ignore[union-attr]  # a task has one
+        self.wait_for(None)
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]  # settled without an error
+
+    def wait_for(self, seconds: float | None) -> bool:
+        """Whether it was settled within that time; None: however long it takes."""
+        if self.loop is None:
+            if not self._settled.acquire(timeout=-1 if seconds is None else seconds):
+                return False
+            self._settled.release()
+            return True
+        if self._settled.locked():
+            timer = None if seconds is None else self.loop.call_later(seconds, self._go_on)
+            getcurrent().parent.switch(self._future)  # type: ignore[union-attr]  # a task has one
+            if timer is not None:
+                timer.cancel()
+            self._future = self.loop.create_future()
+        return not self._settled.locked()
+
+    def _go_on(self) -> None:
+        if self._future is not None and not self._future.done():  # done: cancelled, or gone on already
+            self._future.set_result(None)
 
 
 def wake(tickets: Iterable[Ticket[Any]]) -> None:

@@ -24,7 +24,7 @@ from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.store.dsn import check_dsn
+from tsm.store.dsn import check_dsn, connection_options
 from tsm.store.loop import aside
 from tsm.store.migrations import refuse_other_postgres
 from tsm.store.recorder import (
@@ -51,7 +51,7 @@ APPEND = """SELECT * FROM tsm.append(%b::timestamptz, %b::int[], %b::text[], %b:
   %b::int[], %b::text[], %b::text[], %b::text[], %b::int[], %b::text[], %b::text[], %b::timestamptz[])"""
 
 READERS = 8  # connections
-CONNECT_TIMEOUT = 5  # seconds
+POOL_TIMEOUT = 5  # seconds that a read waits for a connection
 LOCK_TIMEOUT = 8_000  # milliseconds that a batch waits for those of other processes
 RECONNECT_FOR = 20.0  # seconds in which a batch is tried again after the connection broke
 REMAINS_WITHIN = 5.0  # seconds in which those who hold up an erasure may end
@@ -89,8 +89,8 @@ class PostgresRecorder(Recorder):
             dsn,
             min_size=1,
             max_size=READERS,
-            timeout=CONNECT_TIMEOUT,
-            kwargs={"autocommit": True, "options": READING, "connect_timeout": CONNECT_TIMEOUT},
+            timeout=POOL_TIMEOUT,
+            kwargs={"autocommit": True, **connection_options(dsn, READING)},
             open=True,
         )
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")  # for whoever is on an event loop
@@ -366,7 +366,7 @@ class PostgresRecorder(Recorder):
 
     def _connect(self) -> psycopg.Connection:
         with _refusing():
-            return psycopg.connect(self._dsn, autocommit=True, options=SESSION, connect_timeout=CONNECT_TIMEOUT)
+            return psycopg.connect(self._dsn, autocommit=True, **connection_options(self._dsn, SESSION))
 
 
 class _Disconnected(Exception):

@@ -11,7 +11,10 @@ from threading import Event, Thread
 
 import psycopg
 
+from tsm.store.dsn import connection_options
+
 CHANNEL = "tsm_log"
+SESSION = "-c timezone=UTC"
 GATHER = 0.005  # seconds between two words
 LOOK = 0.1  # seconds in which the end is noticed
 PAUSE = 1.0  # seconds before a broken connection is made again
@@ -46,7 +49,9 @@ class Signals:
     def _keep(self, work: Callable[[psycopg.Connection], None]) -> None:
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(self._dsn, autocommit=True, connect_timeout=5) as connection:
+                with psycopg.connect(
+                    self._dsn, autocommit=True, **connection_options(self._dsn, SESSION)
+                ) as connection:
                     work(connection)
             except psycopg.Error as error:
                 log.warning("no word from other processes for a while: %s", type(error).__name__)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from engines import Engine, Entry, PlainSealer, entries, stored, whole_log
@@ -16,7 +15,6 @@ from eventsourcing.persistence import IntegrityError
 from writers import FAR
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.store import committer as committing
 from tsm.store.committer import Committer
 from tsm.store.loop import Ticket, run, wake
 from tsm.store.memory import MemoryRecorder
@@ -304,23 +302,31 @@ def test_a_crowd_is_refused_at_once(gated: Gated, threads: ThreadPoolExecutor) -
         assert committer.append(one("late")).positions == range(5, 6)
 
 
-def test_who_has_waited_too_long_is_told_so_and_not_recorded(
-    gated: Gated, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+def test_who_waits_too_long_is_told_so_although_the_database_hangs_and_is_not_recorded(
+    gated: Gated, threads: ThreadPoolExecutor
 ) -> None:
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(committing, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    with closing(Committer(gated, patience=10.0)) as committer:
+    with closing(Committer(gated, patience=0.02)) as committer:
         first = one_begins(gated, committer, threads)
-        [early] = wait_behind(gated, [one("early")], committer, threads)
-        clock.now = 5.0
-        late = threads.submit(committer.append, one("late"))
-        until_waiting(committer, 2)
-        clock.now = 11.0  # the first has its transaction; the second has waited for 11 s, the third for 6 s
+        with pytest.raises(TsmError) as refusal:
+            committer.append(one("late"))
+        [on_loop] = asyncio.run(all_at_once(committer, [one("late too")]))
+        assert isinstance(on_loop, TsmError)
+        assert refusal.value.code is on_loop.code is ErrorCode.STORE_BUSY
         gated.gate.set()
         assert first.result().positions == range(1, 2)
-        assert code_of(early) is ErrorCode.STORE_BUSY
-        assert late.result().positions == range(2, 3)
-    assert gated.select_events("early") == []
+    assert gated.max_notification_id() == 1
+
+
+def test_who_has_his_transaction_waits_for_what_becomes_of_it(gated: Gated, threads: ThreadPoolExecutor) -> None:
+    with closing(Committer(gated, patience=0.02)) as committer:
+        with committer._turn:  # somebody records, so this one is queued
+            slow = threads.submit(committer.append, one("slow"))
+            until_waiting(committer, 1)
+        gated.begun.acquire()
+        time.sleep(0.05)
+        assert not slow.done()
+        gated.gate.set()
+        assert slow.result().positions == range(1, 2)
 
 
 def test_closing_records_what_waits_and_takes_nothing_more(gated: Gated, threads: ThreadPoolExecutor) -> None:

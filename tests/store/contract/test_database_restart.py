@@ -242,7 +242,7 @@ def test_a_server_that_stays_away_is_reported_and_the_recorder_works_when_it_is_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(recording, "RECONNECT_FOR", 0.1)
-    monkeypatch.setattr(recording, "CONNECT_TIMEOUT", 1)
+    monkeypatch.setattr(recording, "POOL_TIMEOUT", 1)
     recorder.insert_events([stored("a", 1)])
     caplog.set_level(logging.WARNING)
     server.stop("fast")
