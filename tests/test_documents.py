@@ -43,7 +43,7 @@ def test_every_command_of_the_readme_is_understood(command: list[str]) -> None:
 
 
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
-    """As written, with folders of this test; a load file needs a provider, and an erasure a credential: the demo has both."""
+    """As written, with this test's folders; load file and erasure need what the demo has."""
     (tmp_path / "production.csv").write_text(PRODUCTION)
     (tmp_path / "jpki.cap").write_bytes(jpki_cap.build())
     ran = []

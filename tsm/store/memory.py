@@ -127,10 +127,6 @@ class MemoryRecorder(Recorder):
         with self._lock:
             return self._log[-1].recorded_at if self._log else None
 
-    def position_at(self, recorded_at: datetime) -> int:
-        with self._lock:
-            return sum(event.recorded_at <= recorded_at for event in self._log)
-
     def payload(self, stream: str, name: str) -> bytes | None:
         with self._lock:
             sealed = self._payloads.get((stream, name))

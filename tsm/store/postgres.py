@@ -300,15 +300,6 @@ class PostgresRecorder(Recorder):
         row = self._read_one(LAST)
         return None if row is None else int(row[0])
 
-    def position_at(self, recorded_at: datetime) -> int:
-        """Bisects: times do not decrease along positions."""
-        low, high = 0, self.max_notification_id() or 0
-        while low < high:
-            middle = (low + high + 1) // 2
-            row = self._read_one("SELECT recorded_at <= %s FROM tsm.event WHERE position = %s", recorded_at, middle)
-            low, high = (middle, high) if row is not None and row[0] else (low, middle - 1)
-        return low
-
     def payload(self, stream: str, name: str) -> bytes | None:
         row = self._read_one("SELECT sealed FROM tsm.payload WHERE stream = %s AND name = %s", stream, name)
         return None if row is None else self._sealer.unseal_payload(stream, name, row[0])

@@ -224,9 +224,17 @@ class Recorder(ApplicationRecorder, ABC):
     def last_recorded_at(self) -> datetime | None:
         """When the last event was recorded, as far as this process knows; None in an empty log."""
 
-    @abstractmethod
     def position_at(self, recorded_at: datetime) -> int:
-        """The last position recorded at or before that time; 0 when there is none."""
+        """The last position recorded at or before that time; 0 when there is none.
+
+        Bisects: times do not decrease along positions.
+        """
+        low, high = 0, self.max_notification_id() or 0
+        while low < high:
+            middle = (low + high + 1) // 2
+            [event] = self.select_positions([middle])
+            low, high = (middle, high) if event.recorded_at <= recorded_at else (low, middle - 1)
+        return low
 
     @abstractmethod
     def payload(self, stream: str, name: str) -> bytes | None:

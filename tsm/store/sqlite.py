@@ -151,16 +151,6 @@ class SQLiteRecorder(Recorder):
         row = self._read_one(LAST)
         return None if row is None else int(row[0])
 
-    def position_at(self, recorded_at: datetime) -> int:
-        """Bisects: times do not decrease along positions."""
-        low, high = 0, self.max_notification_id() or 0
-        wanted = _text(recorded_at)
-        while low < high:
-            middle = (low + high + 1) // 2
-            [recorded] = self._read_one("SELECT recorded_at FROM event WHERE position = ?", middle) or [""]
-            low, high = (middle, high) if recorded <= wanted else (low, middle - 1)
-        return low
-
     def payload(self, stream: str, name: str) -> bytes | None:
         row = self._read_one("SELECT sealed FROM payload WHERE stream = ? AND name = ?", stream, name)
         return None if row is None else self._sealer.unseal_payload(stream, name, row[0])
