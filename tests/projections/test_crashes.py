@@ -16,10 +16,8 @@ import pytest
 from api.bench.postgres import PostgresServer
 from projections.building import build, rebuild, tidy
 from projections.folding import catch_up
-from projections.postgres import PostgresOwner, PostgresViews
 from projections.projection import Projection, Rows, Table
 from projections.runner import Runner
-from projections.sqlite import SQLiteViews
 from projections.views import BUILDING, Owner, Session, Views
 from tests.projections.conftest import MakeViews, Place
 from tests.projections.read_models import COUNTS, TOPICS, counts, topics
@@ -210,12 +208,11 @@ def test_a_rebuild_that_comes_to_serve_while_it_is_looked_at_is_not_taken_for_an
     assert sum(counts(views).values()) == 10
 
 
+@pytest.mark.parametrize("make_views", ["sqlite"], indirect=True)
 def test_a_lock_on_a_file_that_was_dropped_meanwhile_is_none(
     make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = make_views(COUNTS)
-    if not isinstance(views, SQLiteViews):
-        pytest.skip("locks of PostgreSQL are no files")
     file = make_views.place.file.with_suffix(".owners") / "counts-1"
     opened, flock = iter([True]), fcntl.flock
 
@@ -253,10 +250,9 @@ def test_a_generation_that_could_not_be_begun_is_owned_by_nobody(
     assert sum(counts(views).values()) == 10
 
 
+@pytest.mark.parametrize("make_views", ["sqlite"], indirect=True)
 def test_a_damaged_file_parks_nothing(make_views: MakeViews) -> None:
     views, log = make_views(TOPICS), MadeUpLog(3000)
-    if not isinstance(views, SQLiteViews):
-        pytest.skip("the pages of PostgreSQL are its own")
     Runner(log, views).catch_up()
     [[page]] = views.look(lambda s: s.execute("SELECT rootpage FROM sqlite_master WHERE name = 'topics_1_topic'"))
     views.close()
@@ -272,13 +268,12 @@ def test_a_damaged_file_parks_nothing(make_views: MakeViews) -> None:
     assert (views.position, views.parked(TOPICS)) == (3000, [])
 
 
+@pytest.mark.parametrize("make_views", ["postgresql"], indirect=True)
 def test_a_database_that_takes_no_writes_parks_nothing(make_views: MakeViews) -> None:
     """As after a fail-over to a standby that was not promoted."""
     views, log = make_views(TOPICS), MadeUpLog(10)
     Runner(log, views).catch_up()
     owner = views.own(TOPICS, 1)
-    if not isinstance(owner, PostgresOwner):
-        pytest.skip("only PostgreSQL has standbys")
     with owner:
         with owner.change() as session:
             session.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
@@ -289,10 +284,9 @@ def test_a_database_that_takes_no_writes_parks_nothing(make_views: MakeViews) ->
     assert (views.position, views.parked(TOPICS)) == (10, [])
 
 
+@pytest.mark.parametrize("make_views", ["postgresql"], indirect=True)
 def test_an_owner_whose_connection_was_cut_notices_though_nothing_happens_and_owns_again(make_views: MakeViews) -> None:
     log, views, elsewhere = MadeUpLog(10), make_views(TOPICS), make_views(TOPICS)
-    if not isinstance(views, PostgresViews):
-        pytest.skip("a file has no connection")
     runner = Runner(log, views)
     runner.start()
 
