@@ -36,8 +36,15 @@ def on_loop() -> bool:
 
 
 def alone() -> bool:
-    """Whether the caller is in a thread of his own, or the only one whose work is under way on his event loop."""
-    return not on_loop() or _tasks.running == 1
+    """Whether the caller is in a thread of his own, or the only one whose work is under way on his event loop.
+
+    On a loop others are let on first: those who are ready to begin are seen, and nobody keeps the loop for himself.
+    """
+    if not on_loop():
+        return True
+    if _tasks.running == 1:
+        getcurrent().parent.switch(asyncio.sleep(0))  # type: ignore[union-attr]  # a task has one
+    return _tasks.running == 1
 
 
 class Ticket(Generic[Result]):

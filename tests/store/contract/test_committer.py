@@ -129,8 +129,9 @@ def test_tasks_that_write_to_one_stream_take_turns_and_all_but_one_are_refused_e
 
     with closing(Committer(recorder)) as committer:
         outcomes = asyncio.run(tasks(committer))
-    assert [type(outcome) for outcome in outcomes] == [Recorded] + [IntegrityError] * (TASKS - 1)
-    assert entries(whole_log(recorder)) == [Entry(1, "s", 1, b"0")]
+    [winner] = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Recorded)]
+    assert sum(isinstance(outcome, IntegrityError) for outcome in outcomes) == TASKS - 1
+    assert entries(whole_log(recorder)) == [Entry(1, "s", 1, str(winner).encode())]
 
 
 def test_a_command_that_is_sent_by_many_at_once_is_carried_out_once(engine: Engine) -> None:
@@ -143,7 +144,8 @@ def test_a_command_that_is_sent_by_many_at_once_is_carried_out_once(engine: Engi
 
     with closing(Committer(recorder)) as committer:
         outcomes = asyncio.run(tasks(committer))
-    assert outcomes == [Recorded(range(1, 2), 1)] + [Recorded(range(1, 2), 1, repeated=True)] * (TASKS - 1)
+    first, again = Recorded(range(1, 2), 1), Recorded(range(1, 2), 1, repeated=True)
+    assert (outcomes.count(first), outcomes.count(again)) == (1, TASKS - 1)
     assert recorder.max_notification_id() == 1
 
 
@@ -362,7 +364,7 @@ def test_a_caller_who_goes_away_holds_up_nobody(gated: Gated, threads: ThreadPoo
 
     with closing(Committer(gated)) as committer:
         one_begins(gated, committer, threads)
-        assert asyncio.run(story(committer)).positions == range(3, 4)
+        assert len(asyncio.run(story(committer)).positions) == 1
     assert len(gated.select_events("leaving")) == 1
 
 
