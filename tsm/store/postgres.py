@@ -37,6 +37,7 @@ from tsm.store.recorder import (
     Recorded,
     RecordedEvent,
     Recorder,
+    answered_before,
     refuse_overlap,
     utc_now,
 )
@@ -309,13 +310,8 @@ class PostgresRecorder(Recorder):
         return [IndexRow(*row) for row in self._read(query, index)]
 
     def answered(self, command: Command) -> Recorded | None:
-        row = self._read_one("SELECT digest, first, last, head FROM tsm.command WHERE id = %s", command.id)
-        if row is None:
-            return None
-        digest, first, last, head = row
-        if digest != command.digest:
-            raise TsmError(ErrorCode.COMMAND_REUSED, command.id)
-        return Recorded(range(first, last + 1), head, repeated=True)
+        query = "SELECT digest, first, last, head FROM tsm.command WHERE id = %s"
+        return answered_before(self._read_one(query, command.id), command)
 
     def _select(self, condition: str, values: Sequence[object], order: str, limit: int | None) -> list[RecordedEvent]:
         query = f"SELECT {COLUMNS} FROM tsm.event WHERE {condition} ORDER BY {order} LIMIT %s"  # noqa: S608 - constants

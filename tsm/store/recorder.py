@@ -292,6 +292,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def answered_before(row: Sequence[Any] | None, command: Command) -> Recorded | None:
+    """What a row of commands says (digest, first, last, head). `TsmError(COMMAND_REUSED)` for another digest."""
+    if row is None:
+        return None
+    digest, first, last, head = row
+    if digest != command.digest:
+        raise TsmError(ErrorCode.COMMAND_REUSED, command.id)
+    return Recorded(range(first, last + 1), head, repeated=True)
+
+
 def refuse_overlap(batch: Sequence[Append]) -> None:
     """`TsmError(INTERNAL)` when two appends of a batch touch one stream and one of them changes it."""
     changed: set[str] = set()

@@ -33,6 +33,7 @@ from tsm.store.recorder import (
     Recorded,
     RecordedEvent,
     Recorder,
+    answered_before,
     refuse_overlap,
     utc_now,
 )
@@ -244,13 +245,7 @@ def _known(transaction: sqlite3.Connection, append: Append) -> Recorded | Except
 
 def _answered(connection: sqlite3.Connection, command: Command) -> Recorded | None:
     query = "SELECT digest, first, last, head FROM command WHERE id = ?"
-    row = connection.execute(query, (command.id,)).fetchone()
-    if row is None:
-        return None
-    digest, first, last, head = row
-    if digest != command.digest:
-        raise TsmError(ErrorCode.COMMAND_REUSED, command.id)
-    return Recorded(range(first, last + 1), head, repeated=True)
+    return answered_before(connection.execute(query, (command.id,)).fetchone(), command)
 
 
 def _write_beside(
