@@ -17,13 +17,12 @@ from projections.views import Fenced, Gone, Owner, Page, Parked, Views
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Event
 from tsm.store import log as store
-from tsm.store.log import Unreadable
+from tsm.store.log import Found, Unreadable
 from tsm.store.mapper import Unseals
+from tsm.store.recorder import Heading
 
 PAGE = 2000  # positions per transaction: far faster than one by one, and still a short write
 logger = logging.getLogger(__name__)
-
-Found = Event | Unreadable
 
 
 class Log(Protocol):
@@ -31,7 +30,9 @@ class Log(Protocol):
 
     @property
     def position(self) -> int: ...
-    def page(self, after: int, limit: int, topics: Sequence[str] = (), unseals: Unseals = ...) -> store.Page: ...
+    def page(
+        self, after: int, limit: int, topics: Sequence[str] = (), unseals: Unseals = ..., *, headings: bool = False
+    ) -> store.Page: ...
     def wait(self, after: int, timeout: float) -> bool: ...
 
 
@@ -99,13 +100,13 @@ def describe(error: Exception) -> str:
 
 
 def _read(log: Log, projection: Projection, after: int, limit: int) -> store.Page:
-    return log.page(after, limit, projection.topics, projection.unseals)
+    return log.page(after, limit, projection.topics, projection.unseals, headings=projection.headings)
 
 
-def _take_aside(page: Page, projection: Projection, events: Sequence[Found]) -> Sequence[Event]:
+def _take_aside(page: Page, projection: Projection, events: Sequence[Found]) -> Sequence[Event | Heading]:
     """Parks what does not decode and what waits behind a parked event; the others."""
     waiting = page.parked_keys() if page.parked else set()
-    good: list[Event] = []
+    good: list[Event | Heading] = []
     aside: list[Parked] = []
     for event in events:
         if waiting and projection.key(event) in waiting:
@@ -128,9 +129,7 @@ def _park_one(owner: Owner, event: Found, error: Exception, after: int, last: in
 
 
 def _parked(projection: Projection, event: Found, error: str) -> Parked:
-    if isinstance(event, Unreadable):
-        return Parked(event.position, projection.key(event), event.stream, event.topic, error)
-    return Parked(event.position, projection.key(event), event.originator_id, event.fact.topic, error)
+    return Parked(event.position, projection.key(event), event.originator_id, event.topic, error)
 
 
 def _retry_key(log: Log, views: Views, projection: Projection, key: str) -> int:
@@ -143,7 +142,7 @@ def _retry_key(log: Log, views: Views, projection: Projection, key: str) -> int:
 
 
 def _retry_one(log: Log, views: Views, projection: Projection, key: str, position: int) -> bool:
-    [found] = _read(log, projection, position - 1, 1).events or [None]
+    found = next(iter(_read(log, projection, position - 1, 1).events), None)
     if found is None:  # the log is another one now: the read model will be rebuilt
         return False
     try:

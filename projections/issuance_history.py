@@ -14,7 +14,7 @@ afterwards finds the ICCID erased and makes the same rows.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from projections.projection import Projection, Rows, Table, stream_of
+from projections.projection import Projection, Rows, Table
 from projections.views import Views
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import credential
@@ -23,10 +23,11 @@ from tsm.model.card import CardRegistered
 from tsm.model.credential import CredentialApplied, ErasureOrdered
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.deployment import DeploymentDelegated
-from tsm.model.event import Event, Fact
+from tsm.model.event import Event
 from tsm.model.session import SessionStarted
 from tsm.store.log import Unreadable
 from tsm.store.mapper import ERASED
+from tsm.store.recorder import Heading
 
 NO_CARD = ""
 MOST = 2**63 - 1  # the largest position
@@ -44,7 +45,7 @@ TABLES = (
 class Log(Protocol):
     """The one log: `tsm.application.Tsm`."""
 
-    def at(self, positions: Sequence[int]) -> Sequence[Event]: ...
+    def at(self, positions: Sequence[int]) -> Sequence[Event | Unreadable]: ...
 
 
 class Place(NamedTuple):
@@ -56,7 +57,7 @@ class Place(NamedTuple):
 
 def entries(
     views: Views, log: Log, card: str, after: int, before: int | None, limit: int, *, newest_first: bool = False
-) -> list[Event]:
+) -> list[Event | Unreadable]:
     """At most `limit` events of a card with `after` < position < `before`, from that end, in the order asked for."""
     found = log.at(positions(views, card, after, before, limit, newest_first=newest_first))
     return list(found)[::-1] if newest_first else list(found)
@@ -75,36 +76,37 @@ def positions(
     return [position for (position,) in views.read(ISSUANCE_HISTORY, query, values)]
 
 
-def entry(views: Views, log: Log, position: int) -> Event | None:
+def entry(views: Views, log: Log, position: int) -> Event | Unreadable | None:
     """The event at this position, if that concerns a card."""
     query = "SELECT position FROM {entry} WHERE position = ?"
     found = views.read(ISSUANCE_HISTORY, query, (position,))
     return next(iter(log.at([at for (at,) in found])), None)
 
 
-def fold(rows: Rows, events: Sequence[Event]) -> None:
+def fold(rows: Rows, events: Sequence[Event | Heading]) -> None:
     """One row per event of a stream that belongs to a card; STORE_CORRUPT when nothing said to which."""
     places = _known(rows, events)
     opened: list[tuple[str, str, str]] = []
     made: list[tuple[int, str, str]] = []
     for event in events:
         stream = event.originator_id
-        place_of = PLACE_OF.get(type(event.fact))
+        place_of = PLACE_OF.get(event.topic)
         if place_of is not None:
+            assert isinstance(event, Event)  # noqa: S101  their topics are declared
             places[stream] = place_of(places, event)
             opened.append((stream, *places[stream]))
         if stream in places or stream.partition("-")[0] not in WITHOUT_CARD:
             made.append((event.position, _place(places, stream).card, stream))
     rows.insert("stream", opened)
     rows.insert("entry", made)
-    _forget(rows, {event.originator_id for event in events if isinstance(event.fact, ErasureOrdered)})
+    _forget(rows, {event.originator_id for event in events if event.topic == ErasureOrdered.topic})
 
 
-def _known(rows: Rows, events: Sequence[Event]) -> dict[str, Place]:
+def _known(rows: Rows, events: Sequence[Event | Heading]) -> dict[str, Place]:
     """Where the streams belong that were opened before this page."""
     needed = {event.originator_id for event in events if event.originator_version > 1}
-    handed_out = [event.fact.credential for event in events if isinstance(event.fact, AccessCodeHandedOut)]
-    needed.update(map(credential.stream, handed_out))
+    facts = [event.fact for event in events if isinstance(event, Event)]
+    needed.update(credential.stream(fact.credential) for fact in facts if isinstance(fact, AccessCodeHandedOut))
     return {stream: Place(*place) for stream, *place in rows.find("stream", needed)}
 
 
@@ -143,30 +145,25 @@ def _handed_out(places: Mapping[str, Place], event: Event) -> Place:
     return _place(places, credential.stream(fact.credential))
 
 
-def _key(found: Event | Unreadable) -> str:
-    """An order of erasure waits behind nothing that is parked: whatever is missing, the tie goes."""
-    topic = found.topic if isinstance(found, Unreadable) else found.fact.topic
-    return f"{stream_of(found)} erasure" if topic == ErasureOrdered.topic else stream_of(found)
-
-
 # Streams (and topics) of parties, of what is theirs on every card, and of goods: no card is concerned.
 WITHOUT_CARD = {"party", "operator", "provider", "terminal", "authority", "domain", "catalogue"}
 
 # The first event of every other stream says whose it is.
-PLACE_OF: Mapping[type[Fact], Callable[[Mapping[str, Place], Event], Place]] = {
-    CardRegistered: _openly,
-    DelegationAccepted: _openly,
-    SessionStarted: _openly,
-    DeploymentDelegated: _openly,
-    CredentialApplied: _applied,
-    AccessCodeHandedOut: _handed_out,
+PLACE_OF: Mapping[str, Callable[[Mapping[str, Place], Event], Place]] = {
+    CardRegistered.topic: _openly,
+    DelegationAccepted.topic: _openly,
+    SessionStarted.topic: _openly,
+    DeploymentDelegated.topic: _openly,
+    CredentialApplied.topic: _applied,
+    AccessCodeHandedOut.topic: _handed_out,
 }
 
 ISSUANCE_HISTORY = Projection(
     name="issuance_history",
-    version=2,
+    version=3,
     tables=TABLES,
     fold=fold,
+    topics=tuple(PLACE_OF),
+    headings=True,
     unseals={CredentialApplied.topic: ("iccid",)},
-    key=_key,
 )

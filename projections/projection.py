@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from tsm.model.event import Event
-from tsm.store.log import NOTHING, Unreadable
+from tsm.store.log import NOTHING, Found
 from tsm.store.mapper import Unseals
 
 Row = tuple[Any, ...]
@@ -41,11 +40,11 @@ class Rows(Protocol):
         """Rows with new or known keys; each key once."""
 
 
-Fold = Callable[[Rows, Sequence[Event]], None]
+Fold = Callable[[Rows, Sequence[Any]], None]  # `Event`s, and a `Heading` for others where `headings` asks for them
 
 
-def stream_of(event: Event | Unreadable) -> str:
-    return event.stream if isinstance(event, Unreadable) else event.originator_id
+def stream_of(found: Found) -> str:
+    return found.originator_id
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,10 @@ class Projection:
     version: int  # raise it when rows of the same events would differ
     tables: tuple[Table, ...]
     fold: Fold  # raises for an event that does not fit
-    topics: tuple[str, ...] = ()  # the only ones that it reads; empty: all
+    topics: tuple[str, ...] = ()  # those whose events it reads; empty: all
+    headings: bool = False  # whether it is told of the others, too, by their headings: far cheaper than their content
     unseals: Unseals = field(default_factory=lambda: NOTHING)  # the personal fields that it has to know
-    key: Callable[[Event | Unreadable], str] = stream_of  # what a bad event holds back: later events of the same key
+    key: Callable[[Found], str] = stream_of  # what a bad event holds back: later events of the same key
 
     def table(self, name: str) -> Table:
         return next(table for table in self.tables if table.name == name)

@@ -30,7 +30,7 @@ from tsm.model.terminal import TerminalEnrolled
 from tsm.store import log
 from tsm.store.committer import Committer
 from tsm.store.factory import StoreFactory
-from tsm.store.log import NOTHING, Page
+from tsm.store.log import NOTHING, Page, Unreadable
 from tsm.store.mapper import JsonMapper, Unseals
 from tsm.store.recorder import MOST, Append, Command, IndexRow, Recorded, Recorder
 
@@ -228,13 +228,21 @@ class Tsm(Application[str]):
         """At most `limit` events after position `after`, in order."""
         return log.read(self._recorder, self._mapper, after, limit)
 
-    def at(self, positions: Sequence[int]) -> list[Event]:
+    def at(self, positions: Sequence[int]) -> list[Event | Unreadable]:
         """The events at these positions, in the order of the log; nothing of them is unsealed."""
-        return [self._mapper.to_domain_event(e, NOTHING) for e in self._recorder.select_positions(positions)]
+        return log.decoded(self._mapper, self._recorder.select_positions(positions), NOTHING)
 
-    def page(self, after: int, limit: int, topics: Sequence[str] = (), unseals: Unseals = NOTHING) -> Page:
+    def page(
+        self,
+        after: int,
+        limit: int,
+        topics: Sequence[str] = (),
+        unseals: Unseals = NOTHING,
+        *,
+        headings: bool = False,
+    ) -> Page:
         """What the next `limit` positions hold, for read models: see `tsm.store.log.page`."""
-        return log.page(self._recorder, self._mapper, after, limit, topics, unseals)
+        return log.page(self._recorder, self._mapper, after, limit, topics, unseals, headings=headings)
 
     def wait(self, after: int, timeout: float) -> bool:
         """Wait for an event after position `after`, `timeout` seconds at most; whether there is one."""

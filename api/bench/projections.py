@@ -83,7 +83,8 @@ def one_by_one(tsm: Tsm, views: Views, projection: Projection, number: int) -> f
     with owner:
         began, read, folded = time.perf_counter(), 0, 0
         while read < number:
-            page = tsm.page(read, min(PAGE, number - read), projection.topics, projection.unseals)
+            limit = min(PAGE, number - read)
+            page = tsm.page(read, limit, projection.topics, projection.unseals, headings=projection.headings)
             for event in page.events:
                 fold(owner, [event], folded, event.position)
                 folded = event.position

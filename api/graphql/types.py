@@ -9,7 +9,7 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, NewType, Protocol, Self
+from typing import Annotated, Any, NewType, Protocol, Self
 
 import strawberry
 from graphql import GraphQLError
@@ -27,6 +27,7 @@ from projections.views import SERVING, Generation, Views
 from tsm.errors import ErrorCode
 from tsm.identifiers import Iccid
 from tsm.model.event import Event
+from tsm.store.log import Unreadable
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 100
@@ -219,7 +220,7 @@ class HistoryEntry(Node):
         return cls(
             id=node_id("HistoryEntry", str(event.position)),
             position=Position(event.position),
-            topic=event.fact.topic,
+            topic=event.topic,
             text=line(event.fact),
             actor=context.actor,
             role=context.role,
@@ -240,7 +241,9 @@ class HistoryEntry(Node):
 @strawberry.type(description="An entry and its cursor.")
 class HistoryEdge:
     cursor: str = strawberry.field(description="The position as text: stands for `after` and `before`.")
-    node: HistoryEntry = strawberry.field(description="The entry.")
+    node: HistoryEntry | None = strawberry.field(
+        description="The entry; null, and an error, when what lies at this position cannot be read any more."
+    )
 
 
 @strawberry.type(description="Where a page stands among the others (Relay).")
@@ -279,7 +282,7 @@ def history(
     more = len(found) > size
     beyond = _is_any_beyond(context, card.iccid, page, backwards) if page else False
     return HistoryConnection(
-        edges=[HistoryEdge(cursor=str(e.position), node=HistoryEntry.of(e)) for e in page],
+        edges=[HistoryEdge(cursor=str(found.position), node=_entry(found)) for found in page],
         page_info=PageInfo(
             has_next_page=beyond if backwards else more,
             has_previous_page=more if backwards else beyond,
@@ -289,7 +292,12 @@ def history(
     )
 
 
-def _is_any_beyond(context: Context, iccid: str, page: Sequence[Event], backwards: bool) -> bool:
+def _entry(found: Event | Unreadable) -> Any:
+    """An error in the place of a value becomes an error of that field alone."""
+    return found.error if isinstance(found, Unreadable) else HistoryEntry.of(found)
+
+
+def _is_any_beyond(context: Context, iccid: str, page: Sequence[Event | Unreadable], backwards: bool) -> bool:
     """Whether entries lie on the side that the page was not read towards."""
     if backwards:
         return bool(positions(context.views, iccid, page[-1].position, None, 1))
@@ -372,6 +380,8 @@ def find_card(context: Context, iccid: str) -> Card | None:
 
 def find_entry(context: Context, position: str) -> HistoryEntry | None:
     found = read_entry(context.views, context.log, cursor("id", position) or 0)
+    if isinstance(found, Unreadable):
+        raise found.error
     return None if found is None else HistoryEntry.of(found)
 
 

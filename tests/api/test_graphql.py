@@ -1,6 +1,7 @@
 """The GraphQL API: what an auditor sees, and what it refuses."""
 
 import asyncio
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,6 +306,27 @@ def test_ids_find_their_objects_again(auditor: Client) -> None:
         {"id": ids[0], "__typename": "Card", "iccid": ICCID},
         {"id": ids[1], "__typename": "HistoryEntry", "position": 2},
     ]
+
+
+def test_an_event_that_cannot_be_read_is_an_error_in_its_place_and_spoils_no_other(
+    world: World, auditor: Client
+) -> None:
+    world.log.unreadable = {5}
+    answer = auditor.post("/graphql", json={"query": HISTORY, "variables": {"iccid": ICCID, "first": 4}}).json()
+
+    edges = answer["data"]["card"]["issuanceHistory"]["edges"]
+    assert [(edge["cursor"], edge["node"] is None) for edge in edges] == [
+        ("2", False), ("3", False), ("4", False), ("5", True),
+    ]  # fmt: skip
+    [error] = answer["errors"]
+    assert error["path"] == ["card", "issuanceHistory", "edges", 3, "node"]
+    assert error["extensions"]["code"] == "STORE_CORRUPT"
+    assert error["message"] == "the store holds something that does not decode"
+
+    entry = base64.urlsafe_b64encode(b"HistoryEntry:5").decode()
+    answer = auditor.post("/graphql", json={"query": f'{{ node(id: "{entry}") {{ id }} }}'}).json()
+    assert answer["data"] == {"node": None}
+    assert answer["errors"][0]["extensions"]["code"] == "STORE_CORRUPT"
 
 
 def test_read_models_say_how_far_they_are_and_what_they_lack(world: World, auditor: Client) -> None:

@@ -9,8 +9,9 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.model import access_code, card, credential, delegation, deployment, session
 from tsm.model.event import Context, Event, Fact
 from tsm.model.operator import MasterKeyImported
-from tsm.store.log import NOTHING, Page, Unreadable
+from tsm.store.log import NOTHING, Found, Page, Unreadable
 from tsm.store.mapper import ERASED, SEALED, Unseals
+from tsm.store.recorder import Heading
 
 ICCID = "8981100000000000010"
 OTHER_ICCID = "8981100000000000028"
@@ -52,10 +53,22 @@ class MemoryLog:
         self.events.append(event)
         return event
 
-    def page(self, after: int, limit: int, topics: Sequence[str] = (), unseals: Unseals = NOTHING) -> Page:
-        found = [self._found(event, unseals) for event in self.events[after : after + limit]]
-        wanted = tuple(event for event in found if not topics or topic_of(event) in topics)
-        return Page(wanted, max(after, min(after + limit, self.position)))
+    def page(
+        self,
+        after: int,
+        limit: int,
+        topics: Sequence[str] = (),
+        unseals: Unseals = NOTHING,
+        *,
+        headings: bool = False,
+    ) -> Page:
+        found: list[Found] = []
+        for event in self.events[after : after + limit]:
+            if not topics or event.topic in topics:
+                found.append(self._found(event, unseals))
+            elif headings:
+                found.append(Heading(event.position, event.originator_id, event.originator_version, event.topic))
+        return Page(found, max(after, min(after + limit, self.position)))
 
     def history(
         self, stream: str, *, position: int | None = None, recorded_at: datetime | None = None
@@ -65,14 +78,13 @@ class MemoryLog:
             if event.originator_id == stream and in_time and (position is None or event.position <= position):
                 yield event
 
-    def at(self, positions: Sequence[int]) -> list[Event]:
-        found = [self._found(self.events[position - 1], {}) for position in sorted(positions)]
-        return [event for event in found if isinstance(event, Event)]
+    def at(self, positions: Sequence[int]) -> list[Event | Unreadable]:
+        return [self._found(self.events[position - 1], {}) for position in sorted(positions)]
 
     def _found(self, event: Event, unseals: Unseals) -> Event | Unreadable:
         if event.position in self.unreadable:
             error = TsmError(ErrorCode.STORE_CORRUPT, "an event does not decode")
-            return Unreadable(event.position, event.originator_id, event.fact.topic, error)
+            return Unreadable(event.position, event.originator_id, event.originator_version, event.topic, error)
         fact = event.fact
         opened = set(unseals.get(fact.topic, ()))
         shown = {name: SEALED for name in fact.sealed if name not in opened}
@@ -82,10 +94,6 @@ class MemoryLog:
 
     def wait(self, after: int, timeout: float) -> bool:
         return self.position > after
-
-
-def topic_of(event: Event | Unreadable) -> str:
-    return event.topic if isinstance(event, Unreadable) else event.fact.topic
 
 
 def registered(iccid: str = ICCID) -> card.CardRegistered:

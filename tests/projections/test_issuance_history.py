@@ -29,6 +29,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.model import access_code, card, credential, session
 from tsm.model.event import Event, Fact
 from tsm.model.topics import FACTS
+from tsm.store.log import Unreadable
 
 
 @pytest.fixture
@@ -41,8 +42,12 @@ def views(make_views: MakeViews) -> Views:
     return make_views(*PROJECTIONS)
 
 
-def whole(log: MemoryLog, views: Views, card: str = ICCID) -> list[Event]:
+def whole(log: MemoryLog, views: Views, card: str = ICCID) -> list[Event | Unreadable]:
     return entries(views, log, card, 0, None, 1000)
+
+
+def told(log: MemoryLog, views: Views) -> list[str]:
+    return [line(found.fact) for found in whole(log, views) if isinstance(found, Event)]
 
 
 def test_the_whole_story_of_a_card_is_told_in_order(log: MemoryLog, views: Views) -> None:
@@ -50,7 +55,7 @@ def test_the_whole_story_of_a_card_is_told_in_order(log: MemoryLog, views: Views
 
     assert [found.position for found in whole(log, views)] == list(range(2, log.position + 1))
     assert views.parked(ISSUANCE_HISTORY) == []
-    assert [line(found.fact) for found in whole(log, views)] == [
+    assert told(log, views) == [
         "registered for operator MNO00001, profile DEMO-1, key version 30",
         "deployment for JPKI0001 prepared: security-domain, reception 2026112100000001",
         "security domain A00000015100000001 created under A000000151000000, SELECTABLE",
@@ -78,8 +83,8 @@ def test_an_entry_says_who_why_and_when_twice(log: MemoryLog, views: Views) -> N
     Runner(tell(log), views).catch_up()
     found = entry(views, log, 9)
 
-    assert found is not None
-    assert (found.fact.topic, found.originator_id, found.originator_version) == (
+    assert isinstance(found, Event)
+    assert (found.topic, found.originator_id, found.originator_version) == (
         "credential.applied",
         f"credential-{CREDENTIAL}",
         1,
@@ -98,7 +103,7 @@ def test_an_entry_says_who_why_and_when_twice(log: MemoryLog, views: Views) -> N
 
 def test_of_what_is_sealed_only_the_card_is_known(log: MemoryLog, views: Views) -> None:
     Runner(tell(log), views).catch_up()
-    written = str(rows(views)) + str([line(found.fact) for found in whole(log, views)])
+    written = str(rows(views)) + str(told(log, views))
 
     assert CREDENTIAL in written
     assert [secret for secret in SECRETS if secret in written] == []
@@ -144,21 +149,34 @@ def test_erasure_in_the_page_of_the_application_unties_as_well(log: MemoryLog, v
     assert not [found for found in whole(log, views) if found.originator_id.startswith(("credential-", "access-code-"))]
 
 
-def test_erasure_does_not_wait_behind_a_parked_event(log: MemoryLog, views: Views) -> None:
+def test_what_was_parked_when_the_person_was_erased_is_tied_to_no_card_later(log: MemoryLog, views: Views) -> None:
     tell(log)
-    stream = f"credential-{CREDENTIAL}"
-    log.unreadable = {next(event.position for event in log.events if event.fact.topic == "credential.slip_handed_out")}
+    log.unreadable = {next(event.position for event in log.events if event.topic == "credential.applied")}
     Runner(log, views).catch_up()
-    assert stream in {found.originator_id for found in whole(log, views)}
     erased(log)
     Runner(log, views).catch_up()
-    assert views.parked(ISSUANCE_HISTORY) != []
-    assert stream not in {found.originator_id for found in whole(log, views)}
+    waiting = {parked.stream for parked in views.parked(ISSUANCE_HISTORY)}
+    assert waiting == {f"credential-{CREDENTIAL}", "access-code-0123"}
 
     log.unreadable = set()
     retry(log, views, ISSUANCE_HISTORY)
     assert views.parked(ISSUANCE_HISTORY) == []
-    assert not [found for found in whole(log, views) if found.originator_id.startswith(("credential-", "access-code-"))]
+    assert not [found for found in whole(log, views) if found.originator_id in waiting]
+    assert waiting <= {found.originator_id for found in whole(log, views, "")}
+
+
+def test_an_event_that_cannot_be_read_keeps_its_place_and_is_said_to_be_unreadable(
+    log: MemoryLog, views: Views
+) -> None:
+    tell(log)
+    log.unreadable = {5}
+    Runner(log, views).catch_up()
+
+    found = {found.position: found for found in whole(log, views)}
+    assert list(found) == list(range(2, log.position + 1))
+    assert [position for position, event in found.items() if isinstance(event, Unreadable)] == [5]
+    assert (found[5].topic, found[5].originator_id) == ("card.keys_put", f"card-{ICCID}")
+    assert views.parked(ISSUANCE_HISTORY) == []
 
 
 def test_another_persons_rows_stay_where_they_are(log: MemoryLog, views: Views) -> None:
@@ -177,7 +195,7 @@ def test_another_card_has_another_history(log: MemoryLog, views: Views) -> None:
     log.add(f"card-{OTHER_ICCID}", registered(OTHER_ICCID))
     Runner(log, views).catch_up()
 
-    assert [found.fact.topic for found in whole(log, views, OTHER_ICCID)] == ["card.registered"]
+    assert [found.topic for found in whole(log, views, OTHER_ICCID)] == ["card.registered"]
     assert log.position not in [found.position for found in whole(log, views)]
 
 

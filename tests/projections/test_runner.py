@@ -58,9 +58,9 @@ def test_a_log_that_never_stands_still_is_caught_up_with_and_rebuilt_from(
     page = log.page
     pages = 0
 
-    def growing(*asked: object) -> store.Page:
+    def growing(*asked: object, **how: object) -> store.Page:
         nonlocal pages
-        found = page(*asked)  # type: ignore[arg-type]
+        found = page(*asked, **how)  # type: ignore[arg-type]
         log.position, pages = log.position + 1, pages + 1
         assert pages < 100, "it never came to an end"
         return found
@@ -193,8 +193,8 @@ def test_two_retries_at_once_fold_each_event_once(
     log.unreadable = set()
     page, others = log.page, iter([True])
 
-    def while_another_does(*asked: object) -> store.Page:
-        found = page(*asked)  # type: ignore[arg-type]
+    def while_another_does(*asked: object, **how: object) -> store.Page:
+        found = page(*asked, **how)  # type: ignore[arg-type]
         if next(others, False):
             assert retry(log, elsewhere, COUNTS) == 3
         return found
@@ -458,10 +458,10 @@ def test_the_thread_outlives_a_fault_and_says_so(
     faults = iter([TsmError(ErrorCode.STORE_UNAVAILABLE, "disk full"), RuntimeError("odd")])
     page = log.page
 
-    def sometimes(*asked: object) -> store.Page:
+    def sometimes(*asked: object, **how: object) -> store.Page:
         for fault in faults:
             raise fault
-        return page(*asked)  # type: ignore[arg-type]
+        return page(*asked, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(log, "page", sometimes)
     runner = Runner(log, views)
@@ -476,7 +476,7 @@ def test_the_thread_outlives_a_fault_and_says_so(
 def test_a_runner_that_cannot_catch_up_says_so_until_it_can(
     log: MemoryLog, views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> store.Page:
+    def broken(*_: object, **how: object) -> store.Page:
         raise TsmError(ErrorCode.STORE_UNAVAILABLE, "disk full")
 
     monkeypatch.setattr("projections.runner.RETRY", 0.01)

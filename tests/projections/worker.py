@@ -30,7 +30,15 @@ class MadeUpLog:
     def __init__(self, position: int) -> None:
         self.position = position
 
-    def page(self, after: int, limit: int, topics: Sequence[str] = (), unseals: Unseals = NOTHING) -> Page:
+    def page(
+        self,
+        after: int,
+        limit: int,
+        topics: Sequence[str] = (),
+        unseals: Unseals = NOTHING,
+        *,
+        headings: bool = False,
+    ) -> Page:
         last = max(after, min(after + limit, self.position))
         return Page(tuple(map(event, range(after + 1, last + 1))), last)
 

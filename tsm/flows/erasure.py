@@ -31,6 +31,7 @@ from tsm.model import session as sessions
 from tsm.model.credential import Credential, ErasureOrdered, PersonErased
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Context, Event
+from tsm.store.log import Unreadable
 
 SCAN = 10_000  # positions that are looked at in one go: few of them hold what is looked for
 BEFORE_THE_LOG = "the data key was destroyed before this copy of the log was made"
@@ -172,9 +173,10 @@ class ErasureFollower(Follower):
             page := self._tsm.page(self._after, SCAN, (ErasureOrdered.topic, PersonErased.topic))
         ).last > self._after:
             for event in page.events:
-                if not isinstance(event, Event):
+                if isinstance(event, Unreadable):
                     raise event.error
-                self.see(event)
+                if isinstance(event, Event):
+                    self.see(event)
             self._after = page.last
 
     def _carry_out(self, subject: str) -> None:

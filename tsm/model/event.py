@@ -43,3 +43,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fact: Fact
     position: int = 0  # in the one log, given by the store; 0 before
     recorded_at: datetime | None = None  # UTC, given by the store
+
+    @property
+    def topic(self) -> str:
+        return self.fact.topic

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tsm.errors import TsmError
 from tsm.model.event import Event
 from tsm.store.mapper import JsonMapper, Unseals
-from tsm.store.recorder import Recorder
+from tsm.store.recorder import Heading, RecordedEvent, Recorder
 
 POLL = 0.2  # seconds
 NOTHING: Unseals = {}
@@ -21,15 +21,19 @@ class Unreadable(NamedTuple):
     """An event that is there and does not decode."""
 
     position: int
-    stream: str
+    originator_id: str
+    originator_version: int
     topic: str
     error: TsmError
+
+
+Found = Event | Heading | Unreadable
 
 
 class Page(NamedTuple):
     """Events in order, and the position up to which the log was read for them."""
 
-    events: tuple[Event | Unreadable, ...]
+    events: Sequence[Found]
     last: int
 
 
@@ -48,23 +52,37 @@ def page(
     limit: int,
     topics: Sequence[str] = (),
     unseals: Unseals = NOTHING,
+    *,
+    headings: bool = False,
 ) -> Page:
     """What the `limit` positions after `after` hold of these topics, or of all. What does not decode is said to be so.
 
-    Of personal fields only those of `unseals` are unsealed.
+    Of personal fields only those of `unseals` are unsealed. With `headings`, events of other topics are not left out:
+    they are neither fetched nor decoded, but their `Heading` is given.
     """
     end = recorder.max_notification_id() or 0
     last = min(after + limit, end)
     if last <= after:
         _believe(recorder, after)
         return Page((), after)
+    recorded = recorder.select_notifications(after, limit, last, topics, inclusive_of_start=False)
+    events = decoded(mapper, recorded, unseals)
+    if not headings:
+        return Page(events, last)
+    whole = {event.position: event for event in events}
+    return Page([whole.get(heading.position, heading) for heading in recorder.select_headings(after, last)], last)
+
+
+def decoded(mapper: JsonMapper, found: Sequence[RecordedEvent], unseals: Unseals | None) -> list[Event | Unreadable]:
+    """Each event, or that it is unreadable: one that is damaged takes no other with it."""
     events: list[Event | Unreadable] = []
-    for recorded in recorder.select_notifications(after, limit, last, topics, inclusive_of_start=False):
+    for recorded in found:
         try:
             events.append(mapper.to_domain_event(recorded, unseals))
         except TsmError as error:
-            events.append(Unreadable(recorded.id, str(recorded.originator_id), recorded.topic, error))
-    return Page(tuple(events), last)
+            place = recorded.id, str(recorded.originator_id), recorded.originator_version, recorded.topic
+            events.append(Unreadable(*place, error))
+    return events
 
 
 def _believe(recorder: Recorder, after: int) -> None:

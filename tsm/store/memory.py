@@ -13,6 +13,7 @@ from tsm.store.recorder import (
     Append,
     Clock,
     Command,
+    Heading,
     IndexRow,
     PayloadSealer,
     Recorded,
@@ -114,6 +115,11 @@ class MemoryRecorder(Recorder):
         with self._lock:
             found = self._log[max(0, first - 1) : MOST if stop is None else stop]
         return [event for event in found if not topics or event.topic in topics][:limit]
+
+    def select_headings(self, after: int, last: int) -> Sequence[Heading]:
+        with self._lock:
+            found = self._log[after:last]
+        return [Heading(e.id, str(e.originator_id), e.originator_version, e.topic) for e in found]
 
     def select_positions(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
         with self._lock:

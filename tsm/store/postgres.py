@@ -32,6 +32,7 @@ from tsm.store.recorder import (
     Append,
     Clock,
     Command,
+    Heading,
     IndexRow,
     PayloadSealer,
     Recorded,
@@ -44,6 +45,8 @@ from tsm.store.recorder import (
 from tsm.store.signals import Signals
 
 COLUMNS = "originator_id, originator_version, topic, state, position, recorded_at"
+HEADINGS = """SELECT position, originator_id, originator_version, topic FROM tsm.event
+  WHERE position > %s AND position <= %s ORDER BY position"""
 LAST = "SELECT position, recorded_at FROM tsm.event ORDER BY position DESC LIMIT 1"
 # The arrays of `tsm.append` are typed: an empty one would not tell of what it is.
 APPEND = """SELECT * FROM tsm.append(%b::timestamptz, %b::int[], %b::text[], %b::bigint[],
@@ -288,6 +291,9 @@ class PostgresRecorder(Recorder):
             condition += " AND topic = ANY(%s)"
             values.append(list(topics))
         return self._select(condition, values, "position", limit)
+
+    def select_headings(self, after: int, last: int) -> Sequence[Heading]:
+        return list(map(Heading._make, self._read(HEADINGS, after, last)))
 
     def select_positions(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
         return self._select("position = ANY(%s)", [list(positions)], "position", None)

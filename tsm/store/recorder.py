@@ -68,6 +68,15 @@ class RecordedEvent(Notification):
         values["recorded_at"] = recorded_at
 
 
+class Heading(NamedTuple):
+    """Where an event lies and of what kind it is, without its content."""
+
+    position: int
+    originator_id: str
+    originator_version: int
+    topic: str
+
+
 class IndexRow(NamedTuple):
     """From the keyed hash of something personal to where it occurs; dropped with its subject."""
 
@@ -210,6 +219,10 @@ class Recorder(ApplicationRecorder, ABC):
         inclusive_of_start: bool = True,
     ) -> Sequence[RecordedEvent]:
         """Events in the order of the log, `stop` included."""
+
+    @abstractmethod
+    def select_headings(self, after: int, last: int) -> Sequence[Heading]:
+        """Of all events with positions greater than `after`, up to `last`, in the order of the log."""
 
     @abstractmethod
     def select_positions(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:

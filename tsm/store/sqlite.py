@@ -28,6 +28,7 @@ from tsm.store.recorder import (
     Append,
     Clock,
     Command,
+    Heading,
     IndexRow,
     PayloadSealer,
     Recorded,
@@ -39,6 +40,8 @@ from tsm.store.recorder import (
 )
 
 COLUMNS = "position, originator_id, originator_version, topic, state, recorded_at"
+HEADINGS = """SELECT position, originator_id, originator_version, topic FROM event
+  WHERE position > ? AND position <= ? ORDER BY position"""
 LAST = "SELECT position, recorded_at FROM event ORDER BY position DESC LIMIT 1"
 CHANGED = """SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?) WHERE
   json_extract(value, '$[2]') <> coalesce(
@@ -138,6 +141,10 @@ class SQLiteRecorder(Recorder):
         if topics:
             condition += f" AND topic IN ({', '.join('?' * len(topics))})"
         return self._select(condition, values, "position", limit)
+
+    def select_headings(self, after: int, last: int) -> Sequence[Heading]:
+        with self._reading() as reader:
+            return list(map(Heading._make, reader.execute(HEADINGS, (after, last))))
 
     def select_positions(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
         condition = "position IN (SELECT value FROM json_each(?))"

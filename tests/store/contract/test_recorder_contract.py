@@ -10,7 +10,7 @@ from engines import NOON, TOPIC, Engine, Entry, entries, stored, whole_log
 from eventsourcing.persistence import IntegrityError
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.store.recorder import Append, Command, IndexRow, Recorded, Recorder
+from tsm.store.recorder import Append, Command, Heading, IndexRow, Recorded, Recorder
 
 FAR = datetime(2999, 1, 1, tzinfo=UTC)
 ORDER = Command("client-1:key-1", "digest-1", FAR)
@@ -222,6 +222,15 @@ def test_the_log_is_read_in_parts_and_by_topics(recorder: Recorder) -> None:
     assert positions(2, 2, topics=["t1", "t3"]) == [3, 4]
     assert positions(None, 10, 4, ["t2", "t1"], inclusive_of_start=False) == [1, 2, 4]
     assert positions(None, 10, topics=["nothing"]) == []
+
+
+def test_the_headings_of_a_stretch_are_those_of_all_its_events(recorder: Recorder) -> None:
+    recorder.insert_events([stored("a", 1, b"x" * 5000, "t1"), stored("b", 1, topic="t2"), stored("a", 2, topic="t3")])
+    second, third = Heading(2, "b", 1, "t2"), Heading(3, "a", 2, "t3")
+    assert recorder.select_headings(0, 3) == [Heading(1, "a", 1, "t1"), second, third]
+    assert recorder.select_headings(1, 9) == [second, third]
+    assert recorder.select_headings(1, 2) == [second]
+    assert recorder.select_headings(2, 2) == recorder.select_headings(3, 9) == recorder.select_headings(5, 2) == []
 
 
 def test_what_one_recorder_has_committed_another_reads_at_once(shared: Engine) -> None:
