@@ -27,6 +27,7 @@ class Signals:
     def __init__(self, dsn: str, heard: Callable[[], None]) -> None:
         self._dsn = dsn
         self._heard = heard
+        self._own = 0  # the sender's process at the server: what this one says it need not hear
         self._due = Event()
         self._stopping = Event()
         self._threads = [
@@ -61,10 +62,11 @@ class Signals:
         connection.execute(f"LISTEN {CHANNEL}")
         self._heard()  # there may have been something before anybody listened
         while not self._stopping.is_set():
-            for _ in connection.notifies(timeout=LOOK, stop_after=1):
+            if any(word.pid != self._own for word in connection.notifies(timeout=LOOK, stop_after=1)):
                 self._heard()
 
     def _send(self, connection: psycopg.Connection) -> None:
+        self._own = connection.info.backend_pid
         while not self._stopping.is_set():
             self._due.wait()
             self._due.clear()
