@@ -7,6 +7,8 @@ admitted by the role.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from functools import lru_cache
 
 from cryptography import x509
@@ -14,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 from starlette.requests import Request
 
+from projections.viewer import NOTHING, Viewer
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import authority, operator, service_provider, terminal
@@ -27,13 +30,35 @@ ENROLLED = {
 AUDITOR = "auditor"
 
 
+class Role(StrEnum):
+    """What a caller is. The first four are enrolled parties, the others people of a party or of the house."""
+
+    OPERATOR = "operator"
+    PROVIDER = "provider"
+    TERMINAL = "terminal"
+    AUTHORITY = "authority"
+    CLERK = "clerk"
+    AUDITOR = "auditor"
+    SECURITY_OFFICER = "security-officer"
+    ADMINISTRATOR = "administrator"
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A party whose identity is proven."""
+    """A party, or a person of one, whose identity is proven."""
 
     party: str
     role: str
-    tenant: str  # whose data it acts upon: its own, or for a terminal its municipality's
+    tenant: str  # whose data it acts upon: its own, or for a terminal its municipality's; empty: everybody's
+    viewer: Viewer = NOTHING  # whose eyes its queries are made for
+    person: str = ""  # who of the party, where a token says so
+    client: str = ""  # whose idempotency keys, limits and costs these are
+    expires_at: datetime | None = None  # when the proof of its identity ends
+
+    @property
+    def actor(self) -> str:
+        """As events name it: `operator:MNO00001`, `operator:MNO00001/alice`."""
+        return f"{self.role}:{self.party}/{self.person}" if self.person else f"{self.role}:{self.party}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from tsm.model import (
     delegation,
     deployment,
     domain,
+    operation,
     operator,
     party,
     service_provider,
@@ -31,4 +32,5 @@ FACTS: tuple[type[Fact], ...] = (
     *deployment.FACTS,
     *access_code.FACTS,
     *credential.FACTS,
+    *operation.FACTS,
 )
