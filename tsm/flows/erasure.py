@@ -31,7 +31,6 @@ from tsm.model import session as sessions
 from tsm.model.credential import Credential, ErasureOrdered, PersonErased
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Context, Event
-from tsm.store.log import Unreadable
 
 SCAN = 10_000  # positions that are looked at in one go: few of them hold what is looked for
 BEFORE_THE_LOG = "the data key was destroyed before this copy of the log was made"
@@ -173,10 +172,9 @@ class ErasureFollower(Follower):
             page := self._tsm.page(self._after, SCAN, (ErasureOrdered.topic, PersonErased.topic))
         ).last > self._after:
             for event in page.events:
-                if isinstance(event, Unreadable):
-                    raise event.error
-                if isinstance(event, Event):
-                    self.see(event)
+                if not isinstance(event, Event):
+                    raise TsmError(ErrorCode.STORE_CORRUPT, f"{event.topic} at position {event.position}")
+                self.see(event)
             self._after = page.last
 
     def _carry_out(self, subject: str) -> None:
