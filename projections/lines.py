@@ -182,8 +182,10 @@ def credential_line(fact: Fact) -> str | None:
             return "erasure of the person ordered; the credential is closed"
         case credential.PersonErased():
             return "person erased: the data key is destroyed, and what it sealed cannot be read again"
-        case credential.ErasureOrdered():
-            return "erasure of the person ordered"
+        case credential.RevocationOrdered():
+            return f"revocation of both certificates ordered: {fact.reason}; the credential is closed"
+        case credential.CredentialRevoked():
+            return f"both certificates revoked by their authority: {fact.reason}"
     return None
 
 

@@ -268,8 +268,8 @@ class Issuance:
         """The credential that code and password open on this card.
 
         ACCESS_CODE_REFUSED, ACCESS_CODE_LOCKED, ACCESS_CODE_EXPIRED; another card than the one applied for counts as a
-        wrong password. Code and password may be presented again until the credential is written, or its holder erased
-        (then WRONG_ORDER), for a phone may lose its connection. CERTIFICATE_REVOKED, once they are right, when the main
+        wrong password. Code and password may be presented again until the credential is written or closed (then
+        WRONG_ORDER), for a phone may lose its connection. CERTIFICATE_REVOKED, once they are right, when the main
         certificate was revoked after the slip; UPSTREAM_UNAVAILABLE or REVOCATION_UNKNOWN when nobody can say: to be
         repeated, and no try lost.
         """
@@ -288,7 +288,7 @@ class Issuance:
         if applied.provider != provider:
             raise TsmError(ErrorCode.ACCESS_CODE_REFUSED, "another provider's")
         if right:
-            credential.state.refuse_erased()
+            credential.state.refuse_closed()
         right = right and applied.iccid == iccid  # never once it reads as erased
         presented: Sequence[Fact] = access_codes.present(code.state, right, now)
         news: Sequence[Fact] = credentials.authenticate_holder(credential.state) if right else []
@@ -380,7 +380,7 @@ def refuse_unless_repeated(state: Credential, case: Case) -> None:
         raise TsmError(ErrorCode.WRONG_ORDER, "the challenge was used for another application")
     if state.refused:
         raise TsmError(ErrorCode.WRONG_ORDER, f"the application was refused: {state.refused}")
-    state.refuse_erased()
+    state.refuse_closed()
     if state.stage >= Stage.HANDED_OUT:
         raise TsmError(ErrorCode.WRONG_ORDER, "the slip was handed out")
 

@@ -11,13 +11,15 @@ last does not matter.
 Personal data is sealed under the data key of `subject`, one person's tenure of this credential: the applicant's name,
 the serial numbers, and the ICCID where it would tie a card to a person. Destroying that key leaves every fact in place.
 
-When a person is erased the credential is closed: from the order on nothing else happens to it, whatever its stage.
+When a credential is revoked it is closed: from the order on nothing else happens to it, but that its authority puts
+both certificates on its revocation lists. It is closed, too, when its person is erased, whatever its stage. A revoked
+credential's person may still be erased; an erased person's credential cannot be revoked any more.
 
 Stream: `credential-<uuid>`.
 """
 
 from datetime import datetime
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import ClassVar, Self
 
 import msgspec
@@ -135,6 +137,31 @@ class PersonErased(Fact, frozen=True, kw_only=True):
     subject: str
 
 
+class RevocationOrdered(Fact, frozen=True, kw_only=True):
+    """Both certificates are to be revoked: the authority is told until it acknowledges."""
+
+    topic: ClassVar[str] = "credential.revocation_ordered"
+    reason: str  # a RevocationReason; who ordered it, and why in words, is in the context
+
+
+class CredentialRevoked(Fact, frozen=True, kw_only=True):
+    """The authority acknowledged: both certificates are on its next revocation lists."""
+
+    topic: ClassVar[str] = "credential.revoked"
+    reason: str  # a RevocationReason
+
+
+class RevocationReason(StrEnum):
+    """Why a holder's certificates are revoked (RFC 5280 5.3.1). The other codes are for authorities, or not final."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "keyCompromise"
+    AFFILIATION_CHANGED = "affiliationChanged"  # the holder's name, sex, birth or address: the certificate says them
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessationOfOperation"  # the holder does not want it any more, or died
+    PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
+
+
 class Stage(IntEnum):
     """How far the credential has come."""
 
@@ -159,16 +186,20 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     holder_refused: str = ""  # why the holder was turned away: an ErrorCode
     receptions: tuple[str, ...] = ()  # of the delegations that were to write it
     destroyed: frozenset[str] = frozenset()  # kinds of key whose copy is gone
+    revocation: RevocationOrdered | None = None
+    revoked: bool = False  # and the authority acknowledged it
     erasure: ErasureOrdered | None = None
     erased: bool = False  # and the data key is destroyed
 
     @property
     def in_use(self) -> bool:
-        """Whether its keys are in a card, or may be: a write was delegated, and how it ends nobody knows before."""
-        return self.stage >= Stage.DELEGATED and not self.refused
+        """Whether it is good for something, or may be: a write was delegated, and how it ends nobody knows before."""
+        return self.stage >= Stage.DELEGATED and not self.refused and not self.revoked
 
-    def refuse_erased(self) -> Self:
-        """WRONG_ORDER once the person's erasure is ordered."""
+    def refuse_closed(self) -> Self:
+        """WRONG_ORDER once its revocation or the person's erasure is ordered."""
+        if self.revocation is not None:
+            raise TsmError(ErrorCode.WRONG_ORDER, f"the credential is revoked: {self.revocation.reason}")
         if self.erasure is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the person is erased, and the credential closed")
         return self
@@ -282,15 +313,15 @@ def order_erasure(state: Credential | None, even_in_use: bool = False) -> list[E
 
     A person is erased once the purpose of the data is over: the application was refused, or nothing was written, so
     that no key of the person's exists but the copies of the authority. While the keys are or may be in a card, the
-    serial numbers are what revocation, a loss report and the end of validity go by, so WRONG_ORDER: the authority
-    revokes first. It does so outside of this log, so whoever knows that it did says `even_in_use`, and that is told.
+    serial numbers are what a loss report and the end of validity go by, so WRONG_ORDER: it is revoked first. Where the
+    authority did so outside of this log, whoever knows that it did says `even_in_use`, and that is told.
     """
     if state is None:
         raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
     if state.erasure is not None:
         return []
     if state.in_use and not even_in_use:
-        raise TsmError(ErrorCode.WRONG_ORDER, "the credential is in use: the authority has to revoke it first")
+        raise TsmError(ErrorCode.WRONG_ORDER, "the credential is in use: it has to be revoked first")
     return [ErasureOrdered(subject=state.applied.subject, in_use=state.in_use)]
 
 
@@ -303,12 +334,38 @@ def person_erased(state: Credential | None) -> list[PersonErased]:
     return [] if state.erased else [PersonErased(subject=state.erasure.subject)]
 
 
+def order_revocation(state: Credential | None, reason: RevocationReason) -> list[RevocationOrdered]:
+    """Decide that both certificates are revoked; for the same reason again is no news.
+
+    NOT_FOUND; WRONG_ORDER before they are issued, and once the person's erasure is ordered; ALREADY_EXISTS when the
+    revocation was ordered for another reason.
+    """
+    if state is not None and state.revocation is not None:
+        if state.revocation.reason != reason:
+            raise TsmError(ErrorCode.ALREADY_EXISTS, f"revocation was ordered: {state.revocation.reason}")
+        return []
+    _from(state, Stage.ISSUED)
+    return [RevocationOrdered(reason=reason)]
+
+
+def revoked(state: Credential | None) -> list[CredentialRevoked]:
+    """Decide, once the authority acknowledged it, that the credential is revoked; again is no news.
+
+    Also when the person was erased meanwhile. NOT_FOUND, WRONG_ORDER.
+    """
+    if state is None:
+        raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
+    if state.revocation is None:
+        raise TsmError(ErrorCode.WRONG_ORDER, "nobody ordered it")
+    return [] if state.revoked else [CredentialRevoked(reason=state.revocation.reason)]
+
+
 def _known(state: Credential | None) -> Credential:
     if state is None:
         raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
     if state.refused:
         raise TsmError(ErrorCode.WRONG_ORDER, f"the application was refused: {state.refused}")
-    return state.refuse_erased()
+    return state.refuse_closed()
 
 
 def _from(state: Credential | None, stage: Stage) -> Credential:
@@ -350,6 +407,10 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
             return msgspec.structs.replace(state, receptions=(*state.receptions, fact.reception))
         case KeyCopyDestroyed():
             return msgspec.structs.replace(state, destroyed=state.destroyed | {fact.kind})
+        case RevocationOrdered():
+            return msgspec.structs.replace(state, revocation=fact)
+        case CredentialRevoked():
+            return msgspec.structs.replace(state, revoked=True)
         case ErasureOrdered():
             return msgspec.structs.replace(state, erasure=fact)
         case PersonErased():
@@ -372,4 +433,6 @@ FACTS: tuple[type[Fact], ...] = (
     CredentialActivated,
     ErasureOrdered,
     PersonErased,
+    RevocationOrdered,
+    CredentialRevoked,
 )
