@@ -5,6 +5,7 @@ owner that the database has given up cannot write any more. Readers take short s
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import sha256
@@ -17,6 +18,7 @@ from projections.projection import Kind, Projection, Row
 from projections.views import CONTROL_TABLES, Generation, Gone, Owner, Result, Session, Views, not_retired
 from tsm.errors import ErrorCode, TsmError
 from tsm.store.dsn import check_dsn, connection_options
+from tsm.store.loop import aside
 
 TYPES = {"text": 'text COLLATE "C"', "integer": "bigint"}
 ARRAYS = {"text": "text[]", "integer": "bigint[]"}
@@ -99,12 +101,17 @@ class PostgresViews(Views):
             configure=_for_snapshots,
             open=True,
         )
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="views")  # for whoever is on an event loop
 
     def close(self) -> None:
         super().close()
+        self._threads.shutdown()
         self._pool.close()
 
     def look(self, work: Callable[[Session], Result]) -> Result:
+        return aside(self._threads, self._look_again, work)  # type: ignore[no-any-return]  # what `work` returned
+
+    def _look_again(self, work: Callable[[Session], Result]) -> Result:
         """After a restart of the database every idle connection fails once: then it is done again."""
         with _refusing():
             try:

@@ -10,7 +10,6 @@ Who folds a generation owns it, and nobody else does: a lock that ends with its 
 Nothing here is a source of truth. Drop it all, and every row comes back from the log.
 """
 
-import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +21,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from projections.projection import Kind, Projection, Row
 from tsm.errors import ErrorCode, TsmError
+from tsm.store.loop import done
 
 POLL = 0.005  # seconds between looks while somebody waits and another process folds
 State = Literal["building", "serving", "retired"]
@@ -293,21 +293,9 @@ class Views(ABC):
             return True
         reached = self._watch.reached(position)
         try:
-            reached.result(timeout)
-        except TimeoutError:
-            reached.cancel()
-            return False
-        return True
-
-    async def reached(self, position: int, timeout: float) -> bool:
-        """`wait_for` on the event loop."""
-        if self.position >= position:
-            return True
-        try:
-            await asyncio.wait_for(asyncio.wrap_future(self._watch.reached(position)), timeout)
-        except TimeoutError:
-            return False
-        return True
+            return done(reached, timeout)
+        finally:
+            reached.cancel()  # nobody waits any more
 
     def told(self) -> None:
         """A page was folded in this process."""

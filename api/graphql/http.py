@@ -20,9 +20,10 @@ from strawberry.types.graphql import OperationType
 
 from api.access import AUDITOR, Access
 from api.errors import logged, read_body, request_id
+from api.graphql.context import Context, MakeContext
 from api.graphql.limits import MAX_BODY
-from api.graphql.types import Context
 from tsm.errors import MESSAGES, ErrorCode, TsmError
+from tsm.store.loop import run
 
 GRAPHQL_JSON = "application/graphql-response+json"
 JSON = "application/json"
@@ -40,19 +41,20 @@ class Query(msgspec.Struct, frozen=True):
 class GraphQLEndpoint:
     """The handler of `POST /graphql`."""
 
-    def __init__(self, schema: Schema, access: Access, context: Context) -> None:
+    def __init__(self, schema: Schema, access: Access, make_context: MakeContext) -> None:
         self._schema = schema
         self._access = access
-        self._context = context
+        self._make_context = make_context
 
     async def answer(self, request: Request) -> Response:
-        self._access.demand(request, AUDITOR)
+        caller = self._access.demand(request, AUDITOR)
         if media_type(request.headers.get("content-type", "")) != JSON:
             return refusal(request, 415, "send application/json")
         answer_type = negotiate(request.headers.get("accept", ""))
         if answer_type is None:
             return refusal(request, 406, f"accept {GRAPHQL_JSON} or {JSON}")
-        result = await execute(self._schema, read_query(await read_body(request, MAX_BODY)), self._context)
+        query = read_query(await read_body(request, MAX_BODY))
+        result = await run(execute, self._schema, query, self._make_context(caller, request_id(request)))
         return respond(request, result, answer_type)
 
 
@@ -64,9 +66,9 @@ def read_query(body: bytes) -> Query:
         raise TsmError(ErrorCode.MALFORMED_MESSAGE, type(error).__name__) from None
 
 
-async def execute(schema: Schema, query: Query, context: Context) -> ExecutionResult:
+def execute(schema: Schema, query: Query, context: Context) -> ExecutionResult:
     try:
-        return await schema.execute(
+        return schema.execute_sync(
             query.query,
             variable_values=query.variables,
             operation_name=query.operationName,

@@ -8,13 +8,13 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext, Info
 
 from api.bootstrap import Parts
+from api.graphql.context import Context, contexts_of
 from api.graphql.http import GraphQLEndpoint
 from api.graphql.limits import Gate
 from api.graphql.types import (
     FINDERS,
     POSITION,
     Card,
-    Context,
     HistoryEntry,
     Node,
     Position,
@@ -37,26 +37,26 @@ MinPosition = Annotated[
 ]
 
 
-async def wait_for(context: Context, position: int | None) -> None:
+def wait_for(context: Context, position: int | None) -> None:
     """READ_MODEL_BEHIND after the time limit; INVALID_INPUT at once for a position that the log does not have."""
     if position is None or context.views.position >= position:
         return
     if position > context.log.position:
         raise refuse("the log has no such position yet")
-    if not await context.views.reached(position, READ_YOUR_WRITES):
+    if not context.views.wait_for(position, READ_YOUR_WRITES):
         raise TsmError(ErrorCode.READ_MODEL_BEHIND, str(position))
 
 
-async def card(
+def card(
     info: Info[Context, None],
     iccid: Annotated[str, strawberry.argument(description="19 or 20 digits, the last a Luhn digit.")],
     min_position: MinPosition = None,
 ) -> Card | None:
-    await wait_for(info.context, min_position)
+    wait_for(info.context, min_position)
     return find_card(info.context, iccid)
 
 
-async def node(
+def node(
     info: Info[Context, None],
     id: Annotated[strawberry.ID, strawberry.argument(description="An `id` that this server gave.")],
     min_position: MinPosition = None,
@@ -65,7 +65,7 @@ async def node(
     finder = FINDERS.get(kind)
     if finder is None:
         raise refuse("not an id of this server")
-    await wait_for(info.context, min_position)
+    wait_for(info.context, min_position)
     return finder(info.context, key)
 
 
@@ -113,5 +113,5 @@ def sdl() -> str:
 
 def routes(parts: Parts) -> list[Route]:
     """`POST /graphql`."""
-    context = Context(views=parts.views, log=parts.tsm)
-    return [Route("/graphql", GraphQLEndpoint(SCHEMA, parts.access, context).answer, methods=["POST"])]
+    endpoint = GraphQLEndpoint(SCHEMA, parts.access, contexts_of(parts))
+    return [Route("/graphql", endpoint.answer, methods=["POST"])]

@@ -7,18 +7,17 @@ with a resolver of its own costs more.
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, NewType, Protocol, Self
+from typing import Annotated, Any, NewType, Self
 
 import strawberry
 from graphql import GraphQLError
 from strawberry.types import Info
 
-from projections.domain_tree import CardRow, DomainRow, Past
+from api.graphql.context import Context
+from projections.domain_tree import CardRow, DomainRow
 from projections.domain_tree import at as card_at
 from projections.domain_tree import card as read_card
-from projections.issuance_history import Log as HistoryLog
 from projections.issuance_history import entries, positions
 from projections.issuance_history import entry as read_entry
 from projections.lines import line
@@ -33,21 +32,6 @@ DEFAULT_PAGE = 50
 MAX_PAGE = 100
 MAX_PARKED = 100
 MAX_POSITION = 2**53 - 1  # what every JSON reader keeps exactly
-
-
-class Log(Past, HistoryLog, Protocol):
-    """The log: where it ends, and what it says of the past."""
-
-    @property
-    def position(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Context:
-    """What resolvers work with during one request."""
-
-    views: Views
-    log: Log
 
 
 Position = NewType("Position", int)

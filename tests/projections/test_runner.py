@@ -24,6 +24,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.model import card
 from tsm.model.event import Event
 from tsm.store import log as store
+from tsm.store.loop import run
 
 
 @pytest.fixture
@@ -395,7 +396,7 @@ def test_a_reader_on_the_event_loop_does_not_hold_it_up(log: MemoryLog, views: V
     elsewhere = make_views(TOPICS)
 
     async def waits() -> tuple[bool, bool, int]:
-        waiting = asyncio.ensure_future(elsewhere.reached(1, 5))
+        waiting = asyncio.ensure_future(run(elsewhere.wait_for, 1, 5))
         turns = 0
         while not waiting.done():
             turns += 1
@@ -403,7 +404,7 @@ def test_a_reader_on_the_event_loop_does_not_hold_it_up(log: MemoryLog, views: V
             if turns == 5:
                 log.add("card-1", registered())
                 Runner(log, views).catch_up()
-        return await waiting, await elsewhere.reached(2, 0.05), turns
+        return await waiting, await run(elsewhere.wait_for, 2, 0.05), turns
 
     reached, not_reached, turns = asyncio.run(waits())
     assert (reached, not_reached) == (True, False)

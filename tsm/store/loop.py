@@ -8,7 +8,7 @@ waits, for the next request runs in the same thread.
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from contextvars import copy_context
 from threading import Lock, local
@@ -127,6 +127,14 @@ def aside(threads: Executor, work: Callable[..., Result], *arguments: Any) -> Re
 
     threads.submit(settle)
     return ticket.wait()
+
+
+def done(future: Future[Any], seconds: float) -> bool:
+    """Waits until something outside is done, however it ends, that long at most; whether it is."""
+    ticket: Ticket[None] = Ticket()
+    future.add_done_callback(lambda _: wake([ticket]))
+    ticket.wait_for(seconds)
+    return future.done()
 
 
 async def run(work: Callable[..., Result], *arguments: Any) -> Result:
