@@ -16,7 +16,7 @@ from eventsourcing.application import Application
 from eventsourcing.persistence import IntegrityError
 from eventsourcing.utils import Environment
 
-from tsm.errors import ErrorCode, TsmError
+from tsm.errors import ErrorCode, TsmError, within
 from tsm.keys.vault import SoftwareVault
 from tsm.model import authority, card, catalogue, domain, operator, party, production, service_provider, terminal
 from tsm.model.authority import AuthorityEnrolled
@@ -248,19 +248,19 @@ class Tsm(Application[str]):
         """Wait for an event after position `after`, `timeout` seconds at most; whether there is one."""
         return log.wait(self._recorder, after, timeout)
 
-    # Commands. Each returns a position to wait for, and is safe to repeat.
+    # Commands. Each returns a position to wait for, and is safe to repeat; an edge with idempotency keys names its own.
 
-    def enrol_operator(self, enrolled: OperatorEnrolled, context: Context) -> int:
+    def enrol_operator(self, enrolled: OperatorEnrolled, context: Context, command: Command | None = None) -> int:
         """Admit an operator, or replace its certificate.
 
         INVALID_INPUT; ALREADY_EXISTS with other values, or when a provider has this spId.
         """
         self._refuse_taken(service_provider.stream(enrolled.operator))
         return self._decide(
-            operator.stream(enrolled.operator), operator.evolve, lambda o: operator.enrol(o, enrolled), context
+            operator.stream(enrolled.operator), operator.evolve, lambda o: operator.enrol(o, enrolled), context, command
         )
 
-    def enrol_provider(self, enrolled: ProviderEnrolled, context: Context) -> int:
+    def enrol_provider(self, enrolled: ProviderEnrolled, context: Context, command: Command | None = None) -> int:
         """Admit a service provider, or replace its certificate.
 
         INVALID_INPUT; NOT_FOUND when its authority is not enrolled; FORBIDDEN for the issuer's security domain;
@@ -268,28 +268,34 @@ class Tsm(Application[str]):
         """
         self._refuse_taken(operator.stream(enrolled.provider))
         if self.load(authority.stream(enrolled.authority), authority.evolve).state is None:
-            raise TsmError(ErrorCode.NOT_FOUND, f"authority {enrolled.authority}")
+            raise TsmError(ErrorCode.NOT_FOUND, f"authority {enrolled.authority}", ("authority",))
         streams = service_provider.stream(enrolled.provider), domain.stream(enrolled.domain)
         known, claimed = self.load(streams[0], service_provider.evolve), self.load(streams[1], domain.evolve)
         facts = service_provider.enrol(known.state, enrolled)
-        claim = domain.claim(claimed.state, enrolled.domain, enrolled.provider)
+        with within("domain"):
+            claim = domain.claim(claimed.state, enrolled.domain, enrolled.provider)
         return self.commit(
             Change(streams[0], known.version, facts),
             Change(streams[1], claimed.version, claim),
             context=context,
             occurred_at=self._clock(),
+            command=command,
         )
 
-    def enrol_terminal(self, enrolled: TerminalEnrolled, context: Context) -> int:
+    def enrol_terminal(self, enrolled: TerminalEnrolled, context: Context, command: Command | None = None) -> int:
         """Admit a counter terminal, or replace its certificate. INVALID_INPUT, ALREADY_EXISTS."""
         return self._decide(
-            terminal.stream(enrolled.terminal), terminal.evolve, lambda t: terminal.enrol(t, enrolled), context
+            terminal.stream(enrolled.terminal), terminal.evolve, lambda t: terminal.enrol(t, enrolled), context, command
         )
 
-    def enrol_authority(self, enrolled: AuthorityEnrolled, context: Context) -> int:
+    def enrol_authority(self, enrolled: AuthorityEnrolled, context: Context, command: Command | None = None) -> int:
         """Admit a certificate authority, or replace its certificate. INVALID_INPUT, ALREADY_EXISTS."""
         return self._decide(
-            authority.stream(enrolled.authority), authority.evolve, lambda a: authority.enrol(a, enrolled), context
+            authority.stream(enrolled.authority),
+            authority.evolve,
+            lambda a: authority.enrol(a, enrolled),
+            context,
+            command,
         )
 
     def withdraw(self, stream: str, evolve: Evolve[Enrolled], context: Context) -> int:
@@ -309,32 +315,39 @@ class Tsm(Application[str]):
         facts = operator.import_master_key(loaded.state, operator_id, key_set, key_version, check_value)
         return self.commit(Change(stream, loaded.version, facts), context=context, occurred_at=self._clock())
 
-    def register_cards(self, operator_id: str, rows: Sequence[ProductionRow], context: Context) -> int:
+    def register_cards(
+        self, operator_id: str, rows: Sequence[ProductionRow], context: Context, command: Command | None = None
+    ) -> int:
         """Register all cards of a production file, or none.
 
         NOT_FOUND for an unknown operator, UNKNOWN_KEY for a key set that was not imported, ALREADY_EXISTS for a card
-        that is registered with other values.
+        that is registered with other values; the last two name the row.
         """
         owner = self.load(operator.stream(operator_id), operator.evolve).state
         if owner is None:
             raise TsmError(ErrorCode.NOT_FOUND, f"operator {operator_id}")
         changes = []
-        for registered in [production.registered(row, owner) for row in rows]:
+        for row, registered in [(row, production.registered(row, owner)) for row in rows]:
             stream = card.stream(registered.iccid)
             loaded = self.load(stream, card.evolve)
-            changes.append(Change(stream, loaded.version, card.register(loaded.state, registered)))
-        return self.commit(*changes, context=context, occurred_at=self._clock())
+            with within(str(row.line)):
+                changes.append(Change(stream, loaded.version, card.register(loaded.state, registered)))
+        return self.commit(*changes, context=context, occurred_at=self._clock(), command=command)
 
-    def release_card(self, operator_id: str, iccid: str, released: CardReleased, context: Context) -> int:
+    def release_card(
+        self, operator_id: str, iccid: str, released: CardReleased, context: Context, command: Command | None = None
+    ) -> int:
         """Give a domain of the operator's card its budget for failed authentications back.
 
         UNKNOWN_CARD, FORBIDDEN for the card of another operator, UNKNOWN_SECURITY_DOMAIN, INVALID_INPUT.
         """
         return self._decide(
-            card.stream(iccid), card.evolve, lambda c: card.release(c, iccid, operator_id, released), context
+            card.stream(iccid), card.evolve, lambda c: card.release(c, iccid, operator_id, released), context, command
         )
 
-    def register_load_file(self, registered: LoadFileRegistered, data_block: bytes, context: Context) -> int:
+    def register_load_file(
+        self, registered: LoadFileRegistered, data_block: bytes, context: Context, command: Command | None = None
+    ) -> int:
         """Put a version of a provider's load file into the catalogue, and its load file data block beside the log.
 
         INVALID_INPUT when size or hash are not the block's; UNKNOWN_SERVICE_PROVIDER, FORBIDDEN, ALREADY_EXISTS.
@@ -348,16 +361,22 @@ class Tsm(Application[str]):
             context=context,
             occurred_at=self._clock(),
             put_payloads={(stream, catalogue.DATA_BLOCK): data_block},
+            command=command,
         )
 
     # Inside
 
     def _decide(
-        self, stream: str, evolve: Evolve[S], decide: Callable[[S | None], Sequence[Fact]], context: Context
+        self,
+        stream: str,
+        evolve: Evolve[S],
+        decide: Callable[[S | None], Sequence[Fact]],
+        context: Context,
+        command: Command | None = None,
     ) -> int:
         loaded = self.load(stream, evolve)
         change = Change(stream, loaded.version, decide(loaded.state))
-        return self.commit(change, context=context, occurred_at=self._clock())
+        return self.commit(change, context=context, occurred_at=self._clock(), command=command)
 
     def _refuse_taken(self, stream: str) -> None:
         """Operators and providers delegate under one name space: an spId is either's, not both's."""

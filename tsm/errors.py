@@ -4,6 +4,8 @@ A code exists when a caller would act differently because of it. Codes are part 
 `TsmError.message` may cross any edge; `TsmError.detail` goes to the log only.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 
@@ -116,12 +118,24 @@ MESSAGES: dict[ErrorCode, str] = {
 class TsmError(Exception):
     """A refusal that a caller can meet."""
 
-    def __init__(self, code: ErrorCode, detail: str = "") -> None:
+    def __init__(self, code: ErrorCode, detail: str = "", field: tuple[str, ...] = ()) -> None:
+        """`field` is the path of what is wrong in what was asked, where one value is."""
         super().__init__(f"{code}: {detail}" if detail else str(code))
         self.code = code
         self.detail = detail
+        self.field = field
 
     @property
     def message(self) -> str:
         """What may be told outside: never holds data of the request."""
         return MESSAGES[self.code]
+
+
+@contextmanager
+def within(*place: str) -> Iterator[None]:
+    """Whatever is refused in this block is refused for something at this place of what was asked."""
+    try:
+        yield
+    except TsmError as error:
+        error.field = (*place, *error.field)
+        raise

@@ -298,7 +298,7 @@ def register(state: Card | None, registered: CardRegistered) -> list[CardRegiste
     if state is None:
         return [registered]
     if state.registered != registered:
-        raise TsmError(ErrorCode.ALREADY_EXISTS, f"card {registered.iccid}")
+        raise TsmError(ErrorCode.ALREADY_EXISTS, f"card {registered.iccid}", ("iccid",))
     return []
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Aid, SpId
-from tsm.model.checks import SHA256_OCTETS, check_hex, check_name
+from tsm.model.checks import SHA256_OCTETS, check_hex, check_identifier, check_name
 from tsm.model.event import Fact
 
 DATA_BLOCK = "load-file-data-block"  # the payload's name: the block of the version registered last
@@ -57,9 +57,9 @@ def register(state: LoadFile | None, registered: LoadFileRegistered) -> list[Loa
     FORBIDDEN for another provider's load file, ALREADY_EXISTS for a version that was registered with other content or
     was followed by another (versions do not come back), INVALID_INPUT.
     """
-    for aid in (registered.load_file, registered.module, registered.application):
-        Aid(aid)
-    SpId(registered.provider)
+    for name in ("load_file", "module", "application"):
+        check_identifier(Aid, getattr(registered, name), name)
+    check_identifier(SpId, registered.provider, "provider")
     check_name(registered.version, "version")
     check_hex(registered.sha256, "sha256", SHA256_OCTETS)
     if registered.size < 1:
@@ -71,7 +71,7 @@ def register(state: LoadFile | None, registered: LoadFileRegistered) -> list[Loa
     if state.current == registered:
         return []
     if registered.version in state.versions:
-        raise TsmError(ErrorCode.ALREADY_EXISTS, f"{registered.load_file} version {registered.version}")
+        raise TsmError(ErrorCode.ALREADY_EXISTS, f"{registered.load_file} version {registered.version}", ("version",))
     return [registered]
 
 

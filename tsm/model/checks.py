@@ -3,7 +3,8 @@
 import re
 from urllib.parse import urlsplit
 
-from tsm.errors import ErrorCode, TsmError
+from tsm.errors import ErrorCode, TsmError, within
+from tsm.identifiers import Identifier
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+", re.ASCII)
@@ -16,6 +17,12 @@ def check_name(value: str, what: str) -> None:
     """Letters, digits, dot, underscore and hyphen, 64 at most: what may stand in a stream's name or a path."""
     if not NAME.fullmatch(value):
         raise refusal(what, "not a name")
+
+
+def check_identifier(kind: type[Identifier], value: str, what: str) -> None:
+    """An identifier of that kind."""
+    with within(what):
+        kind(value)
 
 
 def check_text(value: str, what: str) -> None:
@@ -43,4 +50,4 @@ def check_https(value: str, what: str) -> None:
 
 def refusal(what: str, why: str) -> TsmError:
     """The value itself is left out: it may be anything."""
-    return TsmError(ErrorCode.INVALID_INPUT, f"{what}: {why}")
+    return TsmError(ErrorCode.INVALID_INPUT, f"{what}: {why}", (what,))

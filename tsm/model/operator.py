@@ -14,7 +14,15 @@ import msgspec
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import KeyRef, SpId
 from tsm.model import party
-from tsm.model.checks import CHECK_VALUE_OCTETS, SHA256_OCTETS, check_hex, check_https, check_name, check_text
+from tsm.model.checks import (
+    CHECK_VALUE_OCTETS,
+    SHA256_OCTETS,
+    check_hex,
+    check_https,
+    check_identifier,
+    check_name,
+    check_text,
+)
 from tsm.model.event import Fact
 
 KDF3 = "kdf3"  # SP 800-108 in counter mode over the card's key diversification data
@@ -73,7 +81,7 @@ def enrol(state: Operator | None, enrolled: OperatorEnrolled) -> list[Fact]:
 
     INVALID_INPUT; ALREADY_EXISTS when anything but the certificate differs.
     """
-    SpId(enrolled.operator)
+    check_identifier(SpId, enrolled.operator, "operator")
     KeyRef(enrolled.signing_key)
     check_text(enrolled.name, "name")
     check_hex(enrolled.certificate_fingerprint, "certificate_fingerprint", SHA256_OCTETS)

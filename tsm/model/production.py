@@ -10,7 +10,7 @@ which the card's keys were derived. A file is taken whole or not at all, and eve
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import NamedTuple
 
@@ -61,11 +61,19 @@ class ProductionFileRefused(TsmError):
 
 def parse_production_file(content: bytes | str) -> tuple[ProductionRow, ...]:
     """All cards of the file. `ProductionFileRefused` when anything is wrong with any of them, or there is none."""
+    rows = read_rows(_lines(_text(content)))
+    if not rows:
+        raise ProductionFileRefused((Fault(2, "", "no card"),))
+    return rows
+
+
+def read_rows(lines: Iterable[tuple[int, Sequence[str]]]) -> tuple[ProductionRow, ...]:
+    """The cards of numbered lines with the values of `COLUMNS` each. `ProductionFileRefused` with all that is wrong."""
     rows: list[ProductionRow] = []
     faults: list[Fault] = []
     seen: dict[tuple[str, str], int] = {}
     try:
-        for line, values in _lines(_text(content)):
+        for line, values in lines:
             found = list(_faults(line, values))
             if not found:
                 iccid, iin, cin, key_set, profile = values
@@ -76,8 +84,6 @@ def parse_production_file(content: bytes | str) -> tuple[ProductionRow, ...]:
         faults += unreadable.faults
     if faults:
         raise ProductionFileRefused(tuple(faults))
-    if not rows:
-        raise ProductionFileRefused((Fault(2, "", "no card"),))
     return tuple(rows)
 
 
@@ -86,7 +92,8 @@ def registered(row: ProductionRow, owner: Operator) -> CardRegistered:
     try:
         master = owner.key_set(row.key_set)
     except TsmError as unknown:
-        raise TsmError(unknown.code, f"line {row.line}, key_set: {unknown.detail}") from None
+        place = (str(row.line), "key_set")
+        raise TsmError(unknown.code, f"line {row.line}, key_set: {unknown.detail}", place) from None
     return CardRegistered(
         iccid=row.iccid,
         iin=row.iin,
@@ -123,7 +130,7 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
         raise ProductionFileRefused((Fault(reader.line_num, "", f"not CSV: {error}"),)) from None
 
 
-def _faults(line: int, values: list[str]) -> Iterator[Fault]:
+def _faults(line: int, values: Sequence[str]) -> Iterator[Fault]:
     if len(values) != len(COLUMNS):
         yield Fault(line, "", f"{len(values)} values, not {len(COLUMNS)}")
         return

@@ -11,7 +11,7 @@ from typing import ClassVar
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Aid, SpId
 from tsm.model import party
-from tsm.model.checks import SHA256_OCTETS, check_hex, check_https, check_name, check_text
+from tsm.model.checks import SHA256_OCTETS, check_hex, check_https, check_identifier, check_name, check_text
 from tsm.model.event import Fact
 
 
@@ -43,8 +43,8 @@ def enrol(state: ServiceProvider | None, enrolled: ProviderEnrolled) -> list[Fac
 
     INVALID_INPUT; ALREADY_EXISTS when anything but the certificate differs.
     """
-    SpId(enrolled.provider)
-    Aid(enrolled.domain)
+    check_identifier(SpId, enrolled.provider, "provider")
+    check_identifier(Aid, enrolled.domain, "domain")
     check_text(enrolled.name, "name")
     check_name(enrolled.authority, "authority")
     check_hex(enrolled.certificate_fingerprint, "certificate_fingerprint", SHA256_OCTETS)
