@@ -14,6 +14,7 @@ from tsm.model import (
     domain,
     operator,
     service_provider,
+    service_token,
     session,
     terminal,
 )
@@ -32,6 +33,7 @@ EVOLVES: Mapping[str, Evolve] = {
     "domain-": domain.evolve,
     "operator-": operator.evolve,
     "provider-": service_provider.evolve,
+    "service-token-": service_token.evolve,
     "session-": session.evolve,
     "terminal-": terminal.evolve,
 }

@@ -12,7 +12,9 @@ from tsm.model import (
     operation,
     operator,
     party,
+    reading,
     service_provider,
+    service_token,
     session,
     terminal,
 )
@@ -33,4 +35,6 @@ FACTS: tuple[type[Fact], ...] = (
     *access_code.FACTS,
     *credential.FACTS,
     *operation.FACTS,
+    *service_token.FACTS,
+    *reading.FACTS,
 )
