@@ -11,22 +11,16 @@ from api.bootstrap import Parts
 from api.graphql.context import Context, contexts_of
 from api.graphql.http import GraphQLEndpoint
 from api.graphql.limits import Gate
-from api.graphql.types import (
-    FINDERS,
-    POSITION,
-    Card,
-    HistoryEntry,
-    Node,
-    Position,
-    ReadModel,
-    find_card,
-    list_read_models,
-    read_node_id,
-    refuse,
-)
+from api.graphql.types.cards import Card, find_card
+from api.graphql.types.history import HistoryEntry, find_entry
+from api.graphql.types.nodes import Node, read_node_id
+from api.graphql.types.scalars import POSITION, Position, refuse
+from api.graphql.types.server import ReadModel, list_read_models
 from tsm.errors import ErrorCode, TsmError
 
 READ_YOUR_WRITES = 5.0  # seconds that a query waits at most
+
+FINDERS = {"Card": find_card, "HistoryEntry": find_entry}
 
 MinPosition = Annotated[
     Position | None,

@@ -1,0 +1,31 @@
+"""The schema's own scalar, and the refusal of arguments."""
+
+from typing import NewType
+
+import strawberry
+from graphql import GraphQLError
+
+from tsm.errors import ErrorCode
+
+MAX_POSITION = 2**53 - 1  # what every JSON reader keeps exactly
+
+Position = NewType("Position", int)
+
+
+def refuse(message: str) -> GraphQLError:
+    """An argument that is not as documented; the message is for the caller."""
+    return GraphQLError(message, extensions={"code": ErrorCode.INVALID_INPUT})
+
+
+def parse_position(value: object) -> Position:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_POSITION:
+        raise refuse("a position is a whole number from 0 to 9007199254740991")
+    return Position(value)
+
+
+POSITION = strawberry.scalar(
+    name="Position",
+    description="A place in the one log of the server, from 1 on without gaps; a whole number below 2^53.",
+    serialize=int,
+    parse_value=parse_position,
+)
