@@ -39,6 +39,7 @@ from tsm.model.terminal import TerminalEnrolled
 from tsm.store.dsn import check_dsn
 from tsm.store.migrations import migrate_sqlite
 from tsm.store.opening import is_postgresql
+from tsm.store.recorder import Command
 
 SERVER = "tsm-server"
 Described = TypeVar("Described")
@@ -144,7 +145,8 @@ def withdraw(data: Path, role: str, party: str, reason: str) -> int:
         return parts.tsm.withdraw(room.stream(party), room.evolve, context)
 
 
-def enrol_operator(parts: Parts, said: OperatorDescription, context: Context) -> int:
+def enrol_operator(parts: Parts, said: OperatorDescription, context: Context, command: Command | None = None) -> int:
+    """Make the operator's signing key, unless it has one, and enrol it. As `Tsm.enrol_operator` refuses."""
     signing_key = KeyRef(f"operator/{SpId(said.operator)}/signing")
     if not parts.vault.has(signing_key):
         parts.vault.generate_signing_key(signing_key)
@@ -156,7 +158,7 @@ def enrol_operator(parts: Parts, said: OperatorDescription, context: Context) ->
         signing_key=signing_key,
         return_urls=(parts.settings.public_url + RETURN_PATH,),
     )
-    return parts.tsm.enrol_operator(enrolled, context)
+    return parts.tsm.enrol_operator(enrolled, context, command)
 
 
 def import_master_key(data: Path, operator_id: str, key_set: str, key_version: int, key_hex: str) -> str:
@@ -190,22 +192,28 @@ def release_card(data: Path, operator_id: str, iccid: str, domain: str, reason: 
 
 def register_load_file(data: Path, provider: str, version: str, application: str, cap: bytes) -> str:
     """Put a provider's CAP file into the catalogue; returns the hash that cards will check (SHA-256, hex)."""
+    registered, block = read_load_file(provider, version, application, cap)
+    with opened(data) as parts:
+        parts.tsm.register_load_file(registered, block, administrator("register load file"))
+    return registered.sha256
+
+
+def read_load_file(provider: str, version: str, application: str, cap: bytes) -> tuple[LoadFileRegistered, bytes]:
+    """What a CAP file is registered as, and its load file data block. INVALID_INPUT, MESSAGE_TOO_LARGE."""
     file = CapFile.read(cap)
     if len(file.applet_aids) != 1:
         raise TsmError(ErrorCode.INVALID_INPUT, "a CAP file with one applet is expected")
     block = file.load_file_data_block()
     registered = LoadFileRegistered(
         load_file=Aid(file.package_aid.hex().upper()),
-        provider=SpId(provider),
+        provider=provider,
         version=version,
         sha256=hashlib.sha256(block).hexdigest(),
         size=len(block),
         module=Aid(file.applet_aids[0].hex().upper()),
-        application=Aid(application.upper()),
+        application=application.upper(),
     )
-    with opened(data) as parts:
-        parts.tsm.register_load_file(registered, block, administrator("register load file"))
-    return registered.sha256
+    return registered, block
 
 
 def administrator(reason: str) -> Context:
