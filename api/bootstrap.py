@@ -34,6 +34,7 @@ from tsm.flows.issuance import Issuance
 from tsm.flows.issuance_follower import IssuanceFollower
 from tsm.flows.notification import NotificationWorker
 from tsm.flows.provisional_keys import ProvisionalKeysWorker
+from tsm.flows.revocation import Revocation, RevocationFollower
 from tsm.flows.session import Limits, SessionService
 from tsm.keys.destroyed_keys import beside, refuse_within
 from tsm.keys.key_encryption import refuse_inside
@@ -117,6 +118,7 @@ class Parts:
     deployments: Deployments
     domain_keys: DomainKeys
     issuance: Issuance
+    revocation: Revocation
     views: Views
     workers: tuple[Worker, ...]
     closing: tuple[Callable[[], None], ...]
@@ -167,6 +169,7 @@ def build(
         deployments=Deployments(tsm, vault, sessions, settings.public_url + RETURN_PATH, tsm.now, random),
         domain_keys=DomainKeys(tsm, vault),
         issuance=Issuance(tsm, vault, authority, tsm.now, random),
+        revocation=Revocation(tsm, authority),
         views=views,
         workers=(
             NotificationWorker(tsm, outbound, StoredPosition(positions / "notification"), tsm.now),
@@ -174,6 +177,7 @@ def build(
             IssuanceFollower(tsm, StoredPosition(positions / "issuance")),
             ProvisionalKeysWorker(tsm, vault, StoredPosition(positions / "provisional-keys")),
             ErasureFollower(tsm, vault),
+            RevocationFollower(tsm, authority, StoredPosition(positions / "revocation")),
             Runner(tsm, views) if settings.projections == "in-process" else Observer(tsm, views),
         ),
         closing=(outbound.close, authority.close, views.close, tsm.close, vault.close),

@@ -32,7 +32,8 @@ from tsm.store.committer import Committer
 from tsm.store.factory import StoreFactory
 from tsm.store.log import NOTHING, Page, Unreadable
 from tsm.store.mapper import JsonMapper, Unseals
-from tsm.store.recorder import MOST, Append, Command, IndexRow, Recorded, Recorder
+from tsm.store.recorder import MOST, Append, IndexRow, Recorded, Recorder
+from tsm.store.recorder import Command as Command  # part of what `commit` takes
 
 KEPT_STATES = 4096  # folded streams in memory: they only save replay, the log decides
 

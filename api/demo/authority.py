@@ -2,6 +2,7 @@
 
     GET  /ca/<kind>.der, /crl/<kind>.crl     for everybody; kind is signature or authentication
     POST /credentials                        the TSM server asks for certificates
+    POST /credentials/<id>/revoked           the TSM server asks that both are put on the revocation lists
     GET  /credentials/<id>/keys              the provider fetches them with their private keys, under its transport key
     POST /credentials/<id>/written           the provider has written them: our copies are destroyed, and the TSM
                                              server gets the receipts
@@ -20,6 +21,7 @@ from pathlib import Path
 import httpx
 import msgspec
 from anyio import to_thread
+from cryptography.x509 import ReasonFlags
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -45,7 +47,7 @@ from api.demo.party import (
 )
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.authority import Authority
-from tsm.jpki.certificate_authority import CertificateRequest, DestructionReceipt
+from tsm.jpki.certificate_authority import CertificateRequest, DestructionReceipt, RevocationRequest
 from tsm.jpki.certificates import Holder, Kind
 from tsm.keys.vault import SoftwareVault
 from tsm.uicc.my_number import my_number_card
@@ -87,6 +89,14 @@ class CredentialRequest(msgspec.Struct, frozen=True, rename="camel"):
     main_certificate: bytes
 
 
+class RevocationOrder(msgspec.Struct, frozen=True, rename="camel"):
+    """POST /credentials/<id>/revoked."""
+
+    authentication_sha256: str  # of the certificate, hex
+    signature_sha256: str
+    reason: ReasonFlags  # as RFC 5280 5.3.1 names it
+
+
 class Citizen(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """For whom a My Number card is made: the four attributes and the PINs, from standard input."""
 
@@ -125,6 +135,15 @@ class Desk:
         with telling("tsm", "authority", "asks for key pairs and certificates"):
             issued = await to_thread.run_sync(self._authority.issue, asked)
         return answer({"authentication": issued.authentication, "signature": issued.signature})
+
+    async def revoked(self, request: Request) -> Response:
+        demand(request, self._config.tsm_certificate_fingerprint)
+        order = await message(request, RevocationOrder)
+        credential = request.path_params["credential"]
+        asked = RevocationRequest(credential, order.authentication_sha256, order.signature_sha256, order.reason)
+        with telling("tsm", "authority", "asks that both certificates are revoked"):
+            await to_thread.run_sync(self._authority.revoke_credential, asked)
+        return answer({})
 
     async def keys(self, request: Request) -> Response:
         provider, enrolled = self._provider(request)
@@ -179,6 +198,7 @@ class Desk:
                 Route("/ca/{kind}.der", self.certificate, methods=["GET"]),
                 Route("/crl/{kind}.crl", self.revocation_list, methods=["GET"]),
                 Route("/credentials", self.issue, methods=["POST"]),
+                Route("/credentials/{credential}/revoked", self.revoked, methods=["POST"]),
                 Route("/credentials/{credential}/keys", self.keys, methods=["GET"]),
                 Route("/credentials/{credential}/written", self.written, methods=["POST"]),
             ],

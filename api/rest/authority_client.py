@@ -2,6 +2,9 @@
 
     POST <url>/credentials      {"credentialId", "provider", "mainCertificate": base64 DER}
                                 -> {"authentication": base64 DER, "signature": base64 DER}
+    POST <url>/credentials/<id>/revoked
+                                {"authenticationSha256": hex, "signatureSha256": hex, "reason": "keyCompromise"}
+                                -> 200, once both certificates will be on the next revocation lists
     GET  <revocation list>      -> DER
 
 An authority that is silent, slow or unintelligible is UPSTREAM_UNAVAILABLE: the caller keeps its application and
@@ -15,7 +18,7 @@ import ssl
 import httpx
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.jpki.certificate_authority import CertificateRequest, IssuedCertificates
+from tsm.jpki.certificate_authority import CertificateRequest, IssuedCertificates, RevocationRequest
 
 TIMEOUT = httpx.Timeout(20.0, connect=5.0)  # seconds; making two RSA keys takes a while
 LARGEST_ANSWER = 4 * 1024 * 1024  # octets
@@ -43,6 +46,14 @@ class AuthorityClient:
             return IssuedCertificates(octets(members["authentication"]), octets(members["signature"]))
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
             raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "the authority's answer is not as specified") from error
+
+    def revoke(self, url: str, request: RevocationRequest) -> None:
+        body = {
+            "authenticationSha256": request.authentication_sha256,
+            "signatureSha256": request.signature_sha256,
+            "reason": request.reason.value,
+        }
+        self._ask("POST", f"{url.rstrip('/')}/credentials/{request.credential}/revoked", body)
 
     def revocation_list(self, url: str) -> bytes:
         return self._ask("GET", url).content

@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from cryptography.x509 import ReasonFlags
 
 from api.rest.authority_client import LARGEST_ANSWER, AuthorityClient
 from tsm.errors import ErrorCode, TsmError
-from tsm.jpki.certificate_authority import CertificateRequest, IssuedCertificates
+from tsm.jpki.certificate_authority import CertificateRequest, IssuedCertificates, RevocationRequest
 
 URL = "https://ca.example"
 ASKED = CertificateRequest("credential-1", "JPKI0001", b"main certificate")
+REVOCATION = RevocationRequest("credential-1", "aa" * 32, "bb" * 32, ReasonFlags.key_compromise)
 ISSUED = {"authentication": "YQ==", "signature": "cw=="}
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -39,6 +41,27 @@ def test_certificates_are_asked_for_as_described() -> None:
         "provider": "JPKI0001",
         "mainCertificate": base64.b64encode(b"main certificate").decode(),
     }
+
+
+def test_a_revocation_is_asked_for_as_described() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={})
+
+    client(answer).revoke(f"{URL}/", REVOCATION)
+    assert (asked[0].method, str(asked[0].url)) == ("POST", f"{URL}/credentials/credential-1/revoked")
+    assert json.loads(asked[0].content) == {
+        "authenticationSha256": "aa" * 32, "signatureSha256": "bb" * 32, "reason": "keyCompromise",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 500])
+def test_a_revocation_that_is_not_acknowledged_is_to_be_repeated(status: int) -> None:
+    with pytest.raises(TsmError) as refusal:
+        client(lambda _: httpx.Response(status, json={"code": "NOT_FOUND"})).revoke(URL, REVOCATION)
+    assert refusal.value.code is ErrorCode.UPSTREAM_UNAVAILABLE
 
 
 def test_a_revocation_list_is_handed_on_as_it_comes() -> None:

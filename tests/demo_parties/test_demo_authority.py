@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from api.demo.authority import AuthorityConfig, Desk, EnrolledProvider
 from api.demo.party import Tls
+from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.authority import Authority, MainCredential
 from tsm.jpki.certificate_authority import DestructionReceipt
 from tsm.jpki.certificates import Kind, RevocationList, read_certificate
@@ -106,6 +107,42 @@ def test_only_the_server_may_ask_for_certificates(office: Office) -> None:
 def test_nothing_is_issued_for_a_provider_without_a_contract(office: Office) -> None:
     _, response = office.issue("NOBODY01")
     assert response.json()["code"] == "UNKNOWN_SERVICE_PROVIDER"
+
+
+def revocation(issued: httpx.Response, **changes: str) -> dict[str, str]:
+    """What the server says of the certificates that it was given."""
+    sha256 = {kind: hashlib.sha256(base64.b64decode(der)).hexdigest() for kind, der in issued.json().items()}
+    return {
+        "authenticationSha256": sha256["authentication"], "signatureSha256": sha256["signature"],
+        "reason": "cessationOfOperation",
+    } | changes  # fmt: skip
+
+
+def test_the_server_has_both_certificates_revoked(office: Office, authority: Authority) -> None:
+    credential, issued = office.issue()
+    for _ in range(2):
+        answer = office.seen_by(TSM).post(f"/credentials/{credential}/revoked", json=revocation(issued))
+        assert answer.status_code == 200
+    for kind in Kind:
+        crl = office.seen_by(None).get(f"/crl/{kind}.crl").content
+        certificate = read_certificate(base64.b64decode(issued.json()[kind]))
+        with pytest.raises(TsmError, check=lambda refusal: refusal.code is ErrorCode.CERTIFICATE_REVOKED):
+            RevocationList.read(crl, read_certificate(authority.certificate(kind)), now()).check(certificate)
+
+
+def test_a_revocation_of_something_else_is_refused(office: Office) -> None:
+    credential, issued = office.issue()
+    server, path = office.seen_by(TSM), f"/credentials/{credential}/revoked"
+    assert server.post(path, json=revocation(issued, signatureSha256="00" * 32)).json()["code"] == "INVALID_INPUT"
+    assert server.post(path, json=revocation(issued, reason="stolen")).json()["code"] == "MALFORMED_MESSAGE"
+    assert server.post(f"/credentials/{uuid4()}/revoked", json=revocation(issued)).status_code == 404
+
+
+@pytest.mark.parametrize(("caller", "status"), [(PROVIDER, 403), (None, 401)])
+def test_only_the_server_may_revoke(office: Office, caller: bytes | None, status: int) -> None:
+    credential, issued = office.issue()
+    asked = office.seen_by(caller).post(f"/credentials/{credential}/revoked", json=revocation(issued))
+    assert asked.status_code == status
 
 
 def test_the_provider_opens_the_keys_with_its_transport_key(office: Office, vault: SoftwareVault) -> None:

@@ -42,6 +42,12 @@ class Line:
             raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "silent")
         return self.authority.issue(request)
 
+    def revoke(self, url, request):
+        self.asked.append((url, request))
+        if self.silent:
+            raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "silent")
+        self.authority.revoke_credential(request)
+
     def revocation_list(self, url):
         if self.silent_lists:
             raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "silent")

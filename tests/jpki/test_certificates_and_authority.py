@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.authority import Authority, MainCredential, end_of_fifth_birthday
-from tsm.jpki.certificate_authority import CertificateRequest, DestructionReceipt
+from tsm.jpki.certificate_authority import CertificateRequest, DestructionReceipt, RevocationRequest
 from tsm.jpki.certificates import (
     Carrier,
     Holder,
@@ -213,6 +214,34 @@ def test_a_revoked_certificate_is_on_the_next_list_with_its_reason(authority: Au
     assert reason is x509.ReasonFlags.key_compromise
     with refused(ErrorCode.NOT_FOUND):
         authority.revoke(Kind.SIGNATURE, 1, x509.ReasonFlags.superseded)
+
+
+def test_both_certificates_of_a_credential_are_revoked_together_and_once(
+    authority: Authority, main: MainCredential
+) -> None:
+    issued = authority.issue(request_for(main))
+    sha256 = {kind: hashlib.sha256(issued.of(kind)).hexdigest() for kind in Kind}
+    asked = RevocationRequest(
+        CREDENTIAL, sha256[Kind.AUTHENTICATION], sha256[Kind.SIGNATURE], x509.ReasonFlags.superseded
+    )
+
+    with refused(ErrorCode.NOT_FOUND):
+        authority.revoke_credential(replace(asked, credential="another"))
+    with refused(ErrorCode.INVALID_INPUT):
+        authority.revoke_credential(replace(asked, signature_sha256=sha256[Kind.AUTHENTICATION]))
+    assert not any(revoked(authority, kind) for kind in Kind)
+
+    authority.revoke_credential(asked)
+    authority.revoke_credential(replace(asked, reason=x509.ReasonFlags.key_compromise))
+
+    for kind in Kind:
+        [entry] = revoked(authority, kind)
+        assert entry.serial_number == read_certificate(issued.of(kind)).serial_number
+        assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason is x509.ReasonFlags.superseded
+
+
+def revoked(authority: Authority, kind: Kind) -> list[x509.RevokedCertificate]:
+    return list(x509.load_der_x509_crl(authority.revocation_list(kind)))
 
 
 def test_openssl_accepts_chain_and_revocation_list(tmp_path: Path, authority: Authority, main: MainCredential) -> None:

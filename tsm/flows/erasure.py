@@ -22,7 +22,7 @@ import msgspec
 
 from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import Follower, NoPosition, for_each
+from tsm.flows.follower import SCAN, NoPosition, SelectiveFollower, for_each
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.status import Status
 from tsm.model import credential as credentials
@@ -32,7 +32,6 @@ from tsm.model.credential import Credential, ErasureOrdered, PersonErased
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Context, Event
 
-SCAN = 10_000  # positions that are looked at in one go: few of them hold what is looked for
 BEFORE_THE_LOG = "the data key was destroyed before this copy of the log was made"
 log = logging.getLogger(__name__)
 
@@ -134,10 +133,14 @@ class Erasure:
         return self._tsm.load(credentials.stream(credential), credentials.evolve).state
 
 
-class ErasureFollower(Follower):
-    """Carries out what was ordered, wherever it was cut off, and mends what a restored backup undid."""
+class ErasureFollower(SelectiveFollower):
+    """Carries out what was ordered, wherever it was cut off, and mends what a restored backup undid.
+
+    Orders are few, and each start reads all of them.
+    """
 
     name = "erasure"
+    topics = (ErasureOrdered.topic, PersonErased.topic)
 
     def __init__(self, tsm: Tsm, vault: SoftwareVault) -> None:
         super().__init__(tsm, NoPosition())
@@ -165,17 +168,6 @@ class ErasureFollower(Follower):
 
     def unfinished(self) -> int | None:
         return min((event.position for event in self._ordered.values()), default=None)
-
-    def _catch_up(self) -> None:
-        """Orders are few, and each start reads all of them: nothing else is even decoded."""
-        while (
-            page := self._tsm.page(self._after, SCAN, (ErasureOrdered.topic, PersonErased.topic))
-        ).last > self._after:
-            for event in page.events:
-                if not isinstance(event, Event):
-                    raise TsmError(ErrorCode.STORE_CORRUPT, f"{event.topic} at position {event.position}")
-                self.see(event)
-            self._after = page.last
 
     def _carry_out(self, subject: str) -> None:
         event = self._ordered[subject]

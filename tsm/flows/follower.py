@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from tsm.application import Tsm
+from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Event
 
 PAGE = 500  # events
+SCAN = 10_000  # positions that are looked at in one go where few hold what is looked for
 TICK = 0.2  # seconds between rounds when nothing happens
 GATHER = 0.02  # seconds after the first new event: what follows at once is read in one go
 KEEP_EVERY = 1.0  # seconds between writes of the position
@@ -146,6 +148,20 @@ class Follower(ABC):
         if reached != self._kept:
             self._position.write(reached)
             self._kept, self._keep_next = reached, time.monotonic() + KEEP_EVERY
+
+
+class SelectiveFollower(Follower):
+    """A follower that sees events of some topics only; others are not even decoded, nor is anything unsealed."""
+
+    topics: ClassVar[tuple[str, ...]]
+
+    def _catch_up(self) -> None:
+        while (page := self._tsm.page(self._after, SCAN, self.topics)).last > self._after:
+            for event in page.events:
+                if not isinstance(event, Event):
+                    raise TsmError(ErrorCode.STORE_CORRUPT, f"{event.topic} at position {event.position}")
+                self.see(event)
+            self._after = page.last
 
 
 def for_each(items: Iterable[Item], do: Callable[[Item], None]) -> None:

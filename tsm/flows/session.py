@@ -40,6 +40,7 @@ from tsm.mas.messages import (
 )
 from tsm.mas.status import Status
 from tsm.model import card as cards
+from tsm.model import credential as credentials
 from tsm.model import delegation as delegations
 from tsm.model import operator as operators
 from tsm.model import service_provider as providers
@@ -151,8 +152,8 @@ class SessionService:
 
         Errors: FORBIDDEN for another party's spId or card, RECEPTION_REUSED, UNKNOWN_SERVICE_PROVIDER, UNKNOWN_CARD,
         UNKNOWN_SECURITY_DOMAIN, UNKNOWN_KEY when the vault lacks the domain's keys or those that PUT KEY brings,
-        KEY_REFUSED when it has others, CARD_AUTHENTICATION_EXHAUSTED, and INVALID_INPUT for a command that may not be
-        delegated.
+        KEY_REFUSED when it has others, CARD_AUTHENTICATION_EXHAUSTED, INVALID_INPUT for a command that may not be
+        delegated, and WRONG_ORDER in the story of a credential that is closed.
         """
         if request.provider != party:
             raise TsmError(ErrorCode.FORBIDDEN, "another party's spId")
@@ -172,6 +173,7 @@ class SessionService:
         card.refuse_exhausted(domain.aid)
         refuse_lost_keys(self._vault, domain)
         refuse_other_keys(self._vault, card, domain, commands)
+        story = self._open_story(request.provider, correlation)
         accepted = DelegationAccepted(
             provider=request.provider,
             operator=card.operator,
@@ -190,11 +192,21 @@ class SessionService:
         )
         self._tsm.commit(
             Change(stream, loaded.version, [accepted]),
+            *story,
             context=context_of(accepted, f"{party.role}:{party.id}", party.role, request_id),
             occurred_at=now,
             put_payloads={(stream, command_name(order)): apdu for order, apdu in enumerate(request.commands, 1)},
         )
         return acceptance(accepted)
+
+    def _open_story(self, provider: str, story: str) -> list[Change]:
+        """What delegations of a credential's provider in its story rest on; WRONG_ORDER once it is closed."""
+        stream = credentials.stream(story)
+        loaded = self._tsm.state_at(stream, credentials.evolve, unseals={})
+        if loaded.state is None or loaded.state.applied.provider != provider:
+            return []
+        loaded.state.refuse_closed()
+        return [Change(stream, loaded.version, [])]
 
     def _content_index(self, request: DelegationRequest, iccid: str) -> str:
         parts = (iccid.encode(), request.generated_at.encode(), *request.commands)
@@ -207,9 +219,9 @@ class SessionService:
         """Answer one message of the common app.
 
         Errors leave the session as it was. At START: UNKNOWN_SERVICE_PROVIDER, UNKNOWN_RECEPTION, BAD_SIGNATURE,
-        RECEPTION_CLOSED, CARD_AUTHENTICATION_EXHAUSTED. Later: UNKNOWN_SESSION, SESSION_EXPIRED, WRONG_ORDER,
-        INVALID_INPUT. Whatever goes wrong with the card is no error here: DISCONNECT and END follow, and the signed
-        status says what it was.
+        RECEPTION_CLOSED, WRONG_ORDER, CARD_AUTHENTICATION_EXHAUSTED. Later: UNKNOWN_SESSION, SESSION_EXPIRED,
+        WRONG_ORDER, INVALID_INPUT. Whatever goes wrong with the card is no error here: DISCONNECT and END follow, and
+        the signed status says what it was.
         """
         content = content_sha256(request)
         if request.process is Process.START:
@@ -252,6 +264,7 @@ class SessionService:
         accepted = delegation.refuse_unless_open(now).accepted
         if loaded.state is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
+        story = self._open_story(request.provider, accepted.correlation)
         domain = self._tsm.card_of(accepted.iccid).refuse_exhausted(accepted.domain).domain(accepted.domain)
         started = SessionStarted(
             provider=request.provider,
@@ -269,6 +282,7 @@ class SessionService:
         self._tsm.commit(
             Change(stream, loaded.version, [started]),
             Change(delegations.stream(bound.provider, bound.reception), found.version, []),  # still open
+            *story,
             context=context_of(accepted, "phone", "phone", request_id, step=0),
             occurred_at=now,
             put_payloads={(stream, ANSWER): msgspec.msgpack.encode(answer)},

@@ -30,6 +30,7 @@ from tsm.jpki.certificate_authority import (
     DestructionReceipt,
     DestructionStatement,
     IssuedCertificates,
+    RevocationRequest,
 )
 from tsm.jpki.certificates import (
     LARGEST,
@@ -166,13 +167,20 @@ class Authority:
     def revoke(self, kind: Kind, serial: int, reason: x509.ReasonFlags) -> None:
         """Puts a certificate on the next revocation list; the first reason stays. NOT_FOUND for an unknown serial."""
         with self._lock, writing(self._database):
-            changed = self._database.execute(
-                "UPDATE certificate SET revoked_at = coalesce(revoked_at, ?), reason = coalesce(reason, ?)"
-                " WHERE kind = ? AND serial = ?",
-                (utc_second(self._clock()).isoformat(), reason.value, kind, f"{serial:X}"),
-            ).rowcount
-        if not changed:
-            raise TsmError(ErrorCode.NOT_FOUND, "no certificate with this serial")
+            self._revoke(kind, serial, reason)
+
+    def revoke_credential(self, request: RevocationRequest) -> None:
+        """Puts both certificates of a credential on the next revocation lists; the first reason stays.
+
+        NOT_FOUND for a credential that is unknown, INVALID_INPUT when its certificates are others.
+        """
+        issued = self.certificates(request.credential)
+        named = {Kind.AUTHENTICATION: request.authentication_sha256, Kind.SIGNATURE: request.signature_sha256}
+        if any(hashlib.sha256(issued.of(kind)).hexdigest() != sha256 for kind, sha256 in named.items()):
+            raise TsmError(ErrorCode.INVALID_INPUT, "other certificates were issued for this credential")
+        with self._lock, writing(self._database):
+            for kind in Kind:
+                self._revoke(kind, read_certificate(issued.of(kind)).serial_number, request.reason)
 
     def revocation_list(self, kind: Kind) -> bytes:
         """DER of a complete list, signed now (RFC 5280 section 5)."""
@@ -248,6 +256,15 @@ class Authority:
         verify_certificate(main, issuer.certificate, Kind.SIGNATURE, now, Carrier.CARD)
         RevocationList.read(self.revocation_list(Kind.SIGNATURE), issuer.certificate, now).check(main)
         return main
+
+    def _revoke(self, kind: Kind, serial: int, reason: x509.ReasonFlags) -> None:
+        changed = self._database.execute(
+            "UPDATE certificate SET revoked_at = coalesce(revoked_at, ?), reason = coalesce(reason, ?)"
+            " WHERE kind = ? AND serial = ?",
+            (utc_second(self._clock()).isoformat(), reason.value, kind, f"{serial:X}"),
+        ).rowcount
+        if not changed:
+            raise TsmError(ErrorCode.NOT_FOUND, "no certificate with this serial")
 
     def _keep_copy(self, kind: Kind, credential: str, key: rsa.RSAPrivateKey) -> None:
         key_id, sealed = self._vault.seal(copy_subject(kind, credential), key_octets(key), copy_aad(kind, credential))
@@ -364,18 +381,21 @@ class Issuer:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
         for serial, at, reason in revoked:
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(int(serial, 16))
-                .revocation_date(datetime.fromisoformat(at))
-                .add_extension(x509.CRLReason(x509.ReasonFlags(reason)), critical=False)
-                .build()
-            )
+            builder = builder.add_revoked_certificate(revoked_certificate(int(serial, 16), at, reason))
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
     def sign(self, data: bytes) -> bytes:
         """PKCS#1 v1.5 with SHA-256."""
         return self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+
+
+def revoked_certificate(serial: int, at: str, reason: str) -> x509.RevokedCertificate:
+    """An entry of a list; one without a particular reason does not name it (RFC 5280 5.3.1)."""
+    entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(datetime.fromisoformat(at))
+    flag = x509.ReasonFlags(reason)
+    if flag is not x509.ReasonFlags.unspecified:
+        entry = entry.add_extension(x509.CRLReason(flag), critical=False)
+    return entry.build()
 
 
 def issuer_name(kind: Kind) -> x509.Name:

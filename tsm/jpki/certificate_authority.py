@@ -2,7 +2,8 @@
 
 The server asks for certificates and never sees a private key: the authority keeps a copy of each key, hands it to the
 provider alone, and destroys it when the write to the card is acknowledged. A receipt, signed by the authority whose
-certificate the key belongs to, says so.
+certificate the key belongs to, says so. It also revokes: both certificates of a credential, named by their hashes, for
+their serial numbers are personal data and may be erased here.
 """
 
 import json
@@ -36,10 +37,24 @@ class IssuedCertificates:
         return self.signature if kind is Kind.SIGNATURE else self.authentication
 
 
+@dataclass(frozen=True, slots=True)
+class RevocationRequest:
+    """Asks that both certificates of one credential are put on the revocation lists. Asking again changes nothing."""
+
+    credential: str
+    authentication_sha256: str  # of the certificate, hex
+    signature_sha256: str
+    reason: x509.ReasonFlags  # RFC 5280 5.3.1
+
+
 class CertificateAuthority(Protocol):
     """What the server needs of an authority at its enrolled address. UPSTREAM_UNAVAILABLE when it does not answer."""
 
     def issue(self, url: str, request: CertificateRequest) -> IssuedCertificates: ...
+
+    def revoke(self, url: str, request: RevocationRequest) -> None:
+        """Returns once the authority has acknowledged: the next lists hold both."""
+        ...
 
     def revocation_list(self, url: str) -> bytes:
         """The DER at the address of a revocation list."""
