@@ -24,6 +24,7 @@ from tsm.model.credential import CredentialApplied, ErasureOrdered
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.deployment import DeploymentDelegated
 from tsm.model.event import Event
+from tsm.model.operation import OperationRequested
 from tsm.model.session import SessionStarted
 from tsm.store.log import Unreadable
 from tsm.store.mapper import ERASED
@@ -51,7 +52,7 @@ class Log(Protocol):
 class Place(NamedTuple):
     """Where a stream belongs."""
 
-    card: str  # ICCID, or `NO_CARD` once its person is erased
+    card: str  # ICCID, or `NO_CARD` where none is concerned, or its person is erased
     credential: str  # the stream of the credential that ties it to the card; empty when the log does so openly
 
 
@@ -95,7 +96,7 @@ def fold(rows: Rows, events: Sequence[Event | Heading]) -> None:
             assert isinstance(event, Event)  # noqa: S101  their topics are declared
             places[stream] = place_of(places, event)
             opened.append((stream, *places[stream]))
-        if stream in places or stream.partition("-")[0] not in WITHOUT_CARD:
+        if stream in places or not stream.startswith(WITHOUT_CARD_STREAMS):
             made.append((event.position, _place(places, stream).card, stream))
     rows.insert("stream", opened)
     rows.insert("entry", made)
@@ -145,22 +146,26 @@ def _handed_out(places: Mapping[str, Place], event: Event) -> Place:
     return _place(places, credential.stream(fact.credential))
 
 
-# Streams (and topics) of parties, of what is theirs on every card, and of goods: no card is concerned.
-WITHOUT_CARD = {"party", "operator", "provider", "terminal", "authority", "domain", "catalogue"}
+# Streams (and topics) of parties, of what is theirs on every card, of goods, and of who reads: no card is concerned.
+WITHOUT_CARD = (
+    "party", "operator", "provider", "terminal", "authority", "domain", "catalogue", "service-token", "reading",
+)  # fmt: skip
+WITHOUT_CARD_STREAMS = tuple(f"{kind}-" for kind in WITHOUT_CARD)
 
-# The first event of every other stream says whose it is.
+# The first event of every other stream says whose it is; of an operation that needs no card, that it is nobody's.
 PLACE_OF: Mapping[str, Callable[[Mapping[str, Place], Event], Place]] = {
     CardRegistered.topic: _openly,
     DelegationAccepted.topic: _openly,
     SessionStarted.topic: _openly,
     DeploymentDelegated.topic: _openly,
+    OperationRequested.topic: _openly,
     CredentialApplied.topic: _applied,
     AccessCodeHandedOut.topic: _handed_out,
 }
 
 ISSUANCE_HISTORY = Projection(
     name="issuance_history",
-    version=3,
+    version=4,
     tables=TABLES,
     fold=fold,
     topics=tuple(PLACE_OF),

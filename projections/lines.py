@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.model import access_code, card, credential, delegation, deployment, session
+from tsm.model import access_code, card, credential, delegation, deployment, operation, session
 from tsm.model.event import Fact
 
 INSTRUCTIONS = {  # by the second octet of the header (GPCS v2.3.1 table 11-1, ISO/IEC 7816-4)
@@ -17,8 +17,10 @@ INSTRUCTIONS = {  # by the second octet of the header (GPCS v2.3.1 table 11-1, I
     "CA": "GET DATA",
     "D8": "PUT KEY",
     "E2": "STORE DATA",
+    "E4": "DELETE",
     "E6": "INSTALL",
     "E8": "LOAD",
+    "F0": "SET STATUS",
     "F2": "GET STATUS",
 }
 OWN_COMMAND = 0  # the order of a command that the server sends by itself
@@ -59,6 +61,10 @@ def card_line(fact: Fact) -> str | None:
             return f"{fact.provider} shared ENC and MAC of version {fact.key_version:02X} for {fact.domain}: {checks}"
         case card.ProvisionalKeysDestroyed():
             return f"provisional keys of {fact.domain}, version {fact.key_version:02X}, destroyed in the vault"
+        case card.KeysProved():
+            return f"the card authenticated itself with {fact.domain}'s keys of version {fact.key_version:02X}"
+        case card.KeysDestroyed():
+            return f"keys that {fact.domain} has no more, version {fact.key_version:02X}, destroyed in the vault"
         case card.LoadFileLoaded(found=True):
             return f"load file {fact.load_file} found in {fact.domain}"
         case card.LoadFileLoaded():
@@ -70,6 +76,10 @@ def card_line(fact: Fact) -> str | None:
             return f"application {fact.application} personalized by {fact.domain}"
         case card.LifeCycleChanged():
             return f"{fact.instance} in {fact.domain} {'found' if fact.found else 'made'} {fact.life_cycle}"
+        case card.ContentDeleted():
+            gone = f"{fact.target} in {fact.domain} {'found to be gone' if fact.found else 'deleted'}"
+            related = ", ".join(fact.deleted[1:])
+            return f"{gone}, and with it {related}" if related else gone
         case card.CommandRefused():
             what = f"{instruction(fact.header)} ({fact.header}) for {fact.domain} with status word {fact.status_word}"
             return f"the card refused {what}" if fact.verified else f"refused: {what}, which nothing proves"
@@ -135,6 +145,25 @@ def deployment_line(fact: Fact) -> str | None:
             return f"deployment for {fact.provider} prepared: {fact.step}, reception {fact.reception}"
         case deployment.DeploymentReturned():
             return f"RE-ACCESS: the browser came back from the deployment with status {fact.status}"
+    return None
+
+
+def operation_line(fact: Fact) -> str | None:
+    match fact:
+        case operation.OperationRequested():
+            waits = "a second person's approval" if fact.needs_approval else "its turn"
+            why = f": {fact.reason}" if fact.reason else ""
+            return f"{fact.kind} of {fact.target} asked for by {fact.requested_by}, waits for {waits}{why}"
+        case operation.OperationApproved():
+            return f"operation approved by {fact.approved_by}"
+        case operation.OperationDelegated():
+            return f"operation delegated for a contact with the card, reception {fact.reception}"
+        case operation.OperationPutBack():
+            return f"contact ended with status {fact.status}: the operation waits for the next"
+        case operation.OperationEnded():
+            how = " ".join(part for part in (fact.state, fact.code) if part)
+            by = f" by {fact.ended_by}" if fact.ended_by else ""
+            return f"operation ended{by}, {how}" + (f": {fact.reason}" if fact.reason else "")
     return None
 
 
@@ -207,6 +236,7 @@ LINES: Mapping[str, Callable[[Fact], str | None]] = {
     "delegation": delegation_line,
     "session": session_line,
     "deployment": deployment_line,
+    "operation": operation_line,
     "access_code": access_code_line,
     "credential": credential_line,
 }

@@ -23,7 +23,9 @@ from tsm.model.event import Fact
 ISSUER_DOMAIN = "A000000151000000"  # GPCS v2.3.1 annex H: the issuer security domain's default AID
 DIVERSIFICATION_OCTETS = 10  # key diversification data in the answer to INITIALIZE UPDATE (GPC Amendment D 7.1.1.6)
 MAX_FAILURES = 5  # a card may block a domain's keys after some ten failures: stop well before
-CHANGES_CONTENT = frozenset({"d8", "e2", "e6", "e8"})  # INS of PUT KEY, STORE DATA, INSTALL, LOAD
+CHANGES_CONTENT = frozenset({  # INS
+    "d8", "e2", "e4", "e6", "e8", "f0",  # PUT KEY, STORE DATA, DELETE, INSTALL, LOAD, SET STATUS
+})  # fmt: skip
 
 
 class LifeCycle(StrEnum):
@@ -106,6 +108,24 @@ class ProvisionalKeysDestroyed(Fact, frozen=True, kw_only=True):
     key: str  # KeyRef: nothing is there any more
 
 
+class KeysProved(Fact, frozen=True, kw_only=True):
+    """The card authenticated itself with keys that PUT KEY had put: those that they replaced are needed no more."""
+
+    topic: ClassVar[str] = "card.keys_proved"
+    domain: str
+    key_version: int
+
+
+class KeysDestroyed(Fact, frozen=True, kw_only=True):
+    """Keys that the card has no more, replaced by others or gone with their domain, are erased from our vault."""
+
+    topic: ClassVar[str] = "card.keys_destroyed"
+    domain: str
+    key_version: int
+    key: str  # KeyRef: nothing is there any more, unless a later domain of the same AID got others
+    check_values: tuple[str, ...]  # which keys they were
+
+
 class LoadFileLoaded(Fact, frozen=True, kw_only=True):
     """The last LOAD was acknowledged, its hash checked by the card; or the load file was found."""
 
@@ -131,12 +151,25 @@ class ApplicationInstalled(Fact, frozen=True, kw_only=True):
 
 
 class LifeCycleChanged(Fact, frozen=True, kw_only=True):
-    """An application or domain is in another state: INSTALL [for make selectable] was acknowledged, or it was found."""
+    """An application or domain is in another state.
+
+    INSTALL [for make selectable] or SET STATUS was acknowledged, or it was found.
+    """
 
     topic: ClassVar[str] = "card.life_cycle_changed"
     instance: str  # AID
     domain: str  # the domain that it belongs to
     life_cycle: str
+    found: bool = False
+
+
+class ContentDeleted(Fact, frozen=True, kw_only=True):
+    """DELETE was acknowledged; or the card told all that it holds, and these were not among it."""
+
+    topic: ClassVar[str] = "card.content_deleted"
+    target: str  # AID of the domain, application or load file
+    domain: str  # that it belonged to; of a domain, its parent
+    deleted: tuple[str, ...]  # AIDs of all that is gone: the target first, then what went with it
     found: bool = False
 
 
@@ -203,6 +236,15 @@ class CardReleased(Fact, frozen=True, kw_only=True):
     reason: str
 
 
+class RetiredKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys that a card has no more, as far as our vault may still hold them."""
+
+    domain: str
+    key_version: int
+    key: str  # KeyRef
+    check_values: tuple[str, ...]  # by which they are told from later ones under the same reference
+
+
 class SecurityDomain(msgspec.Struct, frozen=True, kw_only=True):
     """A security domain on a card."""
 
@@ -210,7 +252,9 @@ class SecurityDomain(msgspec.Struct, frozen=True, kw_only=True):
     parent: str
     privileges: str = ""
     life_cycle: str = LifeCycle.SELECTABLE
+    before_lock: str = ""  # its state before it was locked, to which unlocking returns; empty: nobody told
     key_version: int = 0  # 0: it has no keys yet
+    proved: bool = True  # whether the card has authenticated itself with them, where PUT KEY replaced the issuer's
     key: str = ""  # KeyRef
     check_values: tuple[str, ...] = ()
     provisional: bool = False
@@ -232,6 +276,7 @@ class Application(msgspec.Struct, frozen=True, kw_only=True):
     aid: str
     domain: str
     life_cycle: str
+    before_lock: str = ""  # as a domain's
     module: str = ""  # empty, as the next: it was on the card before we knew it
     load_file: str = ""
     privileges: str = ""
@@ -246,6 +291,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     applications: Mapping[str, Application] = msgspec.field(default_factory=dict)
     failures: Mapping[str, int] = msgspec.field(default_factory=dict)  # by domain, since it last authenticated
     doubtful: frozenset[str] = frozenset()  # domains in which a command may have been executed without our knowing
+    retired: tuple[RetiredKeys, ...] = ()
 
     @property
     def iccid(self) -> str:
@@ -268,6 +314,44 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
         if aid not in self.domains:
             raise TsmError(ErrorCode.UNKNOWN_SECURITY_DOMAIN, f"{self.iccid} has no {aid}")
         return self.domains[aid]
+
+    def owner(self, aid: str) -> str:
+        """AID of the domain that something belongs to, of a domain its parent; NOT_FOUND when nothing has this AID."""
+        part = self.applications.get(aid) or self.load_files.get(aid)
+        if part is not None:
+            return part.domain
+        if aid not in self.domains:
+            raise TsmError(ErrorCode.NOT_FOUND, f"{self.iccid} has no {aid}")
+        return self.domains[aid].parent
+
+    def holds(self, aid: str) -> bool:
+        """Whether a domain, an application or a load file has this AID."""
+        return aid in self.domains or aid in self.applications or aid in self.load_files
+
+    def related(self, aid: str) -> tuple[str, ...]:
+        """What belongs to something, in the order in which it can be deleted before it (GPCS v2.3.1 section 9.5).
+
+        To a load file its applications; to a domain all that is in it, the domains below it included.
+        """
+        if aid in self.load_files:
+            return tuple(one.aid for one in self.applications.values() if one.load_file == aid)
+        if aid not in self.domains:
+            return ()
+        below = [one.aid for one in self.domains.values() if one.parent == aid and one.aid != aid]
+        applications = [one.aid for one in self.applications.values() if one.domain == aid]
+        load_files = [one.aid for one in self.load_files.values() if one.domain == aid]
+        of_files = [one for file in load_files for one in self.related(file) if one not in applications]
+        of_domains = [one for domain in below for one in (*self.related(domain), domain)]
+        return tuple(dict.fromkeys([*applications, *of_files, *of_domains, *load_files]))
+
+    @property
+    def destroyable(self) -> tuple[RetiredKeys, ...]:
+        """Keys that may leave the vault: their domain is gone, or the card has proved those that replaced them."""
+        return tuple(keys for keys in self.retired if keys.domain not in self.domains or self._is_replaced(keys))
+
+    def _is_replaced(self, keys: RetiredKeys) -> bool:
+        domain = self.domains[keys.domain]
+        return domain.proved and not (domain.key == keys.key and domain.check_values == keys.check_values)
 
     def is_exhausted(self, domain: str) -> bool:
         """Whether a domain has failed `MAX_FAILURES` times in a row. The others are none the worse for it."""
@@ -325,6 +409,23 @@ def audited(state: Card, domain: str) -> list[ContentAudited]:
     return [ContentAudited(domain=domain)] if domain in state.doubtful else []
 
 
+def keys_proved(state: Card, domain: str, key_version: int) -> list[KeysProved]:
+    """Decide that the card authenticated itself: news only when nothing had proved these keys before."""
+    known = state.domains.get(domain)
+    if known is None or known.proved or known.key_version != key_version:
+        return []
+    return [KeysProved(domain=domain, key_version=key_version)]
+
+
+def keys_destroyed(state: Card, keys: RetiredKeys) -> list[KeysDestroyed]:
+    """Decide that retired keys are gone from the vault; once more is no news."""
+    if keys not in state.retired:
+        return []
+    return [
+        KeysDestroyed(domain=keys.domain, key_version=keys.key_version, key=keys.key, check_values=keys.check_values)
+    ]
+
+
 def release(state: Card | None, iccid: str, operator: str, released: CardReleased) -> list[CardReleased]:
     """Decide that a domain gets its budget back; without failures it is no news.
 
@@ -360,7 +461,14 @@ def evolve(state: Card | None, fact: Fact) -> Card:
         case SecurityDomainCreated():
             return _with_domain(state, _created(fact))
         case KeysPut():
-            return _with_domain(state, _with_keys(state.domain(fact.domain), fact))
+            return _with_keys_put(state, fact)
+        case KeysProved():
+            proved = msgspec.structs.replace(state.domain(fact.domain), proved=True)
+            return _with_domain(state, proved)
+        case KeysDestroyed():
+            gone = (fact.key, fact.check_values)
+            left = tuple(keys for keys in state.retired if (keys.key, keys.check_values) != gone)
+            return msgspec.structs.replace(state, retired=left)
         case ProvisionalKeysDestroyed():
             return _with_domain(state, _without_keys(state.domain(fact.domain), fact.key))
         case LoadFileLoaded():
@@ -372,6 +480,8 @@ def evolve(state: Card | None, fact: Fact) -> Card:
             return _with_application(state, _personalized(state.applications.get(fact.application), fact))
         case LifeCycleChanged():
             return _with_life_cycle(state, fact)
+        case ContentDeleted():
+            return _without(state, frozenset(fact.deleted))
         case CardAuthenticationFailed():
             return msgspec.structs.replace(state, failures={**state.failures, fact.domain: fact.failures})
         case CardAuthenticated() | CardReleased():
@@ -415,6 +525,46 @@ def _with_keys(domain: SecurityDomain, fact: KeysPut) -> SecurityDomain:
     )
 
 
+def _with_keys_put(state: Card, fact: KeysPut) -> Card:
+    """The issuer's earlier keys retire; a provider's stay its own business, and provisional ones have their own end."""
+    before = state.domain(fact.domain)
+    state = _with_domain(state, _with_keys(before, fact))
+    if fact.domain != state.isd or before.key == fact.key:
+        return state
+    proved = msgspec.structs.replace(state.domain(fact.domain), proved=fact.found)
+    return _with_domain(msgspec.structs.replace(state, retired=(*state.retired, *_stored_keys(before))), proved)
+
+
+def _stored_keys(domain: SecurityDomain) -> list[RetiredKeys]:
+    """The keys that the vault holds for this domain alone: none that are derived from a master key."""
+    if not domain.key_version or "?" in domain.key:
+        return []
+    return [
+        RetiredKeys(domain=domain.aid, key_version=domain.key_version, key=domain.key, check_values=domain.check_values)
+    ]
+
+
+def _without(state: Card, gone: frozenset[str]) -> Card:
+    """Keys of a domain that is gone retire, those that it had before included."""
+    domains = [domain for aid, domain in state.domains.items() if aid in gone]
+    earlier = [
+        RetiredKeys(domain=put.domain, key_version=put.key_version, key=put.key, check_values=put.check_values)
+        for domain in domains
+        for put in domain.provisional_keys
+        if put.key != domain.key
+    ]
+    retired = [keys for domain in domains for keys in _stored_keys(domain)]
+    return msgspec.structs.replace(
+        state,
+        domains={aid: one for aid, one in state.domains.items() if aid not in gone},
+        load_files={aid: one for aid, one in state.load_files.items() if aid not in gone},
+        applications={aid: one for aid, one in state.applications.items() if aid not in gone},
+        failures={aid: count for aid, count in state.failures.items() if aid not in gone},
+        doubtful=state.doubtful - gone,
+        retired=(*state.retired, *retired, *earlier),
+    )
+
+
 def _without_keys(domain: SecurityDomain, key: str) -> SecurityDomain:
     left = tuple(put for put in domain.provisional_keys if put.key != key)
     return msgspec.structs.replace(domain, provisional_keys=left)
@@ -441,10 +591,19 @@ def _personalized(application: Application | None, fact: ApplicationPersonalized
 def _with_life_cycle(state: Card, fact: LifeCycleChanged) -> Card:
     domain, application = state.domains.get(fact.instance), state.applications.get(fact.instance)
     if domain is not None:
-        return _with_domain(state, msgspec.structs.replace(domain, life_cycle=fact.life_cycle))
+        before = _before_lock(domain, fact.life_cycle)
+        return _with_domain(state, msgspec.structs.replace(domain, life_cycle=fact.life_cycle, before_lock=before))
     if application is None:  # it came with the card
         application = Application(aid=fact.instance, domain=fact.domain, life_cycle=fact.life_cycle)
-    return _with_application(state, msgspec.structs.replace(application, life_cycle=fact.life_cycle))
+    before = _before_lock(application, fact.life_cycle)
+    changed = msgspec.structs.replace(application, life_cycle=fact.life_cycle, before_lock=before)
+    return _with_application(state, changed)
+
+
+def _before_lock(instance: SecurityDomain | Application, now: str) -> str:
+    if now != LifeCycle.LOCKED:
+        return ""
+    return instance.before_lock if instance.life_cycle == LifeCycle.LOCKED else instance.life_cycle
 
 
 def _with_domain(state: Card, domain: SecurityDomain) -> Card:
@@ -462,10 +621,13 @@ FACTS: tuple[type[Fact], ...] = (
     ProvisionalKeysHandedOut,
     KeysShared,
     ProvisionalKeysDestroyed,
+    KeysProved,
+    KeysDestroyed,
     LoadFileLoaded,
     ApplicationInstalled,
     ApplicationPersonalized,
     LifeCycleChanged,
+    ContentDeleted,
     CommandRefused,
     CommandUnanswered,
     ContentAudited,

@@ -4,6 +4,10 @@ Something on a card waits for the card's next contact. Something that destroys w
 says so. Either can be followed, and taken back until it is carried out. What it did to the card, the card's own stream
 says; here is who asked, who agreed, and how it ended.
 
+Two questions are apart: whether it may be done (a person says so), and whether it is done. What is done on a card is
+done when the card's record says so, however that came about. A contact that broke off leaves the operation waiting, for
+the next one begins with asking the card; what a card refused has failed.
+
 Stream: `operation-<uuid>`.
 """
 
@@ -14,6 +18,9 @@ from typing import ClassVar
 
 import msgspec
 
+from tsm.errors import ErrorCode, TsmError
+from tsm.identifiers import Aid, Iccid
+from tsm.model.checks import check_text
 from tsm.model.event import Fact
 
 
@@ -38,6 +45,11 @@ ON_CARD = frozenset(OperationKind) - {
     OperationKind.ERASE_PERSON,
     OperationKind.WITHDRAW_PARTY,
 }
+
+NEEDS_REASON = frozenset({
+    OperationKind.LOCK, OperationKind.UNLOCK, OperationKind.DELETE, OperationKind.ROTATE_KEYS,
+    OperationKind.REVOKE_CREDENTIAL, OperationKind.ERASE_PERSON, OperationKind.WITHDRAW_PARTY,
+})  # fmt: skip
 
 
 class OperationState(StrEnum):
@@ -92,7 +104,7 @@ class OperationDelegated(Fact, frozen=True, kw_only=True):
 
 
 class OperationPutBack(Fact, frozen=True, kw_only=True):
-    """The contact came to nothing and nothing was sent to the card: it waits for the next."""
+    """The contact broke off before it was done: it waits for the next, which asks the card first if need be."""
 
     topic: ClassVar[str] = "operation.put_back"
     status: str  # strProcStatus of the delegation
@@ -108,9 +120,147 @@ class OperationEnded(Fact, frozen=True, kw_only=True):
     reason: str = ""  # why that person did
 
 
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """The operation as its facts say."""
+
+    requested: OperationRequested
+    state: OperationState
+    approved_by: str = ""
+    reception: str = ""  # of the contact that is under way, or was the last
+    ended: OperationEnded | None = None
+
+    @property
+    def kind(self) -> OperationKind:
+        return OperationKind(self.requested.kind)
+
+    @property
+    def is_on_card(self) -> bool:
+        return self.kind in ON_CARD
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ENDS
+
+
 def stream(operation: str) -> str:
     """The stream of an operation."""
     return f"operation-{operation}"
+
+
+def request(state: Operation | None, requested: OperationRequested, at: datetime) -> list[OperationRequested]:
+    """Decide that something is asked for.
+
+    INVALID_INPUT for an unknown kind, a time that is over, no card for what needs one, or no reason for what destroys.
+    ALREADY_EXISTS for an id that is taken.
+    """
+    if state is not None:
+        raise TsmError(ErrorCode.ALREADY_EXISTS, f"operation {requested.operation}")
+    kind = kind_of(requested.kind)
+    if requested.reason or kind in NEEDS_REASON or requested.needs_approval:
+        check_text(requested.reason, "reason")
+    if requested.expires_at <= at:
+        raise TsmError(ErrorCode.INVALID_INPUT, "expires_at: the time is over")
+    if kind in ON_CARD:
+        Iccid(requested.iccid)
+        Aid(requested.target)
+    elif not requested.target:
+        raise TsmError(ErrorCode.INVALID_INPUT, "target")
+    return [requested]
+
+
+def kind_of(kind: str) -> OperationKind:
+    """INVALID_INPUT for what is no kind of operation."""
+    try:
+        return OperationKind(kind)
+    except ValueError:
+        raise TsmError(ErrorCode.INVALID_INPUT, "kind") from None
+
+
+def approve(state: Operation, by: str, at: datetime) -> list[OperationApproved]:
+    """Decide that a second person agreed; once more by the same is no news.
+
+    FORBIDDEN for whoever asked for it; WRONG_ORDER when nobody's approval is awaited.
+    """
+    if state.requested.requested_by == by:
+        raise TsmError(ErrorCode.FORBIDDEN, "whoever asked for an operation cannot approve it")
+    if state.approved_by == by and not state.is_over:
+        return []
+    require(state, at, OperationState.AWAITING_APPROVAL)
+    return [OperationApproved(approved_by=by)]
+
+
+def reject(state: Operation, by: str, reason: str, at: datetime) -> list[OperationEnded]:
+    """Decide that a second person refused. FORBIDDEN for whoever asked for it, who may cancel; WRONG_ORDER."""
+    if state.requested.requested_by == by:
+        raise TsmError(ErrorCode.FORBIDDEN, "whoever asked for an operation cannot reject it")
+    check_text(reason, "reason")
+    require(state, at, OperationState.AWAITING_APPROVAL)
+    return [OperationEnded(state=OperationState.REJECTED, ended_by=by, reason=reason)]
+
+
+def cancel(state: Operation, by: str, reason: str) -> list[OperationEnded]:
+    """Decide that it is taken back, whatever it waits for: a contact that has begun, its caller has looked at.
+
+    WRONG_ORDER when it is over.
+    """
+    check_text(reason, "reason")
+    if state.is_over:
+        raise TsmError(ErrorCode.WRONG_ORDER, f"the operation is {state.state}")
+    return [OperationEnded(state=OperationState.CANCELLED, ended_by=by, reason=reason)]
+
+
+def delegate(state: Operation, reception: str, at: datetime) -> list[OperationDelegated]:
+    """Decide that the card is in contact. WRONG_ORDER unless it waits for that."""
+    require(state, at, OperationState.WAITING)
+    return [OperationDelegated(reception=reception)]
+
+
+def put_back(state: Operation, reception: str, status: str) -> list[OperationPutBack]:
+    """Decide that a contact did not bring it about; of another contact it is no news."""
+    under_way = state.state is OperationState.DELEGATED and state.reception == reception
+    return [OperationPutBack(status=status)] if under_way else []
+
+
+def end(state: Operation, end_state: OperationState, code: str = "") -> list[OperationEnded]:
+    """Decide that it is done, or has failed; once it is over, it stays what it was."""
+    return [] if state.is_over else [OperationEnded(state=end_state, code=code)]
+
+
+def expire(state: Operation, at: datetime) -> list[OperationEnded]:
+    """Decide that nobody brought it about in time. A contact that is under way comes to its own end first."""
+    waits = state.state in (OperationState.AWAITING_APPROVAL, OperationState.WAITING)
+    return [OperationEnded(state=OperationState.EXPIRED)] if waits and is_late(state, at) else []
+
+
+def is_late(state: Operation, at: datetime) -> bool:
+    """Whether its time is over."""
+    return at >= state.requested.expires_at
+
+
+def require(state: Operation, at: datetime, wanted: OperationState) -> None:
+    """WRONG_ORDER unless the operation is in this state, and in time."""
+    if state.state is not wanted or is_late(state, at):
+        raise TsmError(ErrorCode.WRONG_ORDER, f"the operation is {state.state}, not {wanted} in time")
+
+
+def evolve(state: Operation | None, fact: Fact) -> Operation:
+    """Fold one fact."""
+    if isinstance(fact, OperationRequested):
+        first = OperationState.AWAITING_APPROVAL if fact.needs_approval else OperationState.WAITING
+        return Operation(requested=fact, state=first)
+    if state is None:
+        raise TsmError(ErrorCode.STORE_CORRUPT, "an operation begins with its request")
+    match fact:
+        case OperationApproved():
+            return msgspec.structs.replace(state, state=OperationState.WAITING, approved_by=fact.approved_by)
+        case OperationDelegated():
+            return msgspec.structs.replace(state, state=OperationState.DELEGATED, reception=fact.reception)
+        case OperationPutBack():
+            return msgspec.structs.replace(state, state=OperationState.WAITING)
+        case OperationEnded():
+            return msgspec.structs.replace(state, state=OperationState(fact.state), ended=fact)
+        case _:
+            return state
 
 
 FACTS: tuple[type[Fact], ...] = (
