@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from api.access import ENROLLED
+from api.access import ENROLLED, SERVER, viewer_of
 from api.bootstrap import CONFIG_FILE, STORE, Parts, Settings, build
 from api.certificates import certify, create_authority, fingerprint, request, write_private
 from api.rest.operator_site import RETURN_PATH
@@ -41,7 +41,6 @@ from tsm.store.migrations import migrate_sqlite
 from tsm.store.opening import is_postgresql
 from tsm.store.recorder import Command
 
-SERVER = "tsm-server"
 Described = TypeVar("Described")
 
 
@@ -111,9 +110,11 @@ def describe(data: Path) -> dict[str, str]:
         }
 
 
-def certify_party(data: Path, request_pem: bytes, party: str, role: str, hosts: list[str]) -> bytes:
-    """A client (and server) certificate for a party, from its request; PEM."""
-    return certify(data / "tls", request_pem, party, role, hosts)
+def certify_party(data: Path, request_pem: bytes, party: str, role: str, hosts: list[str], tenant: str = "") -> bytes:
+    """A client (and server) certificate for a party, from its request; PEM. `tenant` is an auditor's: FORBIDDEN."""
+    if tenant:
+        viewer_of(role, tenant)
+    return certify(data / "tls", request_pem, party, role, hosts, tenant)
 
 
 def enrol(data: Path, role: str, description: bytes) -> int:

@@ -6,17 +6,23 @@ the list of destroyed keys must lie outside.
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 
+from api import local_login
 from api.access import Access
+from api.issuer_keys import IssuerKeys
+from api.reading import Readings
 from api.rest.authority_client import AuthorityClient
 from api.rest.operator_site import RETURN_PATH
 from api.tls import client_context
+from api.tokens import Algorithm, Issuer
 from api.xml.mas import LINK_PATH
 from api.xml.outbound import XmlClient
 from projections import PROJECTIONS
@@ -39,6 +45,8 @@ from tsm.flows.session import Limits, SessionService
 from tsm.keys.destroyed_keys import beside, refuse_within
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
+from tsm.model.checks import check_https
+from tsm.model.operation import OperationKind
 from tsm.model.topics import FACTS
 from tsm.store.dsn import check_dsn
 from tsm.store.opening import is_postgresql, open_recorder
@@ -46,6 +54,7 @@ from tsm.store.opening import is_postgresql, open_recorder
 CONFIG_FILE, VIEWS_FILE = "config.json", "views.sqlite"
 STORE = "log.sqlite"  # where the log is, unless the settings say otherwise
 DEFAULT_LIMITS = Limits()
+KEY_READERS = 4  # threads: an issuer that does not answer keeps no other's keys waiting
 
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +63,25 @@ class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: Path
     key: Path
     party_ca: Path
+
+
+class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An OAuth 2.0 issuer whose access tokens we take (`api.tokens`)."""
+
+    issuer: Annotated[str, msgspec.Meta(min_length=1)]  # its `iss`, to the letter
+    audience: Annotated[str, msgspec.Meta(min_length=1)]  # what its tokens for us have as `aud`
+    algorithms: Annotated[tuple[Algorithm, ...], msgspec.Meta(min_length=1)]  # that it signs with, and no others
+    jwks: Annotated[str, msgspec.Meta(min_length=1)]  # its JWK Set: an https address, or a path from the data folder
+
+
+EXPOSED: Literal["even-from-the-network"] = "even-from-the-network"
+
+
+class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose tokens are taken, beside client certificates and service tokens."""
+
+    issuers: tuple[IssuerSettings, ...] = ()
+    local_login: bool | Literal["even-from-the-network"] | None = None  # None: where `host` is loopback
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +98,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session_idle_seconds: float = DEFAULT_LIMITS.session_idle_seconds
     notify_limit_seconds: float = DEFAULT_LIMITS.notify_limit_seconds
     delegation_seconds: float = DEFAULT_LIMITS.delegation_seconds
+    access: AccessSettings = AccessSettings()
+    four_eyes: tuple[OperationKind, ...] = (  # what needs a second person
+        OperationKind.DELETE,
+        OperationKind.REVOKE_CREDENTIAL,
+        OperationKind.ERASE_PERSON,
+        OperationKind.WITHDRAW_PARTY,
+    )
     data: Path = Path()
 
     @classmethod
@@ -85,8 +120,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise TsmError(ErrorCode.INVALID_INPUT, f"{CONFIG_FILE}: {error}") from error
         if is_postgresql(read.store):
             check_dsn(read.store)  # before anybody connects and tells what libpq says of it
+        read.refuse_unsafe_access()
         destroyed = beside(read.kek_file) if read.destroyed_keys == Path() else read.destroyed_keys
         return msgspec.structs.replace(read, data=data, destroyed_keys=destroyed)
+
+    @property
+    def local_login(self) -> bool:
+        """Whether tokens of `tsm admin token` are accepted."""
+        said = self.access.local_login
+        return local_login.is_loopback(self.host) if said is None else bool(said)
+
+    def refuse_unsafe_access(self) -> None:
+        """INVALID_INPUT: what would let in others than was meant."""
+        if self.access.local_login is True and not local_login.is_loopback(self.host):
+            raise TsmError(
+                ErrorCode.INVALID_INPUT,
+                f"access.local_login is true, and {self.host} can be reached from the network: use an identity"
+                f' provider, or write "local_login": "{EXPOSED}"',
+            )
+        names = [self.public_url, *(issuer.issuer for issuer in self.access.issuers)]
+        if len(set(names)) < len(names):
+            raise TsmError(ErrorCode.INVALID_INPUT, "access.issuers names an issuer twice, or this server")
+        for issuer in self.access.issuers:
+            if "://" in issuer.jwks:
+                check_https(issuer.jwks, "access.issuers.jwks")
 
     @property
     def store_place(self) -> str | Path:
@@ -114,6 +171,7 @@ class Parts:
     vault: SoftwareVault
     tsm: Tsm
     access: Access
+    readings: Readings
     sessions: SessionService
     deployments: Deployments
     domain_keys: DomainKeys
@@ -139,6 +197,15 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def issuers(settings: Settings, vault: SoftwareVault, threads: Executor, clock: Callable[[], datetime]) -> list[Issuer]:
+    """Whose access tokens are taken."""
+    made = [
+        Issuer(said.issuer, said.audience, said.algorithms, IssuerKeys(said.jwks, settings.data, threads), clock)
+        for said in settings.access.issuers
+    ]
+    return [*made, local_login.issuer(vault, settings.public_url, clock)] if settings.local_login else made
+
+
 def build(
     settings: Settings,
     clock: Callable[[], datetime] = utc_now,
@@ -153,6 +220,7 @@ def build(
     tsm = Tsm(vault, recorder, FACTS, clock)
     limits = Limits(settings.delegation_seconds, settings.session_idle_seconds, settings.notify_limit_seconds)
     sessions = SessionService(tsm, vault, settings.public_url + LINK_PATH, tsm.now, random, limits)
+    threads = ThreadPoolExecutor(KEY_READERS, "issuer-keys")
     tls = client_context(settings.tls)
     outbound, authority = XmlClient(tls), AuthorityClient(tls)
     views = open_views(settings.store_place, data / VIEWS_FILE, PROJECTIONS)
@@ -164,7 +232,8 @@ def build(
         random=random,
         vault=vault,
         tsm=tsm,
-        access=Access(tsm),
+        access=Access(tsm, issuers(settings, vault, threads, tsm.now)),
+        readings=Readings(tsm),
         sessions=sessions,
         deployments=Deployments(tsm, vault, sessions, settings.public_url + RETURN_PATH, tsm.now, random),
         domain_keys=DomainKeys(tsm, vault),
@@ -180,5 +249,12 @@ def build(
             RevocationFollower(tsm, authority, StoredPosition(positions / "revocation")),
             Runner(tsm, views) if settings.projections == "in-process" else Observer(tsm, views),
         ),
-        closing=(outbound.close, authority.close, views.close, tsm.close, vault.close),
+        closing=(
+            partial(threads.shutdown, wait=False),
+            outbound.close,
+            authority.close,
+            views.close,
+            tsm.close,
+            vault.close,
+        ),
     )

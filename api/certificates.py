@@ -2,7 +2,8 @@
 
 `tsm init` makes it in the data folder. A party makes its key at home and sends a request (PKCS#10); the operator of the
 server decides id and role, whatever the request says, and signs. CN is the party's id, OU its role. A certificate alone
-lets nobody in: operators, providers, terminals and authorities are also enrolled by its fingerprint.
+lets nobody in: operators, providers, terminals and authorities are also enrolled by its fingerprint. O is our own name,
+or the tenant whose auditor the certificate is for.
 """
 
 import ipaddress
@@ -20,6 +21,7 @@ from tsm.errors import ErrorCode, TsmError
 
 ROLES = ("operator", "provider", "terminal", "authority", "auditor", "server", "relying-party")
 ORGANISATION = "Open TSM parties"
+LONGEST_NAME = 64  # characters of O (RFC 5280 appendix A.1, ub-organization-name)
 CA_LIFE = timedelta(days=3650)
 PARTY_LIFE = timedelta(days=365)
 CLOCK_SKEW = timedelta(minutes=5)
@@ -41,11 +43,11 @@ def make_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def party_name(party: str, role: str) -> x509.Name:
-    """CN = the party's id, OU = its role."""
+def party_name(party: str, role: str, tenant: str = "") -> x509.Name:
+    """CN = the party's id, OU = its role, O = an auditor's tenant, when he is not appointed for all."""
     return x509.Name(
         [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANISATION),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, tenant or ORGANISATION),
             x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
             x509.NameAttribute(NameOID.COMMON_NAME, party),
         ]
@@ -84,14 +86,17 @@ def request(folder: Path, party: str) -> Path:
     return path
 
 
-def certify(authority: Path, request_pem: bytes, party: str, role: str, hosts: list[str]) -> bytes:
+def certify(authority: Path, request_pem: bytes, party: str, role: str, hosts: list[str], tenant: str = "") -> bytes:
     """Sign a party's request under the id and role that the operator names; returns the certificate as PEM.
 
     `hosts` are the names and addresses under which the party serves; none for a party that only calls.
+    `tenant` is for auditors only, as `api.access` has it; without it an auditor is appointed for all.
     INVALID_INPUT for an unknown role or a request that is damaged or not signed by its own key.
     """
     if role not in ROLES:
         raise TsmError(ErrorCode.INVALID_INPUT, f"role must be one of {', '.join(ROLES)}")
+    if tenant and (role != "auditor" or len(tenant) > LONGEST_NAME):
+        raise TsmError(ErrorCode.INVALID_INPUT, f"a tenant is for an auditor, {LONGEST_NAME} characters at most")
     try:
         wanted = x509.load_pem_x509_csr(request_pem)
         if not wanted.is_signature_valid:
@@ -104,7 +109,7 @@ def certify(authority: Path, request_pem: bytes, party: str, role: str, hosts: l
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
-        .subject_name(party_name(party, role))
+        .subject_name(party_name(party, role, tenant))
         .issuer_name(issuer.subject)
         .public_key(wanted.public_key())
         .serial_number(x509.random_serial_number())

@@ -39,6 +39,8 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: 409,
     ErrorCode.KEYS_REPLACED: 409,
     ErrorCode.SESSION_EXPIRED: 410,
+    ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.TIMEOUT: 503,
     ErrorCode.UPSTREAM_UNAVAILABLE: 502,
     ErrorCode.READ_MODEL_BEHIND: 503,
     ErrorCode.STORE_UNAVAILABLE: 503,
@@ -96,7 +98,14 @@ async def refuse(request: Request, error: Exception) -> Response:
         headers["Connection"] = "close"
     if status == UNAVAILABLE:
         headers["Retry-After"] = RETRY_AFTER
+    if code is ErrorCode.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = challenge(request)
     return JSONResponse(content, status, headers=headers)
+
+
+def challenge(request: Request) -> str:
+    """What goes with UNAUTHENTICATED (RFC 6750 section 3): no error is named to whoever showed no token."""
+    return 'Bearer error="invalid_token"' if "authorization" in request.headers else "Bearer"
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -62,6 +62,8 @@ class ErrorCode(StrEnum):
     COMMAND_REUSED = "COMMAND_REUSED"
     READ_MODEL_BEHIND = "READ_MODEL_BEHIND"
     # the outside
+    RATE_LIMITED = "RATE_LIMITED"
+    TIMEOUT = "TIMEOUT"
     UPSTREAM_UNAVAILABLE = "UPSTREAM_UNAVAILABLE"
     INTERNAL = "INTERNAL"
 
@@ -72,7 +74,7 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.MESSAGE_TOO_LARGE: "the message is larger than allowed",
     ErrorCode.MESSAGE_INCOMPLETE: "the message did not arrive as a whole in time",
     ErrorCode.WRONG_ORDER: "this message is not expected now",
-    ErrorCode.UNAUTHENTICATED: "a known client certificate is needed",
+    ErrorCode.UNAUTHENTICATED: "a known client certificate or a valid token is needed",
     ErrorCode.FORBIDDEN: "this party may not do that",
     ErrorCode.BAD_SIGNATURE: "the signature does not verify",
     ErrorCode.NOT_FOUND: "there is no such thing",
@@ -110,6 +112,8 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.STORE_BUSY: "too many requests wait for the store: nothing was recorded, ask again",
     ErrorCode.COMMAND_REUSED: "this idempotency key was used before, with other content",
     ErrorCode.READ_MODEL_BEHIND: "the read models have not come to that position yet: ask again",
+    ErrorCode.RATE_LIMITED: "this client has asked for too much: ask again later",
+    ErrorCode.TIMEOUT: "the answer took longer than allowed",
     ErrorCode.UPSTREAM_UNAVAILABLE: "a party that is needed does not answer",
     ErrorCode.INTERNAL: "an internal error, recorded under the request id",
 }

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from api.access import Access, Caller
 from api.certificates import certify, create_authority, fingerprint, request
+from projections.viewer import EVERYTHING, Viewer
 from tests.flows.mas_world import OPERATOR, PROVIDER, World
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Context
@@ -23,8 +24,8 @@ def authority(tmp_path_factory):
 
 @pytest.fixture
 def make(authority, tmp_path):
-    def make(party, role):
-        return certify(authority, request(tmp_path / f"{party}-{role}", party).read_bytes(), party, role, [])
+    def make(party, role, tenant=""):
+        return certify(authority, request(tmp_path / f"{party}-{role}", party).read_bytes(), party, role, [], tenant)
 
     return make
 
@@ -58,16 +59,37 @@ def access(tmp_path, enrolled):
 
 
 def test_an_enrolled_party_is_who_its_certificate_says(access, enrolled):
-    assert access.demand(shown(enrolled[OPERATOR]), "operator") == Caller(OPERATOR, "operator", OPERATOR)
+    caller = access.demand(shown(enrolled[OPERATOR]), "operator")
+    assert caller == Caller(
+        OPERATOR, "operator", OPERATOR, Viewer("operator", OPERATOR), "", f"operator:{OPERATOR}", caller.expires_at
+    )
+    assert caller.actor == f"operator:{OPERATOR}"
     assert access.demand(shown(enrolled[PROVIDER]), "operator", "provider").party == PROVIDER
 
 
 def test_a_terminal_acts_for_its_municipality(access, enrolled):
-    assert access.caller(shown(enrolled["T-1"])) == Caller("T-1", "terminal", "13101")
+    caller = access.caller(shown(enrolled["T-1"]))
+    assert (caller.party, caller.role, caller.tenant) == ("T-1", "terminal", "13101")
+    assert caller.viewer == Viewer("municipality", "13101")
 
 
-def test_an_auditor_is_admitted_by_its_role(access, make):
-    assert access.demand(shown(make("A-1", "auditor")), "auditor") == Caller("A-1", "auditor", "A-1")
+def test_an_auditor_is_admitted_by_its_role_for_all_unless_a_tenant_is_named(access, make):
+    caller = access.demand(shown(make("A-1", "auditor")), "auditor")
+    assert (caller.actor, caller.tenant, caller.viewer) == ("auditor:A-1", "", EVERYTHING)
+    caller = access.caller(shown(make("A-2", "auditor", f"provider:{PROVIDER}")))
+    assert (caller.actor, caller.tenant) == (f"auditor:{PROVIDER}/A-2", PROVIDER)
+    assert caller.viewer == Viewer("provider", PROVIDER)
+
+
+@pytest.mark.parametrize("tenant", ["provider:NOBODY01", "Some Company", "terminal:T-1", "provider:", "*x"])
+def test_an_auditor_of_a_tenant_that_is_none_is_nobody(access, make, tenant):
+    refused(ErrorCode.FORBIDDEN, access, make("A-3", "auditor", tenant), "auditor")
+
+
+def test_only_an_auditor_has_a_tenant_in_the_certificate(make):
+    with pytest.raises(TsmError) as refusal:
+        make("MNO00009", "operator", "operator:MNO00009")
+    assert refusal.value.code == ErrorCode.INVALID_INPUT
 
 
 def test_without_a_certificate_nobody_is_anybody(access):

@@ -1,0 +1,90 @@
+"""The local login: access tokens that this server signs itself, where no identity provider stands beside it.
+
+Whoever may read the data folder and its key-encryption key may have one: `tsm admin token`. The key lies in the vault
+and signs nothing else; tokens look like those of any other issuer and are verified the same way. There is no password
+and no way to revoke one of them, so they are short-lived, and are accepted only where the settings say so: without a
+word in the settings, on a server that only its own machine can reach.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from joserfc.jwk import ECKey
+
+from api.service_tokens import base64url
+from api.tokens import Issuer
+from tsm.errors import ErrorCode, TsmError
+from tsm.identifiers import KeyRef
+from tsm.keys.vault import SoftwareVault
+
+KEY = KeyRef("access/local-login")
+KID, ALGORITHM, CLIENT = "local-login", "ES256", "tsm-admin"
+LONGEST = timedelta(hours=12)
+
+
+class LocalKey:
+    """The public half of our own key, as `api.tokens.Keys`."""
+
+    def __init__(self, vault: SoftwareVault) -> None:
+        self._vault = vault
+
+    def edition(self) -> int:
+        return 0  # it never changes
+
+    def find(self, kid: str) -> ECKey | None:
+        """None while nobody ever logged in here."""
+        if kid != KID or not self._vault.has(KEY):
+            return None
+        public_key = load_der_public_key(self._vault.public_key(KEY))
+        return ECKey.import_key(public_key)  # type: ignore[arg-type]  # P-256: the vault signs with nothing else
+
+
+def issuer(vault: SoftwareVault, public_url: str, clock: Callable[[], datetime]) -> Issuer:
+    """This server as an issuer of tokens for itself."""
+    return Issuer(public_url, public_url, (ALGORITHM,), LocalKey(vault), clock)
+
+
+def sign(
+    vault: SoftwareVault,
+    public_url: str,
+    role: str,
+    tenant: str,
+    person: str,
+    life: timedelta,
+    now: datetime,
+    random: Callable[[int], bytes],
+) -> str:
+    """A token for that person (RFC 9068). INVALID_INPUT for a life that is none, or longer than `LONGEST`.
+
+    Role and tenant must fit each other: see `api.access.viewer_of`.
+    """
+    if not timedelta(0) < life <= LONGEST:
+        raise TsmError(ErrorCode.INVALID_INPUT, f"a token lives {LONGEST} at most")
+    if not vault.has(KEY):
+        vault.generate_signing_key(KEY)
+    issued_at = int(now.timestamp())
+    header = {"typ": "at+jwt", "alg": ALGORITHM, "kid": KID}
+    claims = {
+        "iss": public_url,
+        "aud": public_url,
+        "sub": person,
+        "client_id": CLIENT,
+        "jti": random(16).hex(),
+        "iat": issued_at,
+        "exp": issued_at + int(life.total_seconds()),
+        "roles": [role],
+        "tenant": tenant,
+    }
+    signed = ".".join(base64url(msgspec.json.encode(part)) for part in (header, claims))
+    return f"{signed}.{base64url(vault.sign(KEY, signed.encode()))}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there. A name that we cannot be sure of is not."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
