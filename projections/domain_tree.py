@@ -105,6 +105,12 @@ def card(views: Views, iccid: str) -> CardRow | None:
     return None
 
 
+def cards(views: Views, iccids: Sequence[str]) -> dict[str, CardRow]:
+    """Several cards, by ICCID, in one query."""
+    query = f"SELECT card, tree FROM {{card}} WHERE card IN ({', '.join('?' * len(iccids))})"  # noqa: S608 - marks only
+    return {iccid: DECODER.decode(tree) for iccid, tree in (views.read(DOMAIN_TREE, query, iccids) if iccids else ())}
+
+
 def at(past: Past, iccid: str, *, position: int | None = None, recorded_at: datetime | None = None) -> CardRow | None:
     """The card as it was after the event at that position, or at that recorded time, both included.
 
