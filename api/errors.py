@@ -62,13 +62,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class RequestIds:
-    """ASGI middleware: every request gets an id."""
+    """ASGI middleware: every request, and every websocket, gets an id."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             scope["request_id"] = secrets.token_hex(8)
         await self.app(scope, receive, send)
 
@@ -108,14 +108,15 @@ def challenge(request: Request) -> str:
     return 'Bearer error="invalid_token"' if "authorization" in request.headers else "Bearer"
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int, seconds: float | None = None) -> bytes:
     """The body, of at most `limit` octets; MESSAGE_TOO_LARGE before more than that is held.
 
-    MESSAGE_INCOMPLETE when it takes longer than `BODY_SECONDS`, or its sender goes away (who then hears nothing).
+    MESSAGE_INCOMPLETE when it takes longer than `seconds` (without them `BODY_SECONDS`), or its sender goes away (who
+    then hears nothing).
     """
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(BODY_SECONDS if seconds is None else seconds):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:

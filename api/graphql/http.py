@@ -1,130 +1,251 @@
-"""GraphQL over HTTP: one POST, JSON in, JSON out, for auditors.
+"""GraphQL over HTTP, as its specification says (draft of August 2026), and where a subscription begins.
 
-`application/graphql-response+json` is the answer's type unless the client asks for `application/json` only. With the
-first, a query that does not parse, validate or fit its variables is answered with 400 and no `data`; the second keeps
-to 200, as older clients expect. Every error has `extensions.code`, one of the codes of `tsm.errors`, and
-`extensions.requestId`, under which the server's log has the rest. Refusals before any GraphQL (no certificate, not
-JSON, too large) look as everywhere else in the API. No GET, no batches, no cookies.
+POST takes JSON; GET takes the same members in the URL, and runs queries only. Until a request has been read, a refusal
+looks as everywhere else in the API (no identity, no type that we take, too large, no JSON); from then on it is a
+GraphQL response without `data` and with the status of its cause. The answer's type is
+`application/graphql-response+json`; a client that takes `application/json` only gets that for what succeeded. An answer
+with data and errors has status 294.
+
+Every error has `extensions.code`, one of the codes of `tsm.errors`, and `extensions.requestId`, under which the log of
+the server has the rest. No batches, no cookies, no uploads; nothing that another site's page could make a browser send.
 """
 
-from typing import Annotated, Any
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
-from graphql import GraphQLError
+from graphql import ExecutionResult, GraphQLError, OperationType
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from strawberry import Schema
-from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
-from strawberry.types import ExecutionResult
-from strawberry.types.graphql import OperationType
+from starlette.routing import BaseRoute, Route
 
-from api.access import AUDITOR, Access
-from api.errors import logged, read_body, request_id
-from api.graphql.context import Context, MakeContext
-from api.graphql.limits import MAX_BODY
+from api.access import Access, Caller
+from api.errors import Receive, Scope, Send, logged, read_body, request_id
+from api.graphql.documents import NOT_VALID, Refused, refused
+from api.graphql.gate import Admitted, Asked, Gate, OverBudget
+from api.graphql.limits import MAX_BODY, MAX_ERRORS
 from tsm.errors import MESSAGES, ErrorCode, TsmError
-from tsm.store.loop import run
 
 GRAPHQL_JSON = "application/graphql-response+json"
 JSON = "application/json"
-WILDCARDS = {"application/*", "*/*"}
-
-
-class Query(msgspec.Struct, frozen=True):
-    """The body of a request; unknown members are ignored, as the specification asks."""
-
-    query: Annotated[str, msgspec.Meta(min_length=1)]
-    variables: dict[str, Any] | None = None
-    operationName: str | None = None
+EVENTS = "text/event-stream"
+HTML = "text/html"
+UTF_8 = "charset=utf-8"
+NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+METHODS = "GET, HEAD, POST, OPTIONS"
+MAX_PARAMETERS = 20  # of a URL
+OK, NO_CONTENT, PARTIAL = 200, 204, 294
+FORBIDDEN, NOT_ALLOWED, NOT_ACCEPTABLE, UNSUPPORTED = 403, 405, 406, 415
+FOREIGN = {"cross-site", "same-site"}  # Sec-Fetch-Site of what another site's page made a browser send
 
 
 class GraphQLEndpoint:
-    """The handler of `POST /graphql`."""
+    """`/graphql`, but for websockets."""
 
-    def __init__(self, schema: Schema, access: Access, make_context: MakeContext) -> None:
-        self._schema = schema
+    def __init__(self, gate: Gate, access: Access, roles: frozenset[str]) -> None:
+        self._gate = gate
         self._access = access
-        self._make_context = make_context
+        self._roles = roles
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self.answer(Request(scope, receive))
+        await response(scope, receive, send)
 
     async def answer(self, request: Request) -> Response:
-        caller = self._access.demand(request, AUDITOR)
-        if media_type(request.headers.get("content-type", "")) != JSON:
-            return refusal(request, 415, "send application/json")
-        answer_type = negotiate(request.headers.get("accept", ""))
+        if request.method == "OPTIONS":
+            return Response(status_code=NO_CONTENT, headers={"Allow": METHODS})
+        if request.method not in ("GET", "HEAD", "POST"):
+            return refusal(request, NOT_ALLOWED, "GET or POST", {"Allow": METHODS})
+        caller = self._access.demand(request, *self._roles)
+        if is_foreign(request.headers):
+            return refusal(request, FORBIDDEN, "not from a page of another site", code=ErrorCode.FORBIDDEN)
+        answer_type = negotiate(request.headers.get("accept"), [GRAPHQL_JSON, JSON])
         if answer_type is None:
-            return refusal(request, 406, f"accept {GRAPHQL_JSON} or {JSON}")
-        query = read_query(await read_body(request, MAX_BODY))
-        result = await run(execute, self._schema, query, self._make_context(caller, request_id(request)))
-        return respond(request, result, answer_type)
+            return refusal(request, NOT_ACCEPTABLE, f"accept {GRAPHQL_JSON} or {JSON}")
+        if request.method == "POST" and not is_json(request.headers.get("content-type", "")):
+            return refusal(request, UNSUPPORTED, f"send {JSON} in UTF-8", {"Accept-Post": JSON})
+        try:
+            asked = await read(request, self._gate.limits.body_seconds)
+            return await self._run(request, caller, asked, answer_type)
+        except Refused as error:
+            return refused_response(request, error, answer_type)
+
+    async def _run(self, request: Request, caller: Caller, asked: Asked, answer_type: str) -> Response:
+        admitted = self._gate.admit(caller, asked)
+        if admitted.kind is OperationType.SUBSCRIPTION:
+            raise refused(NOT_VALID, f"a subscription is answered by POST as {EVENTS}, or over a websocket")
+        if admitted.kind is OperationType.MUTATION and request.method != "POST":
+            error = refused(NOT_ALLOWED, "a mutation is sent by POST")
+            return refused_response(request, error, answer_type, {"Allow": "POST"})
+        result = await self._gate.execute(admitted, request_id(request))
+        if result.data is None and not any(error.path for error in result.errors or ()):
+            raise Refused(NOT_VALID, result.errors or [])
+        return respond(request, admitted, result, answer_type)
 
 
-def read_query(body: bytes) -> Query:
-    """MALFORMED_MESSAGE for anything but one query with its variables."""
+async def read(request: Request, seconds: float) -> Asked:
+    """The members of the request: MALFORMED_MESSAGE for what is no JSON, `Refused` for members of a wrong type."""
+    if request.method == "POST":
+        return read_members(read_json(await read_body(request, MAX_BODY, seconds)))
+    return read_members(read_url(request.scope["query_string"]))
+
+
+def read_json(body: bytes) -> object:
+    """A JSON text in UTF-8 in which no name comes twice: readers differ in which of the two they take."""
     try:
-        return msgspec.json.decode(body, type=Query)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        value: object = msgspec.json.decode(body)
+        json.loads(body, object_pairs_hook=once)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise TsmError(ErrorCode.MALFORMED_MESSAGE, type(error).__name__) from None
+    return value
 
 
-def execute(schema: Schema, query: Query, context: Context) -> ExecutionResult:
+def once(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name that comes twice")
+
+
+def read_members(value: object) -> Asked:
     try:
-        return schema.execute_sync(
-            query.query,
-            variable_values=query.variables,
-            operation_name=query.operationName,
-            context_value=context,
-            allowed_operation_types=(OperationType.QUERY,),
-        )
-    except CannotGetOperationTypeError:
-        return ExecutionResult(data=None, errors=[GraphQLError("the document has no operation of that name")])
-    except InvalidOperationTypeError:
-        return ExecutionResult(data=None, errors=[GraphQLError("only queries are offered")])
+        return msgspec.convert(value, Asked)
+    except msgspec.ValidationError:
+        raise refused(NOT_VALID, "send one object: query, operationName, variables, extensions") from None
 
 
-def respond(request: Request, result: ExecutionResult, answer_type: str) -> Response:
-    """No `data` member and, in the newer type, status 400 when the query could not be run at all."""
-    errors = result.errors or []
-    never_ran = result.data is None and not any(error.path for error in errors)
-    content: dict[str, Any] = {} if never_ran else {"data": result.data}
+def read_url(query: bytes) -> dict[str, object]:
+    """The members from a URL's query: the empty string is the same as none, the maps are JSON."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
+        once(pairs)
+    except ValueError as error:
+        raise TsmError(ErrorCode.MALFORMED_MESSAGE, type(error).__name__) from None
+    return {
+        name: read_json(value.encode()) if name in ("variables", "extensions") else value
+        for name, value in pairs
+        if value or name == "query"
+    }
+
+
+def respond(request: Request, admitted: Admitted, result: ExecutionResult, answer_type: str) -> Response:
+    errors = result.errors
+    content: dict[str, Any] = {"data": result.data, "extensions": {"cost": admitted.charge}}
     if errors:
-        content["errors"] = [told(request, error) for error in errors]
+        content["errors"] = told_all(request, errors)
+    status = PARTIAL if errors and answer_type == GRAPHQL_JSON else OK
+    return graphql_response(content, status, answer_type)
+
+
+def refused_response(
+    request: Request, error: Refused, answer_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Without `data`. What did not succeed has the newer type, even for clients that know the older only."""
+    content: dict[str, Any] = {"errors": told_all(request, error.errors)}
+    extra = dict(headers or {})
+    if isinstance(error, OverBudget):
+        content["extensions"] = {"cost": error.charge}
+        extra["Retry-After"] = str(error.wait)
+    return graphql_response(content, error.status, GRAPHQL_JSON, extra)
+
+
+def graphql_response(
+    content: Mapping[str, Any], status: int, answer_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
     return Response(
         msgspec.json.encode(content),
-        status_code=400 if never_ran and answer_type == GRAPHQL_JSON else 200,
-        media_type=answer_type,
-        headers={"Cache-Control": "no-store"},
+        status_code=status,
+        headers={"Content-Type": f"{answer_type}; {UTF_8}", **NO_STORE, **(headers or {})},
     )
+
+
+def told_all(request: Request, errors: Any) -> list[dict[str, Any]]:
+    """The first errors, and how many more there are."""
+    told_now = [told(request, error) for error in errors[:MAX_ERRORS]]
+    if len(errors) > MAX_ERRORS:
+        more = GraphQLError(f"{len(errors) - MAX_ERRORS} more errors")
+        told_now.append(told(request, more))
+    return told_now
 
 
 def told(request: Request, error: GraphQLError) -> dict[str, Any]:
     """An error as it may leave: the query's own faults in full, ours by code only."""
     cause = error.original_error
     if cause is None or isinstance(cause, GraphQLError):
-        code, message = (error.extensions or {}).get("code", ErrorCode.INVALID_INPUT), error.message
+        extensions, message = {"code": ErrorCode.INVALID_INPUT, **(error.extensions or {})}, error.message
     else:
         code = logged(request, cause)
-        message = MESSAGES[code]
+        extensions, message = {"code": code}, MESSAGES[code]
     return {
         **error.formatted,
         "message": message,
-        "extensions": {"code": code, "requestId": request_id(request)},
+        "extensions": {**extensions, "requestId": request_id(request)},
     }
 
 
-def refusal(request: Request, status: int, message: str) -> Response:
-    content = {"code": ErrorCode.INVALID_INPUT, "message": message, "requestId": request_id(request)}
-    return JSONResponse(content, status)
+def refusal(
+    request: Request,
+    status: int,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    code: ErrorCode = ErrorCode.INVALID_INPUT,
+) -> Response:
+    """A refusal before the request was read: as everywhere else in the API."""
+    content = {"code": code, "message": message, "requestId": request_id(request)}
+    return JSONResponse(content, status, headers={**NO_STORE, **(headers or {})})
 
 
-def media_type(value: str) -> str:
-    return value.partition(";")[0].strip().lower()
+def is_foreign(headers: Headers) -> bool:
+    """Whether a page of another site made a browser send it: the browser may add a client certificate by itself."""
+    origin = headers.get("origin")
+    own = f"https://{headers.get('host', '')}"
+    return headers.get("sec-fetch-site") in FOREIGN or (origin is not None and origin.lower() != own.lower())
 
 
-def negotiate(accept: str) -> str | None:
-    """The type of the answer; None when the client takes neither."""
-    wanted = {media_type(part) for part in accept.split(",")} - {""}
-    if GRAPHQL_JSON in wanted:
-        return GRAPHQL_JSON
-    if JSON in wanted:
-        return JSON
-    return GRAPHQL_JSON if not wanted or wanted & WILDCARDS else None
+def is_json(content_type: str) -> bool:
+    """`application/json`, in UTF-8 whether it says so or not."""
+    kind, parameters = media_type(content_type)
+    return kind == JSON and parameters.get("charset", "utf-8").lower() in ("utf-8", "utf8")
+
+
+def media_type(value: str) -> tuple[str, dict[str, str]]:
+    """A media type and its parameters, in lower case but for the parameters' values."""
+    kind, *parts = value.split(";")
+    pairs = (part.partition("=") for part in parts)
+    return kind.strip().lower(), {name.strip().lower(): text.strip().strip('"') for name, _, text in pairs}
+
+
+def negotiate(accept: str | None, offered: list[str]) -> str | None:
+    """The one of the types offered that the client likes best (RFC 9110, 12.5.1); None when it takes none of them.
+
+    Those offered are in the order of our own preference. Without the header it takes anything.
+    """
+    if accept is None or not accept.strip():
+        return offered[0]
+    ranges = [media_type(part) for part in accept.split(",") if part.strip()]
+    best = max(offered, key=lambda kind: quality(kind, ranges))  # the first of equals
+    return best if quality(best, ranges) > 0 else None
+
+
+def quality(kind: str, ranges: list[tuple[str, dict[str, str]]]) -> float:
+    """What the most specific range that covers the type says of it; 0 when none does."""
+    for wanted in (kind, kind.partition("/")[0] + "/*", "*/*"):
+        found = [weight(parameters) for name, parameters in ranges if name == wanted]
+        if found:
+            return max(found)
+    return 0.0
+
+
+def weight(parameters: Mapping[str, str]) -> float:
+    """A `q` that is no number from 0 to 1 counts as 0."""
+    text = parameters.get("q", "1")
+    try:
+        return float(text) if len(text) <= 5 and 0 <= float(text) <= 1 else 0.0
+    except ValueError:
+        return 0.0
+
+
+def routes(gate: Gate, access: Access, roles: frozenset[str]) -> list[BaseRoute]:
+    """`/graphql`."""
+    return [Route("/graphql", GraphQLEndpoint(gate, access, roles))]

@@ -3,14 +3,15 @@
 from typing import Annotated
 
 import strawberry
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext, Info
 
+from api.access import AUDITOR
 from api.bootstrap import Parts
+from api.graphql import http
 from api.graphql.context import Context, contexts_of
-from api.graphql.http import GraphQLEndpoint
-from api.graphql.limits import Gate
+from api.graphql.gate import Gate
 from api.graphql.types.cards import Card, find_card
 from api.graphql.types.history import HistoryEntry, find_entry
 from api.graphql.types.nodes import Node, read_node_id
@@ -95,7 +96,6 @@ class QuietSchema(strawberry.Schema):
 SCHEMA = QuietSchema(
     query=Query,
     types=[HistoryEntry],  # found by `node` only through its interface
-    extensions=[Gate],
     config=StrawberryConfig(sort_schema=True, scalar_map={Position: POSITION}),
 )
 
@@ -105,7 +105,7 @@ def sdl() -> str:
     return SCHEMA.as_str().rstrip("\n") + "\n"
 
 
-def routes(parts: Parts) -> list[Route]:
-    """`POST /graphql`."""
-    endpoint = GraphQLEndpoint(SCHEMA, parts.access, contexts_of(parts))
-    return [Route("/graphql", endpoint.answer, methods=["POST"])]
+def routes(parts: Parts) -> list[BaseRoute]:
+    """`/graphql`."""
+    gate = Gate(SCHEMA, contexts_of(parts), lambda *_: [])
+    return http.routes(gate, parts.access, frozenset({AUDITOR}))

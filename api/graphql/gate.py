@@ -1,0 +1,206 @@
+"""The way of a request from its members to its result, whatever brought it here: POST, GET, events or a websocket.
+
+The order: may this client ask at all now; the text; its limits; is it valid; may this role select these fields; what it
+costs. Only then something runs, with a time limit. What was unsealed is recorded before a result leaves.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+import msgspec
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    execute,
+    subscribe,
+)
+from strawberry import Schema
+
+from api.access import Caller
+from api.graphql.context import Context, MakeContext
+from api.graphql.documents import NOT_ALLOWED, NOT_VALID, Document, Persisted, Refused, read, refused
+from api.graphql.limits import check_variables, cost
+from api.limits import Balance, Budgets, EdgeLimits
+from tsm.errors import MESSAGES, ErrorCode
+from tsm.store.loop import run
+
+TOO_MANY, UNAVAILABLE = 429, 503
+REFUSED_COST = 100  # what a document that is refused takes from the budget: reading it takes up to 20 ms
+LOOKED_AT = 1000  # events in which those of a mutation that ran out of time are looked for
+
+Refusals = Callable[[DocumentNode, str | None, str, GraphQLSchema], Sequence[GraphQLError]]  # by operation and role
+
+
+class Asked(msgspec.Struct, frozen=True, rename={"document_id": "documentId", "operation_name": "operationName"}):
+    """The members of a request; others are ignored, as the specification asks."""
+
+    query: str | None = None
+    document_id: str | None = None
+    operation_name: str | None = None
+    variables: dict[str, Any] | None = None
+    extensions: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request that may run."""
+
+    caller: Caller
+    document: Document
+    operation: OperationDefinitionNode
+    variables: Mapping[str, Any]
+    operation_name: str | None
+    charge: Mapping[str, int]
+
+    @property
+    def kind(self) -> OperationType:
+        return self.operation.operation
+
+
+class OverBudget(Refused):
+    """The client has spent its minute."""
+
+    def __init__(self, balance: Balance, charge: Mapping[str, int]) -> None:
+        error = GraphQLError(MESSAGES[ErrorCode.RATE_LIMITED], extensions={"code": ErrorCode.RATE_LIMITED})
+        super().__init__(TOO_MANY, [error])
+        self.wait = balance.wait
+        self.charge = charge
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Admits requests to one schema, and runs them."""
+
+    schema: Schema
+    make_context: MakeContext
+    refusals: Refusals  # of `api.graphql.authorization`
+    limits: EdgeLimits = field(default_factory=EdgeLimits)
+    persisted: Persisted = field(default_factory=lambda: Persisted({}))
+    only_persisted: frozenset[str] = frozenset()  # roles
+    budgets: Budgets = field(default_factory=Budgets)
+
+    def admit(self, caller: Caller, asked: Asked) -> Admitted:
+        """`Refused` for what may not run. Whatever is refused for its document costs, too."""
+        minute = self.limits.minute_of(caller.role)
+        balance = self.budgets.spend(caller.client, 1, minute)
+        if balance.wait:
+            raise OverBudget(balance, self._charge(1, balance))
+        try:
+            return self._admit(caller, asked, minute)
+        except OverBudget:
+            raise
+        except Refused:
+            self.budgets.fine(caller.client, REFUSED_COST, minute)
+            raise
+
+    def _admit(self, caller: Caller, asked: Asked, minute: int) -> Admitted:
+        variables = asked.variables or {}
+        if excesses := check_variables(variables):
+            raise Refused(NOT_VALID, excesses)
+        document = read(self.schema._schema, self._text(caller, asked))
+        operation = document.operation(asked.operation_name)
+        if errors := self.refusals(document.node, asked.operation_name, caller.role, self.schema._schema):
+            raise Refused(NOT_ALLOWED, errors)
+        price = cost(self.schema._schema, document.node, operation, variables)
+        if price > self.limits.cost_per_request:
+            raise self._too_dear(price)
+        balance = self.budgets.spend(caller.client, price - 1, minute)
+        charge = self._charge(price, balance)
+        if balance.wait:
+            raise OverBudget(balance, charge)
+        return Admitted(caller, document, operation, variables, asked.operation_name, charge)
+
+    def _text(self, caller: Caller, asked: Asked) -> str:
+        if asked.query is not None and asked.document_id is not None:
+            raise refused(NOT_VALID, "query and documentId exclude each other")
+        if asked.document_id is not None:
+            return self.persisted.text(asked.document_id)
+        if asked.query is None:
+            raise refused(NOT_VALID, "query or documentId is needed")
+        if caller.role in self.only_persisted:
+            raise refused(NOT_ALLOWED, "this client may run persisted documents only", ErrorCode.FORBIDDEN)
+        return asked.query
+
+    def _charge(self, price: int, balance: Balance) -> Mapping[str, int]:
+        """What a client is told of its costs."""
+        return {
+            "requestedQueryCost": price,
+            "maximumAvailable": self.limits.cost_per_request,
+            "currentlyAvailable": balance.available,
+        }
+
+    def _too_dear(self, price: int) -> Refused:
+        limit = self.limits.cost_per_request
+        charge = {"requestedQueryCost": price, "maximumAvailable": limit}
+        extensions = {"code": ErrorCode.MESSAGE_TOO_LARGE, "cost": charge}
+        return Refused(NOT_VALID, [GraphQLError(f"the query exceeds {limit} objects", extensions=extensions)])
+
+    async def execute(self, admitted: Admitted, request_id: str) -> ExecutionResult:
+        """The result of a query or a mutation. `TsmError` when what was unsealed cannot be recorded.
+
+        The time limit is met where the work waits: for the database, for a commit, for a read model.
+        """
+        context = self.make_context(admitted.caller, request_id)
+        began_at = context.log.position
+        try:
+            async with asyncio.timeout(self.limits.execution_seconds):
+                return await run(self._execute, admitted, context)
+        except TimeoutError:
+            raise await run(self._late, admitted, context, began_at) from None
+
+    def _execute(self, admitted: Admitted, context: Context) -> ExecutionResult:
+        result = execute(
+            self.schema._schema,
+            admitted.document.node,
+            variable_values=dict(admitted.variables),
+            operation_name=admitted.operation_name,
+            context_value=context,
+            is_awaitable=never,
+            executor_class=self.schema.execution_context_class,
+        )
+        context.finish(admitted.document.sha256)
+        return result  # type: ignore[return-value]  # nothing in it is awaitable
+
+    def _late(self, admitted: Admitted, context: Context, began_at: int) -> Refused:
+        """What a mutation has committed stays. What it was about to commit may yet be: its key says what came of it."""
+        extensions: dict[str, Any] = {"code": ErrorCode.TIMEOUT}
+        if admitted.kind is OperationType.MUTATION:
+            events = context.log.read(began_at, LOOKED_AT)
+            extensions["committed"] = [e.position for e in events if e.context.request == context.request_id]
+        return Refused(UNAVAILABLE, [GraphQLError(MESSAGES[ErrorCode.TIMEOUT], extensions=extensions)])
+
+    async def subscribe(self, admitted: Admitted, request_id: str) -> AsyncIterator[ExecutionResult]:
+        """The results of a subscription as they come; `Refused` when it cannot begin."""
+        context = self.make_context(admitted.caller, request_id)
+        source = subscribe(
+            self.schema._schema,
+            admitted.document.node,
+            variable_values=dict(admitted.variables),
+            operation_name=admitted.operation_name,
+            context_value=context,
+            executor_class=self.schema.execution_context_class,
+        )
+        if inspect.isawaitable(source):
+            source = await source
+        if isinstance(source, ExecutionResult):
+            raise Refused(NOT_VALID, source.errors or [])
+        return self._recorded(source, admitted, context)
+
+    async def _recorded(
+        self, results: AsyncIterator[ExecutionResult], admitted: Admitted, context: Context
+    ) -> AsyncIterator[ExecutionResult]:
+        async for result in results:
+            await run(context.finish, admitted.document.sha256)
+            yield result
+
+
+def never(_: object) -> TypeGuard[Awaitable[Any]]:
+    """Resolvers are plain functions (`api.graphql.context`)."""
+    return False
