@@ -1,0 +1,171 @@
+"""All tables of the registry while a page is folded, and what more than one part of it needs to know.
+
+Two things are settled at the end of a page, for all its events at once: a claim gives every domain of its AID, and what
+belongs to it, to the provider, whichever came first; and the erasure of a person unties the card. Rows that are made
+later ask for both, so where a page ends makes no difference.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from projections.projection import Rows
+from projections.registry.held import Held
+from projections.registry.lists import LISTINGS, tally_viewer
+from projections.registry.rows import (
+    ApplicationRow,
+    CardRow,
+    CatalogueRow,
+    ClaimRow,
+    CredentialRow,
+    DelegationRow,
+    DomainRow,
+    HolderRow,
+    KeyRingRow,
+    KeyRow,
+    LoadFileRow,
+    OperationRow,
+    PartyRow,
+    SessionRow,
+    TallyRow,
+    key,
+)
+from projections.viewer import Kind
+from tsm.errors import ErrorCode, TsmError
+
+ERASED = "erased"  # of a credential's `closed`
+
+
+class Book:
+    """The rows that a page touches, table by table."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.cards = Held(rows, "cards", CardRow)
+        self.domains = Held(rows, "domains", DomainRow)
+        self.load_files = Held(rows, "load_files", LoadFileRow)
+        self.applications = Held(rows, "applications", ApplicationRow)
+        self.keys = Held(rows, "keys", KeyRow)
+        self.key_rings = Held(rows, "key_rings", KeyRingRow)
+        self.claims = Held(rows, "claims", ClaimRow)
+        self.holders = Held(rows, "holders", HolderRow)
+        self.credentials = Held(rows, "credentials", CredentialRow)
+        self.parties = Held(rows, "parties", PartyRow)
+        self.catalogue = Held(rows, "catalogue", CatalogueRow)
+        self.delegations = Held(rows, "delegations", DelegationRow)
+        self.sessions = Held(rows, "sessions", SessionRow)
+        self.operations = Held(rows, "operations", OperationRow)
+        self._tally = Held(rows, "tally", TallyRow)
+        self._claimed: dict[str, str] = {}  # providers by AID, of this page
+        self._erased: set[str] = set()  # credentials, of this page
+
+    def owner(self, iccid: str, domain: str) -> str:
+        """The provider whose the domain is; empty for the issuer's and one that nobody claimed."""
+        card = self.cards.get(iccid)
+        if card is not None and card.isd == domain:
+            return ""
+        claim = self.claims.get(domain)
+        return claim.provider if claim is not None else ""
+
+    def story(self, correlation: str) -> str:
+        """The correlation, unless it is that of a credential whose person is erased."""
+        return "" if self.is_erased(correlation) else correlation
+
+    def is_erased(self, credential: str) -> bool:
+        """Whether it is the id of a credential whose person is erased."""
+        row = self.credentials.get(credential)
+        return row is not None and row.closed == ERASED
+
+    def holds(self, domain: DomainRow) -> None:
+        """The card of a provider's domain is one of those that the provider sees."""
+        card = self.cards.get(domain.iccid)
+        holder = key(domain.provider, domain.iccid)
+        if domain.provider and card is not None and self.holders.get(holder) is None:
+            row = HolderRow(holder, domain.provider, card.iccid, card.operator, card.profile, card.position)
+            self.holders.put(row)
+
+    def claimed(self, domain: str, provider: str) -> None:
+        self._claimed[domain] = provider
+
+    def erased(self, credential: str) -> None:
+        self._erased.add(credential)
+
+    def close(self) -> None:
+        """Settles what is to be settled, counts, and writes."""
+        self._give()
+        self._untie()
+        self._count()
+        for held in vars(self).values():
+            if isinstance(held, Held):
+                held.write()
+
+    def _give(self) -> None:
+        aids = list(self._claimed)
+        domains = self.domains.having("aid", aids)
+        self.cards.foresee({row.iccid for row in domains})
+        self.holders.foresee({key(self._claimed[row.aid], row.iccid) for row in domains})
+        for domain in domains:
+            given = domain._replace(provider=self.owner(domain.iccid, domain.aid))
+            self.domains.put(given)
+            self.holds(given)
+        for content in (self.load_files, self.applications, self.keys):
+            for part in content.having("domain", aids):
+                provider = self.owner(part.iccid, part.domain)
+                content.put(part._replace(provider=provider, seen_by=seen_by(part.operator, provider)))
+        for runs in (self.delegations, self.sessions):
+            for run in runs.having("domain", aids):
+                provider = self.owner(run.iccid, run.domain)
+                runs.put(run._replace(provider=provider, seen_by=seen_by(run.operator, provider, run.party)))
+
+    def _untie(self) -> None:
+        stories = list(self._erased)
+        for held in (self.delegations, self.sessions, self.operations):
+            for row in held.having("correlation", stories):
+                held.put(row._replace(correlation=""))
+        for put in self.keys.having("by_session", stories):
+            self.keys.put(put._replace(by_session=""))
+        for operation in self.operations.having("target", stories):
+            self.operations.put(operation._replace(iccid=""))
+
+    def _count(self) -> None:
+        changes: Counter[tuple[str, str]] = Counter()
+        for name in LISTINGS:
+            for before, now in getattr(self, name).changes():
+                changes.subtract(_counted(name, before))
+                changes.update(_counted(name, now))
+        for before, holder in self.holders.changes():
+            if before is None:
+                changes[tally_viewer("provider", holder.provider), "cards"] += 1
+        self._tally.foresee([key(*place) for place, number in changes.items() if number])
+        for place, number in changes.items():
+            if number:
+                known = self._tally.get(key(*place))
+                self._tally.put(TallyRow(key(*place), *place, number + (known.number if known else 0)))
+
+
+def seen_by(operator: str, provider: str, party: str = "") -> str:
+    """The operator that sees what belongs to a domain: its own, and what it delegated itself."""
+    return operator if provider == "" or party == operator else ""
+
+
+def at(time: datetime | None) -> str:
+    """A time as rows have it."""
+    return "" if time is None else time.isoformat()
+
+
+def corrupt(detail: str) -> TsmError:
+    return TsmError(ErrorCode.STORE_CORRUPT, detail)
+
+
+def _counted(name: str, row: Any) -> Iterator[tuple[str, str]]:
+    """Where a row counts: viewers and names."""
+    listing = LISTINGS[name]
+    if row is None or (listing.removable and row.removed):
+        return
+    names = [name, f"{name}.{getattr(row, listing.counted_by)}"] if listing.counted_by else [name]
+    kind: Kind
+    for kind, sight in listing.sights.items():
+        party = None if sight.through else sight.party(row)
+        if party is not None:
+            for counted in names:
+                yield tally_viewer(kind, party), counted
