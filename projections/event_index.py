@@ -223,8 +223,8 @@ def page(
 
     `TsmError(READ_MODEL_BEHIND)` while the rows are being made.
     """
-    if viewer.kind == "nothing":
-        return []
+    if viewer.kind == "nothing" or (viewer.kind != "everything" and not viewer.party):
+        return []  # nobody's rows are those under no name
     low, high = max(after, filters.first - 1), min(MOST if before is None else before, filters.last + 1)
     bounds = Bounds(low, high, limit, newest_first)
     query, values = _query(views, viewer, filters, bounds)
@@ -524,10 +524,10 @@ def _abouts(rows: Rows, events: Sequence[Event]) -> Iterator[About]:
     opened = []
     for event, about in zip(events, own, strict=True):
         stream = event.originator_id
-        if event.originator_version > 1:
-            about = about.over(_opened(streams, stream))
         if about.credential and credential.stream(about.credential) != stream:
             about = about.over(_opened(streams, credential.stream(about.credential)))
+        if event.originator_version > 1:
+            about = about.over(_opened(streams, stream))
         if event.originator_version == 1:
             streams[stream] = about
             opened.append((stream, *about))
@@ -583,8 +583,9 @@ def _places(kind: type[Fact]) -> Sequence[tuple[str, str]]:
 
 def _aids(fact: Fact, about: About) -> set[str]:
     """All that the event names, whatever they are of."""
-    named = {str(getattr(fact, name)) for name in _aid_fields(fact.__class__)}
-    return {aid for aid in {*named, about.domain, about.aid} if aid}
+    named = {about.domain, about.aid, *getattr(fact, "deleted", ())}
+    named.update(str(getattr(fact, name)) for name in _aid_fields(fact.__class__))
+    return named - {""}
 
 
 @lru_cache(maxsize=1024)
