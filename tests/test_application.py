@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -558,6 +559,41 @@ def test_a_refused_version_leaves_the_data_block_as_it_was(with_provider: Tsm) -
     with refused(ErrorCode.ALREADY_EXISTS):
         with_provider.register_load_file(changed, other, CONTEXT)
     assert with_provider.payload(catalogue.stream(LOAD_FILE.load_file), catalogue.DATA_BLOCK) == BLOCK
+
+
+def test_every_command_takes_a_key_under_which_it_is_answered_as_at_first(with_operator: Tsm) -> None:
+    tsm, released = with_operator, CardReleased(domain=CARD.isd, reason="another phone")
+    commands = [
+        partial(tsm.enrol_operator, msgspec.structs.replace(OPERATOR, operator="MNO00002"), CONTEXT),
+        partial(tsm.enrol_authority, AUTHORITY, CONTEXT),
+        partial(tsm.enrol_provider, PROVIDER, CONTEXT),
+        partial(tsm.enrol_terminal, TERMINAL, CONTEXT),
+        partial(tsm.register_load_file, LOAD_FILE, BLOCK, CONTEXT),
+        partial(tsm.register_cards, "MNO00001", [ROW], CONTEXT),
+        partial(tsm.release_card, "MNO00001", CARD.iccid, released, CONTEXT),
+    ]
+    keys = [Command(f"key-{number}", "digest", NOON + timedelta(days=30)) for number in range(len(commands))]
+    first = [do(key) for do, key in zip(commands, keys, strict=True)]
+    end = tsm.position
+    assert [do(key) for do, key in zip(commands, keys, strict=True)] == first
+    assert tsm.position == end and [tsm.answered(key) is not None for key in keys] == [True] * len(keys)
+
+
+def test_a_refusal_names_the_value_that_is_wrong(with_operator: Tsm) -> None:
+    tsm, replace = with_operator, msgspec.structs.replace
+    for refused_for, do in {
+        ("operator",): partial(tsm.enrol_operator, replace(OPERATOR, operator="x"), CONTEXT),
+        ("name",): partial(tsm.enrol_operator, replace(OPERATOR, name=""), CONTEXT),
+        ("authority",): partial(tsm.enrol_provider, PROVIDER, CONTEXT),
+        ("3", "key_set"): partial(tsm.register_cards, "MNO00001", [ROW, OTHER_ROW._replace(key_set="x")], CONTEXT),
+    }.items():
+        with pytest.raises(TsmError) as refusal:
+            do()
+        assert refusal.value.field == refused_for
+    tsm.register_cards("MNO00001", [ROW], CONTEXT)
+    with pytest.raises(TsmError) as refusal:
+        tsm.register_cards("MNO00001", [OTHER_ROW, ROW._replace(line=7, profile="other")], CONTEXT)
+    assert refusal.value.field == ("7", "iccid")
 
 
 def test_nothing_secret_enters_the_log(with_operator: Tsm, tmp_path: Path) -> None:
