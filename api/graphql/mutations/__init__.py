@@ -1,0 +1,1 @@
+"""What the admin API does: all mutations, made from one table."""

@@ -1,0 +1,20 @@
+"""What all inputs begin with."""
+
+import strawberry
+
+
+@strawberry.input
+class Keyed:
+    """The key under which a mutation is asked for."""
+
+    idempotency_key: str = strawberry.field(
+        description="A name of your choice for this mutation, 1 to 255 visible ASCII characters, a UUID for one: the"
+        " same again within 30 days is done once and answered as at first."
+    )
+
+
+@strawberry.input
+class OnCard(Keyed):
+    """Something on one card."""
+
+    iccid: str = strawberry.field(description="The card: 19 or 20 digits, the last a Luhn digit.")

@@ -1,0 +1,114 @@
+"""One row for each mutation: what it is called and asked, who may, what it does, and what its payload shows.
+
+From the rows the schema's `Mutation`, all payload types and the rules of roles are made, so none can lack a key, a
+position or a rule.
+"""
+
+import types
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import strawberry
+from strawberry.tools import create_type
+from strawberry.types import Info
+from strawberry.utils.str_converters import to_camel_case
+
+from api.access import Role
+from api.graphql.context import Context
+from api.graphql.mutations.mutate import MutationPayload, Work, mutate
+from api.graphql.types.lists import one
+from api.graphql.types.reading import wait_for
+from api.graphql.types.scalars import Position
+from projections.registry.listings import Listing
+from tsm.store.recorder import Recorded
+
+Roles = frozenset[Role]
+Find = Callable[[Context, Any, Recorded], Any]  # of the input, and what came of it
+COMMON = ("log_position", "repeated", "user_errors")
+
+
+class Shown(NamedTuple):
+    """A field of a payload: what was changed, as it is now. Found only when it is asked for."""
+
+    name: str  # in Python
+    kind: Any
+    description: str
+    find: Find
+
+
+def changed(name: str, kind: Any, listing: Listing[Any], key: Callable[[Any, Recorded], str], what: str) -> Shown:
+    """The thing that was changed, as its own queries show it: the read models have come to what was recorded."""
+
+    def find(context: Context, given: Any, recorded: Recorded) -> Any:
+        wait_for(context, recorded.head)
+        return one(context, listing, key(given, recorded))
+
+    return Shown(name, kind, what, find)
+
+
+class Row(NamedTuple):
+    """A mutation."""
+
+    name: str  # in the schema, noun first
+    description: str
+    roles: Roles
+    given: type  # its input
+    work: Work
+    shown: tuple[Shown, ...]
+
+    @property
+    def payload(self) -> str:
+        return f"{self.name[0].upper()}{self.name[1:]}Payload"
+
+
+def mutation_type(rows: Sequence[Row]) -> type:
+    """The schema's `Mutation`."""
+    return create_type("Mutation", [mutation_of(row) for row in rows], description="What can be done, each once.")
+
+
+def rules_of(rows: Sequence[Row]) -> dict[str, Roles]:
+    """Which roles may select which field of all these types."""
+    everybody = Roles().union(*(row.roles for row in rows))
+    table = {f"Mutation.{row.name}": row.roles for row in rows}
+    table |= {f"MutationPayload.{to_camel_case(name)}": everybody for name in COMMON}
+    table |= {f"UserError.{name}": everybody for name in ("code", "message", "field")}
+    for row in rows:
+        names = (*COMMON, *(shown.name for shown in row.shown))
+        table |= {f"{row.payload}.{to_camel_case(name)}": row.roles for name in names}
+    return table
+
+
+def mutation_of(row: Row) -> Any:
+    payload = payload_of(row)
+
+    def resolve(info: Info[Context, None], input: Any) -> Any:
+        outcome = mutate(info.context, row.name, input, row.work)
+        if isinstance(outcome, list):
+            return payload(log_position=None, repeated=False, user_errors=outcome, came=None)
+        return payload(
+            log_position=Position(outcome.head),
+            repeated=outcome.repeated,
+            user_errors=[],
+            came=(input, outcome),
+        )
+
+    asked = Annotated[row.given, strawberry.argument(description="What is asked, and the key under which.")]  # type: ignore[name-defined]
+    resolve.__name__ = row.name
+    resolve.__annotations__ = {"info": Info, "input": asked, "return": payload}
+    return strawberry.mutation(resolver=resolve, name=row.name, description=row.description)
+
+
+def payload_of(row: Row) -> Any:
+    """Its payload type, with the fields that all payloads have."""
+    fields = {shown.name: field_of(shown) for shown in row.shown}
+    made = types.new_class(row.payload, (MutationPayload,), {}, lambda body: body.update(fields))
+    return strawberry.type(made, description=f"What `{row.name}` answers.")
+
+
+def field_of(shown: Shown) -> Any:
+    def resolve(root: Any, info: Info[Context, None]) -> Any:
+        return None if root.came is None else shown.find(info.context, *root.came)
+
+    resolve.__annotations__ = {"root": Any, "info": Info, "return": shown.kind | None}
+    description = f"{shown.description} Null when it was refused."
+    return strawberry.field(resolver=resolve, name=to_camel_case(shown.name), description=description)
