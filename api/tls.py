@@ -3,20 +3,36 @@
 Any client may connect; one that shows a certificate of the parties' authority is known by it, and one that shows
 another's does not get in. Which routes demand an identity is decided in `api.access`. uvicorn keeps the certificate to
 itself, so a subclass of its protocol puts it where the ASGI extension for TLS says: `scope["extensions"]["tls"]`.
+
+Nobody holds a connection by being slow: there is a time for the headers of a request, for what is left of its body once
+it is answered, and for silence between requests. The body of a request under way has its time in `api.errors`.
 """
 
 import asyncio
 import gc
+import json
+import math
 import ssl
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from socket import IPPROTO_TCP, TCP_NODELAY, create_server, socket
 from typing import Any, Protocol
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import websockets.http11
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-KEEP_ALIVE = 75  # seconds: longer than a phone's session may be silent
+from api.limits import EdgeLimits
+from tsm.errors import MESSAGES, ErrorCode
+
+MAX_HEAD = 16 * 1024  # octets of a request line and its headers, or of trailers
+MAX_URL = 8 * 1024  # octets
+MAX_MESSAGE = 256 * 1024  # octets of a websocket's message
+MAX_PIPELINED = 16  # requests that wait for an answer on one connection
+SWITCHING_PROTOCOLS = 101
+FAREWELL = 1.0  # seconds for the last octets of a connection that we end
 GRACE = 5  # seconds for requests under way when the server stops
 BACKLOG = 1024
 
@@ -32,15 +48,116 @@ class TlsFiles(Protocol):
     def party_ca(self) -> Path: ...
 
 
+class EdgeConfig(uvicorn.Config):
+    """uvicorn's configuration, and our limits for its protocols."""
+
+    limits = EdgeLimits()
+
+
+class Phase(Enum):
+    """What a connection is waiting for."""
+
+    HEAD = "the headers of a request"
+    WORK = "our answer"
+    REST = "what is left of the body of a request that has been answered"
+    NEXT = "the next request"
+
+
+class TooMuch(Exception):
+    """A request that is larger than allowed: raised inside the parser, which ends the connection."""
+
+
 class PartyProtocol(HttpToolsProtocol):
     """HTTP/1.1 with the client's certificate (DER) in the scope of every request of the connection."""
 
+    config: EdgeConfig
     client_cert_der: bytes | None = None
+    _in_head = True  # from the beginning: whoever connects has something to say
+    _in_body = False
+    _head = 0  # octets of the request line and the headers so far
+    _unread = 0  # octets of which the parser has not made anything yet
+    _refused_as = 400
+    _phase: Phase | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         self.client_cert_der = tls.getpeercert(binary_form=True) if tls else None
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._unread += len(data)
+        super().data_received(data)
+        if self.transport.get_protocol() is not self:  # it has become a websocket
+            return
+        if self._unread > MAX_HEAD:
+            self._refused_as = 431
+            self.send_400_response("")
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_watching()
+        super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no request, or too large a one, is answered if no answer is under way, and ends the connection."""
+        if not self._busy():
+            self.transport.write(last_words(self._refused_as))
+        self._end()
+
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _watch(self) -> None:
+        """Starts the timer of what the connection waits for now; one that runs already goes on."""
+        if self.transport.is_closing():
+            return
+        phase = self._waits_for()
+        if phase is not self._phase:
+            self._stop_watching()
+            self._phase = phase
+            limits = self.config.limits
+            seconds = {
+                Phase.HEAD: limits.header_seconds,
+                Phase.REST: limits.body_seconds,
+                Phase.NEXT: limits.keep_alive_seconds,
+            }.get(phase)
+            self._timer = None if seconds is None else self.loop.call_later(seconds, self._out_of_time)
+
+    def _waits_for(self) -> Phase:
+        if self._busy():
+            return Phase.WORK
+        if self._in_body:
+            return Phase.REST
+        return Phase.HEAD if self._in_head else Phase.NEXT
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._phase = None
+
+    def _out_of_time(self) -> None:
+        if self._phase is Phase.HEAD and (self._head or self._unread):
+            self.transport.write(last_words(408))
+        self._end()
+
+    def _end(self) -> None:
+        """Closes, and does not wait long for a client that does not answer a TLS farewell."""
+        self._stop_watching()
+        self.pipeline.clear()
+        self.transport.close()
+        self.loop.call_later(FAREWELL, self.transport.abort)
 
     def shutdown(self) -> None:
         """The server stops: an idle client that keeps its connection will not answer a TLS farewell."""
@@ -52,6 +169,74 @@ class PartyProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {"tls": {"client_cert_der": self.client_cert_der}}
+        self._in_head, self._head, self._unread = True, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+        if len(self.url) > MAX_URL:
+            self._refused_as = 414
+            raise TooMuch
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count(len(name) + len(value))
+
+    def _count(self, octets: int) -> None:
+        self._unread = 0
+        self._head += octets
+        if self._head > MAX_HEAD:
+            self._refused_as = 431
+            raise TooMuch
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body, self._head, self._unread = False, True, 0, 0
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise TooMuch
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body, self._unread = False, 0
+        super().on_message_complete()
+
+
+LAST_WORDS = {
+    400: ErrorCode.MALFORMED_MESSAGE,
+    408: ErrorCode.MESSAGE_INCOMPLETE,
+    414: ErrorCode.MESSAGE_TOO_LARGE,
+    431: ErrorCode.MESSAGE_TOO_LARGE,
+}
+
+
+def last_words(status: int) -> bytes:
+    """The answer to what never became a request."""
+    code = LAST_WORDS[status]
+    content = json.dumps({"code": code, "message": MESSAGES[code], "requestId": ""}).encode()
+    head = f"content-type: application/json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+    return STATUS_LINE[status] + head.encode() + content
+
+
+class PartyWebSocket(WebSocketsSansIOProtocol):
+    """A websocket with the client's certificate in its scope, as every request has it."""
+
+    def handle_connect(self, event: websockets.http11.Request) -> None:
+        """The application is started by the loop, after this."""
+        super().handle_connect(event)
+        tls = self.transport.get_extra_info("ssl_object")
+        if self.response.status_code == SWITCHING_PROTOCOLS:
+            der = tls.getpeercert(binary_form=True) if tls else None
+            self.scope["extensions"]["tls"] = {"client_cert_der": der}
+
+    def handle_parser_exception(self) -> None:
+        """Before the handshake there is nobody to tell."""
+        if self.conn.close_sent is None:
+            self.transport.abort()
+        else:
+            super().handle_parser_exception()
 
 
 def server_context(files: TlsFiles, require_client_certificate: bool = False) -> ssl.SSLContext:
@@ -90,25 +275,30 @@ async def serve_https(
     files: TlsFiles,
     ready: Callable[[], None] = lambda: None,
     require_client_certificate: bool = False,
+    limits: EdgeLimits | None = None,
 ) -> None:
     """Serve the ASGI application until SIGINT or SIGTERM; `ready` is called once requests are answered.
 
     `listener` is bound by the caller (`socket.create_server((host, 0))`), who thus knows the real port beforehand.
     """
+    limits = limits or EdgeLimits()
     context = server_context(files, require_client_certificate)
     listener.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # asyncio sets it only on sockets that it made itself
-    config = uvicorn.Config(
+    config = EdgeConfig(
         app,
         http=PartyProtocol,
-        ws="none",
+        ws=PartyWebSocket,
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,  # a few octets could unfold to any size
         log_config=None,
         access_log=False,
         proxy_headers=False,  # the peer is who TLS says, whatever a header claims
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=math.ceil(limits.keep_alive_seconds),
         timeout_graceful_shutdown=GRACE,
         ssl_context_factory=lambda _config, _default: context,
     )
+    config.limits = limits
     await AnnouncingServer(config, ready).serve(sockets=[listener])
 
 
@@ -123,10 +313,15 @@ class Listening(Protocol):
     def tls(self) -> TlsFiles: ...
 
 
-def run_server(app: Any, settings: Listening, ready: Callable[[str], None] = lambda url: None) -> None:
+def run_server(
+    app: Any,
+    settings: Listening,
+    ready: Callable[[str], None] = lambda url: None,
+    limits: EdgeLimits | None = None,
+) -> None:
     """Listen where the settings say (port 0: any free one) and serve; `ready` learns the local URL."""
     with create_server((settings.host, settings.port), backlog=BACKLOG) as listener:
         url = f"https://{settings.host}:{listener.getsockname()[1]}"
         gc.collect()
         gc.freeze()  # what was made so far stays for good: the collector need not look at it again in mid-exchange
-        asyncio.run(serve_https(app, listener, settings.tls, lambda: ready(url)))
+        asyncio.run(serve_https(app, listener, settings.tls, lambda: ready(url), limits=limits))
