@@ -141,6 +141,11 @@ class Access:
         self._refuse_unless_enrolled(granted.tenant)
         return caller
 
+    def refuse_unfit(self, role: str, tenant: str) -> None:
+        """FORBIDDEN for a role and a tenant with which a token would open nothing."""
+        viewer_of(role, tenant)
+        self._refuse_unless_enrolled(tenant)
+
     def _by_certificate(self, der: bytes | None) -> Caller:
         """UNAUTHENTICATED without a certificate, or with one that nobody enrolled."""
         if not der:

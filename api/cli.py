@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api import administration, erasure_commands, projection_commands, store_commands
+from api import admin_commands, administration, erasure_commands, projection_commands, store_commands
 from api.access import ENROLLED
 from api.app import create_app
 from api.bootstrap import STORE, Settings, build
@@ -39,7 +39,9 @@ def make_request(given: argparse.Namespace) -> None:
 
 
 def certify(given: argparse.Namespace) -> None:
-    made = administration.certify_party(given.data, given.request.read_bytes(), given.party, given.role, given.host)
+    made = administration.certify_party(
+        given.data, given.request.read_bytes(), given.party, given.role, given.host, given.tenant
+    )
     given.out.write_bytes(made)
 
 
@@ -132,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--request", type=Path, required=True)
     made.add_argument("--out", type=Path, required=True)
     made.add_argument("--host", action="append", default=[], help="a name or address under which the party serves")
+    made.add_argument("--tenant", default="", help="an auditor's: operator:<spId>, provider:<spId>, ... (default: all)")
     made = command("enrol", enrol, "admit a party, or replace its certificate")
     made.add_argument("role", choices=tuple(ENROLLED))
     made.add_argument("description", help="JSON file, or - for standard input")
@@ -169,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--keep", action="store_true", help="leave all servers up until Ctrl-C")
 
     store_commands.add_to(commands, add, DATA)
+    admin_commands.add_to(commands, add, DATA)
     erasure_commands.add_to(commands, add, DATA)
     projection_commands.add_to(commands, add, DATA)
 

@@ -52,18 +52,19 @@ class IssuerKeys:
         self._read_at = 0.0
         self._look: Future[None] | None = None
         self._look_again_at = 0.0
-        self._edition = 0
 
-    def edition(self) -> int:
-        """Counts the changes of the set: what was verified under another edition is to be verified anew."""
+    def get(self, kid: str) -> PublicKey | None:
+        """The key as it was read last, if there was one: the same object until the set changes. Never waits."""
         if self._clock() >= self._read_at + MAX_AGE:
             self._look_again()
-        return self._edition
+        return self._keys.get(kid) if self._keys is not None else None
 
     def find(self, kid: str) -> PublicKey | None:
         """None when the issuer has no such key. UPSTREAM_UNAVAILABLE when its keys were never to be had."""
-        if self._keys is None or kid not in self._keys:
-            wait_for(self._look_again())
+        known = self.get(kid)
+        if known is not None:
+            return known
+        wait_for(self._look_again())
         if self._keys is None:
             raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "the issuer's keys are not to be had")
         return self._keys.get(kid)
@@ -84,8 +85,8 @@ class IssuerKeys:
             log.warning("no keys can be read from %s, the last ones count: %s", self._place, type(error).__name__)
             return
         if keys != self._keys:
-            self._edition += 1
-        self._keys, self._read_at = keys, self._clock()
+            self._keys = keys
+        self._read_at = self._clock()
 
 
 def wait_for(look: Future[None]) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from api.tokens import Granted, refused
 from tsm.application import Change, Tsm
+from tsm.errors import ErrorCode, TsmError
 from tsm.model import service_token
 from tsm.model.event import Context
 from tsm.model.service_token import ServiceToken, ServiceTokenIssued
@@ -76,6 +77,13 @@ class ServiceTokens:
         loaded = self._tsm.load(stream, service_token.evolve)
         change = Change(stream, loaded.version, service_token.revoke(loaded.state))
         return self._tsm.commit(change, context=context, occurred_at=self._tsm.now())
+
+    def one(self, id: str) -> ServiceToken:
+        """NOT_FOUND."""
+        state = self._state(id)
+        if state is None:
+            raise TsmError(ErrorCode.NOT_FOUND, "no such service token")
+        return state
 
     def all(self) -> list[ServiceToken]:
         """Every token that was ever issued, in that order. Looks through the whole log."""

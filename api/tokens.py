@@ -47,8 +47,8 @@ class Granted(NamedTuple):
 class Keys(Protocol):
     """Where the keys of an issuer come from: `api.issuer_keys`, or the vault for our own."""
 
-    def edition(self) -> int: ...  # asked first
-    def find(self, kid: str) -> PublicKey | None: ...
+    def get(self, kid: str) -> PublicKey | None: ...  # as far as known; the same object until the keys change
+    def find(self, kid: str) -> PublicKey | None: ...  # looked for
 
 
 class Issuer:
@@ -94,7 +94,7 @@ class Known(NamedTuple):
     """A token that verified."""
 
     issuer: Issuer
-    edition: int  # of the issuer's keys
+    key: PublicKey
     granted: Granted
 
 
@@ -122,7 +122,8 @@ class AccessTokens:
         return known.granted
 
     def _still_good(self, known: Known) -> bool:
-        return self._clock() < known.granted.expires_at and known.issuer.keys.edition() == known.edition
+        issuer, key, granted = known
+        return self._clock() < granted.expires_at and issuer.keys.get(str(key.kid)) is key
 
     def _remember(self, digest: bytes, known: Known) -> None:
         with self._lock:
@@ -138,8 +139,8 @@ class AccessTokens:
             signed = jws.extract_compact(token.encode())
             claims = msgspec.json.decode(signed.payload, type=dict[str, Any])
             issuer = self._issuer_of(claims)
-            edition = issuer.keys.edition()
-            if not jws.validate_compact(signed, key_of(signed.headers(), issuer), registry=issuer.registry):
+            key = key_of(signed.headers(), issuer)
+            if not jws.validate_compact(signed, key, registry=issuer.registry):
                 raise refused("whose signature does not verify")
             issuer.claims.validate(claims)
             granted = self._grant(issuer, msgspec.convert(claims, Claims))
@@ -147,7 +148,7 @@ class AccessTokens:
             raise refused(f"not in order, {error.error} {getattr(error, 'claim', '')}".strip()) from None
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError, OSError) as error:
             raise refused(f"not as specified, {type(error).__name__}") from None
-        return Known(issuer, edition, granted)
+        return Known(issuer, key, granted)
 
     def _issuer_of(self, claims: dict[str, Any]) -> Issuer:
         name = claims.get("iss")
