@@ -1,7 +1,9 @@
 """Read models: each answers one question from the events, and can be deleted and rebuilt."""
 
 from projections.domain_tree import DOMAIN_TREE
+from projections.event_index import EVENT_INDEX
 from projections.issuance_history import ISSUANCE_HISTORY
 from projections.projection import Projection
+from projections.registry import REGISTRY
 
-PROJECTIONS: tuple[Projection, ...] = (ISSUANCE_HISTORY, DOMAIN_TREE)
+PROJECTIONS: tuple[Projection, ...] = (ISSUANCE_HISTORY, DOMAIN_TREE, EVENT_INDEX, REGISTRY)

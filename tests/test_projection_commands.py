@@ -111,7 +111,7 @@ def test_a_process_apart_folds_for_a_server_that_does_not(data: Path) -> None:
     ):
         assert not [part for part in parts.workers if isinstance(part, Runner)]
         assert worker.stdout is not None
-        assert json.loads(worker.stdout.readline()) == {"projections": ["issuance_history", "domain_tree"]}
+        assert json.loads(worker.stdout.readline()) == {"projections": [projection.name for projection in PROJECTIONS]}
         assert parts.views.wait_for(3, 20)
         record(data, 3, keys_put(2, False))
         assert parts.views.wait_for(4, 20)

@@ -338,7 +338,7 @@ def test_read_models_say_how_far_they_are_and_what_they_lack(world: World, audit
     )
 
     assert answer["logPosition"] == 22
-    history, tree = answer["readModels"]
+    history, tree, *_ = answer["readModels"]
     assert (tree["name"], tree["position"], tree["parkedCount"]) == ("domain_tree", 22, 0)
     assert (history["name"], history["position"], history["parkedCount"]) == ("issuance_history", 22, 1)
     (parked,) = history["parked"]
