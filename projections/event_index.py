@@ -223,8 +223,6 @@ def page(
 
     `TsmError(READ_MODEL_BEHIND)` while the rows are being made.
     """
-    if viewer.kind == "nothing" or (viewer.kind != "everything" and not viewer.party):
-        return []  # nobody's rows are those under no name
     low, high = max(after, filters.first - 1), min(MOST if before is None else before, filters.last + 1)
     bounds = Bounds(low, high, limit, newest_first)
     query, values = _query(views, viewer, filters, bounds)
@@ -277,6 +275,8 @@ class Where(NamedTuple):
 
 def _query(views: Views, viewer: Viewer, filters: EventFilter, bounds: Bounds) -> tuple[str, Sequence[object]]:
     """The query of a page and its values; an empty one when nothing can be found."""
+    if viewer.kind == "nothing" or (viewer.kind != "everything" and not viewer.party):
+        return "", ()  # what lies under no name is nobody's
     story, kind = _story(filters), _kind(viewer, filters)
     if story.conditions:
         return _along_story(story, kind, bounds, "mention" if filters.subject else "event")
