@@ -1,0 +1,294 @@
+"""Lists by plan: what a page of plain objects becomes is worked out once for its selection, not once for each value.
+
+The library's executor looks at every field of every object anew: which resolver, which type, is it awaitable, is it an
+error. For a page that is many times the cost of its query. Here a list whose selection reads plain attributes only is
+completed by functions that were put together for it: one for each field, composed into one for the list.
+
+A plan decides nothing. It holds for fields without arguments, directives, resolvers or extensions, on objects whose
+attributes are plain; such reads have no effects. So whatever surprises it (an error as a value, a null where none may
+be, a value of an unexpected kind, something awaitable) makes it give up, and the library's executor completes the list
+from its beginning: results, errors and their places are always its own. `TSM_GRAPHQL_PLANS=off` leaves all to it.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from operator import attrgetter
+from types import MemberDescriptorType
+from typing import Any, NamedTuple, TypeGuard
+
+from graphql import (
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLAbstractType,
+    GraphQLBoolean,
+    GraphQLID,
+    GraphQLLeafType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLSchema,
+    GraphQLString,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    Undefined,
+    is_abstract_type,
+    is_leaf_type,
+)
+from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_subfields
+from graphql.execution.values import VariableValues
+from graphql.pyutils import is_awaitable
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.types.base import StrawberryObjectDefinition, get_object_definition
+from strawberry.types.cast import TYPE_CAST_ATTRIBUTE
+from strawberry.types.field import StrawberryField
+
+ENABLED = os.environ.get("TSM_GRAPHQL_PLANS") != "off"
+MOST_PLANS = 1024  # when there are more, all are forgotten
+DEFINITION = GraphQLCoreConverter.DEFINITION_BACKREF
+TYPENAME = "__typename"
+PASSED_ON: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}  # these stay as they are
+HARMLESS = frozenset({str, int, float, bool, bytes, datetime, list, tuple, dict})  # neither errors nor awaitable
+NO_VARIABLES = VariableValues({}, {})
+
+Complete = Callable[[Any], Any]  # from a resolved value to its part of the answer
+
+
+class Surprise(Exception):
+    """Something that is not for a plan."""
+
+
+class Plan(NamedTuple):
+    """How lists of one type under one selection are completed; keeps alive what it is found by."""
+
+    type: GraphQLList[Any]
+    nodes: tuple[FieldNode, ...]
+    fragments: tuple[FragmentDefinitionNode, ...]  # those that the selection spreads
+    complete: Complete | None  # None: not by plan
+
+
+PLANS: dict[tuple[int, ...], Plan] = {}  # by identity of type and nodes: a document that is kept is planned once
+
+
+class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
+    """The library's executor, but for lists that a plan completes."""
+
+    def complete_list_value(
+        self,
+        return_type: GraphQLList[GraphQLOutputType],
+        field_details_list: list[FieldDetails],
+        info: Any,
+        path: Any,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        complete = self._plan(return_type, field_details_list)
+        if complete is not None:
+            try:
+                return complete(result)
+            except Exception:  # noqa: BLE001, S110 - whatever it is, the library finds it again and says where
+                pass
+        return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
+
+    def _plan(self, type_: GraphQLList[GraphQLOutputType], details: list[FieldDetails]) -> Complete | None:
+        if not ENABLED or (self.middleware_manager is not None and self.middleware_manager.middlewares):
+            return None
+        key = (id(type_), *[id(each.node) for each in details])
+        plan = PLANS.get(key)
+        if plan is None or any(self.fragment_definitions.get(f.name.value) is not f for f in plan.fragments):
+            if len(PLANS) >= MOST_PLANS:
+                PLANS.clear()
+            plan = PLANS[key] = Planner(self.schema, self.fragments, self.operation).plan(type_, details)
+        return plan.complete
+
+
+class Planner:
+    """Makes the plan for one list. Knows the document, and nothing of the request."""
+
+    def __init__(
+        self, schema: GraphQLSchema, fragments: dict[str, FragmentDetails], operation: OperationDefinitionNode
+    ) -> None:
+        self._schema = schema
+        self._fragments = fragments
+        self._operation = operation
+
+    def plan(self, type_: GraphQLList[GraphQLOutputType], details: Sequence[FieldDetails]) -> Plan:
+        nodes = tuple(each.node for each in details)
+        try:
+            fragments = self._spread(nodes)
+            complete = self._list(type_, list(details))
+        except Surprise:
+            return Plan(type_, nodes, (), None)
+        return Plan(type_, nodes, fragments, complete)
+
+    def _spread(self, nodes: Iterable[FieldNode]) -> tuple[FragmentDefinitionNode, ...]:
+        """The fragments beneath these nodes; a surprise where anything depends on a directive or a variable."""
+        found: dict[str, FragmentDefinitionNode] = {}
+        waiting: list[Any] = list(nodes)
+        while waiting:
+            node = waiting.pop()
+            if node.directives:
+                raise Surprise
+            if isinstance(node, FragmentSpreadNode) and node.name.value not in found:
+                fragment = self._fragments[node.name.value]
+                if fragment.variable_signatures:
+                    raise Surprise
+                found[node.name.value] = fragment.definition
+                waiting.append(fragment.definition)
+            selection_set: SelectionSetNode | None = getattr(node, "selection_set", None)
+            waiting += selection_set.selections if selection_set is not None else ()
+        return tuple(found.values())
+
+    def _value(self, type_: GraphQLOutputType, details: list[FieldDetails]) -> Complete:
+        required = isinstance(type_, GraphQLNonNull)
+        of: Any = type_.of_type if isinstance(type_, GraphQLNonNull) else type_
+        if is_leaf_type(of):
+            return leaf(of, required)
+        if isinstance(of, GraphQLList):
+            return unless_absent(self._list(of, details), required)
+        if is_abstract_type(of):
+            return unless_absent(self._abstract(of, details), required)
+        return unless_absent(self._object(of, details), required)
+
+    def _list(self, type_: GraphQLList[Any], details: list[FieldDetails]) -> Complete:
+        item = self._value(type_.of_type, details)
+
+        def complete(value: Any) -> Any:
+            if type(value) is not list and type(value) is not tuple:
+                raise Surprise
+            return [item(each) for each in value]
+
+        return complete
+
+    def _abstract(self, type_: GraphQLAbstractType, details: list[FieldDetails]) -> Complete:
+        """By the exact class of the value."""
+        of_class: dict[type, Complete] = {}
+
+        def complete(value: Any) -> Any:
+            kind = type(value)
+            if kind not in of_class:
+                of_class[kind] = self._object(self._runtime_type(type_, kind), details)
+            return of_class[kind](value)
+
+        return complete
+
+    def _runtime_type(self, type_: GraphQLAbstractType, kind: type) -> GraphQLObjectType:
+        """What the library would find for an instance: only where an interface leaves that to the class."""
+        interface, definition = type_.extensions.get(DEFINITION), get_object_definition(kind)
+        if not isinstance(interface, StrawberryObjectDefinition) or interface.resolve_type is not None:
+            raise Surprise
+        if definition is None or definition.is_graphql_generic or not issubclass(kind, interface.origin):
+            raise Surprise
+        found = self._schema.get_type(definition.name)
+        if not isinstance(found, GraphQLObjectType) or not self._schema.is_sub_type(type_, found):
+            raise Surprise
+        return found
+
+    def _object(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> Complete:
+        fields = self._fields(type_, details)
+        attributes = [attribute for _, attribute, _ in fields if attribute != TYPENAME]
+        reads = [(name, reader(type_, attribute), complete) for name, attribute, complete in fields]
+        may_be_cast = type_.is_type_of is not None
+        known: set[type] = set()
+
+        def complete(value: Any) -> Any:
+            kind = type(value)
+            if kind not in known:
+                refuse_unless_plain(kind, type_, attributes)
+                known.add(kind)
+            if may_be_cast and hasattr(value, TYPE_CAST_ATTRIBUTE):
+                raise Surprise
+            return {name: finish(read(value)) for name, read, finish in reads}
+
+        return complete
+
+    def _fields(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> list[tuple[str, str, Complete]]:
+        """Response name, attribute and what becomes of its value, in the order of the answer."""
+        grouped, _, _ = collect_subfields(self._schema, self._fragments, NO_VARIABLES, self._operation, type_, details)
+        return [(name, *self._field(type_, group)) for name, group in grouped.items()]
+
+    def _field(self, type_: GraphQLObjectType, group: list[FieldDetails]) -> tuple[str, Complete]:
+        node = group[0].node
+        if node.name.value == TYPENAME:
+            return TYPENAME, str
+        field = self._schema.get_field(type_, node.name.value)
+        if field is None or field.args or node.arguments:
+            raise Surprise
+        definition = field.extensions.get(DEFINITION)
+        if not isinstance(definition, StrawberryField) or not definition.is_basic_field:
+            raise Surprise
+        if definition.default_resolver is not getattr or not getattr(field.resolve, "_is_default", False):
+            raise Surprise
+        return definition.python_name, self._value(field.type, group)
+
+
+def reader(type_: GraphQLObjectType, attribute: str) -> Callable[[Any], Any]:
+    if attribute == TYPENAME:
+        return lambda _: type_.name
+    return attrgetter(attribute)
+
+
+def leaf(type_: GraphQLLeafType, required: bool) -> Complete:
+    """A scalar or an enum."""
+    coerce = unless_absent(coerced(type_), required)
+    passed_on = PASSED_ON.get(type_)
+    if passed_on is None:
+        return coerce
+
+    def complete(value: Any) -> Any:
+        return value if type(value) is passed_on else coerce(value)
+
+    return complete
+
+
+def coerced(type_: GraphQLLeafType) -> Complete:
+    coerce = type_.coerce_output_value
+
+    def complete(value: Any) -> Any:
+        if type(value) not in HARMLESS and (isinstance(value, Exception) or is_awaitable(value)):
+            raise Surprise
+        found = coerce(value)
+        if type(found) not in HARMLESS and (found is None or found is Undefined or is_awaitable(found)):
+            raise Surprise
+        return found
+
+    return complete
+
+
+def unless_absent(complete: Complete, required: bool) -> Complete:
+    def complete_or_null(value: Any) -> Any:
+        if value is not None and value is not Undefined:
+            return complete(value)
+        if required:
+            raise Surprise
+        return None
+
+    return complete_or_null
+
+
+def refuse_unless_plain(kind: type, type_: GraphQLObjectType, attributes: Iterable[str]) -> None:
+    """A surprise unless instances of exactly this class are of the type, and reading them has no effects."""
+    if issubclass(kind, Exception) or hasattr(kind, "__await__"):
+        raise Surprise
+    if kind.__getattribute__ is not object.__getattribute__ or hasattr(kind, "__getattr__"):
+        raise Surprise
+    if type_.is_type_of is not None and not is_of(kind, type_):
+        raise Surprise
+    for attribute in attributes:
+        found = inspect.getattr_static(kind, attribute, None)
+        if hasattr(type(found), "__get__") and not isinstance(found, MemberDescriptorType):
+            raise Surprise
+
+
+def is_of(kind: type, type_: GraphQLObjectType) -> bool:
+    """Whether the library's own test, where the type has no other, holds for every instance of the class."""
+    definition = type_.extensions.get(DEFINITION)
+    return is_own(definition) and issubclass(kind, definition.origin)
+
+
+def is_own(definition: Any) -> TypeGuard[StrawberryObjectDefinition]:
+    return isinstance(definition, StrawberryObjectDefinition) and definition.is_type_of is None
