@@ -18,7 +18,6 @@ from api.bench.history import Filler, History
 from api.bench.postgres import Database, PostgresServer
 from api.bench.report import adds, faster
 from api.bench.stock import StockSessions, open_log
-from projections import PROJECTIONS
 from projections.opening import open_views
 from projections.projection import Projection
 from tsm.errors import TsmError
@@ -228,7 +227,7 @@ def rows_of(connection: psycopg.Connection, projection: Projection, place: str) 
     return found
 
 
-@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda projection: projection.name)
+@pytest.mark.parametrize("projection", projections.MEASURED, ids=lambda projection: projection.name)
 def test_a_rebuild_and_the_librarys_runner_make_the_same_rows(
     postgres: PostgresServer, postgres_store: Database, vault: SoftwareVault, projection: Projection
 ) -> None:
@@ -239,7 +238,7 @@ def test_a_rebuild_and_the_librarys_runner_make_the_same_rows(
     assert projections.Runner(other, vault, projection, 700).run() > 0
     with (
         store.engine(postgres_store.runtime_dsn, vault) as ours,
-        closing(open_views(postgres_store.runtime_dsn, Path(), PROJECTIONS)) as views,
+        closing(open_views(postgres_store.runtime_dsn, Path(), projections.MEASURED)) as views,
     ):
         assert projections.rebuilt(ours.tsm, views, projection) > 0
         assert projections.raw_read(postgres_store.owner_dsn) > 0
@@ -252,7 +251,7 @@ def test_a_rebuild_and_the_librarys_runner_make_the_same_rows(
     assert [time.sub("", str(rows)) for rows in made] == [time.sub("", str(rows)) for rows in wanted]
 
 
-@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda projection: projection.name)
+@pytest.mark.parametrize("projection", projections.MEASURED, ids=lambda projection: projection.name)
 def test_a_rebuild_and_one_event_at_a_time_make_the_same_rows(
     tmp_path: Path, vault: SoftwareVault, projection: Projection
 ) -> None:
@@ -261,7 +260,7 @@ def test_a_rebuild_and_one_event_at_a_time_make_the_same_rows(
         projections.fill(tmp_path / "log.sqlite", vault, 700, progress)
     with (
         store.engine(tmp_path / "log.sqlite", vault) as ours,
-        closing(open_views(tmp_path / "log.sqlite", tmp_path / "views.sqlite", PROJECTIONS)) as views,
+        closing(open_views(tmp_path / "log.sqlite", tmp_path / "views.sqlite", projections.MEASURED)) as views,
     ):
         assert projections.rebuilt(ours.tsm, views, projection) > 0
         assert projections.one_by_one(ours.tsm, views, projection, 700) > 0

@@ -27,7 +27,7 @@ REGISTRY = Projection(
         ),
         table("claims", ClaimRow),
         table("key_rings", KeyRingRow),
-        table("tally", TallyRow, (("viewer",),)),
+        table("tally", TallyRow),
     ),
     fold=fold,
     topics=TOPICS,

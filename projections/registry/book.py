@@ -5,10 +5,12 @@ belongs to it, to the provider, whichever came first; and the erasure of a perso
 later ask for both, so where a page ends makes no difference.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
+
+from msgspec import json
 
 from projections.projection import Rows
 from projections.registry.held import Held
@@ -128,19 +130,23 @@ class Book:
             self.operations.put(operation._replace(iccid=""))
 
     def _count(self) -> None:
-        changes: Counter[tuple[str, str]] = Counter()
+        """From what each row was before the page to what it is now."""
+        changes: dict[str, Counter[str]] = defaultdict(Counter)
         for name in LISTINGS:
             for before, now in getattr(self, name).changes():
-                changes.subtract(_counted(name, before))
-                changes.update(_counted(name, now))
+                for viewer, counted in _counted(name, before):
+                    changes[viewer][counted] -= 1
+                for viewer, counted in _counted(name, now):
+                    changes[viewer][counted] += 1
         for before, holder in self.holders.changes():
-            if before is None:
-                changes[tally_viewer("provider", holder.provider), "cards"] += 1
-        self._tally.foresee([key(*place) for place, number in changes.items() if number])
-        for place, number in changes.items():
-            if number:
-                known = self._tally.get(key(*place))
-                self._tally.put(TallyRow(key(*place), *place, number + (known.number if known else 0)))
+            changes[tally_viewer("provider", holder.provider)]["cards"] += int(before is None)
+        changed = {viewer: numbers for viewer, numbers in changes.items() if any(numbers.values())}
+        self._tally.foresee(list(changed))
+        for viewer, numbers in changed.items():
+            known = self._tally.get(viewer)
+            numbers.update(json.decode(known.counts, type=dict[str, int]) if known is not None else {})
+            there = {name: number for name, number in sorted(numbers.items()) if number}
+            self._tally.put(TallyRow(viewer, json.encode(there).decode()))
 
 
 def seen_by(operator: str, provider: str, party: str = "") -> str:

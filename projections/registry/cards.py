@@ -42,7 +42,7 @@ def claimed(book: Book, event: Event, fact: DomainClaimed) -> None:
 
 
 def registered(book: Book, event: Event, fact: CardRegistered) -> None:
-    iccid, isd, position = str(fact.iccid), str(fact.isd), event.position
+    iccid, isd, position = iccid_of(event), str(fact.isd), event.position
     if book.cards.get(iccid) is not None:
         raise corrupt(f"card {iccid} is registered twice")
     book.cards.put(CardRow(iccid, fact.operator, fact.profile, isd, position, position))

@@ -103,6 +103,14 @@ def foresee(book: Book, events: Sequence[Event]) -> None:
         held.foresee(keys)
     book.keys.foresee({key(ring.key, put) for ring in book.key_rings for put in ring.puts.split(",")})
     book.domains.foresee({key(row.iccid, row.domain) for row in book.load_files})
+    owners = {claim.aid: claim.provider for claim in book.claims}
+    book.holders.foresee(
+        {
+            key(owners[event.fact.domain], cards.iccid_of(event))
+            for event in events
+            if isinstance(event.fact, card.SecurityDomainCreated) and event.fact.domain in owners
+        }
+    )
 
 
 Need = tuple[Held[Any], str]

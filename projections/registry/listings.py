@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from msgspec import json
+
 from projections.registry import REGISTRY
 from projections.registry.lists import (
     APPLICATIONS,
@@ -71,10 +73,11 @@ def find(views: Views, listing: Listing[R], viewer: Viewer, key: str) -> R | Non
 def counts(views: Views, viewer: Viewer) -> Mapping[str, int]:
     """How many rows the viewer sees of each list, by name, and of some by a value as well: `sessions.ENDED`.
 
-    What was removed does not count, and a name is missing where there is nothing.
+    What was removed does not count, and a name is missing where there is nothing. No row is looked at for it.
     """
-    query = "SELECT name, number FROM {tally} WHERE viewer = ? AND number > 0 ORDER BY name"
-    return dict(views.read(REGISTRY, query, (tally_viewer(viewer.kind, viewer.party),)))
+    query = "SELECT counts FROM {tally} WHERE viewer = ?"
+    [[found]] = views.read(REGISTRY, query, (tally_viewer(viewer.kind, viewer.party),)) or [["{}"]]
+    return json.decode(found, type=dict[str, int])
 
 
 def page_query(
@@ -89,7 +92,7 @@ def page_query(
 ) -> Query:
     """The query of `page`, an empty one for a viewer who sees nothing. `TsmError(INVALID_INPUT)`."""
     values = [_checked(listing, column, value) for column, value in where.items()]
-    sight = listing.sights.get(viewer.kind)
+    sight = _sight(listing, viewer)
     if sight is None:
         return NOBODYS
     bounds = (after, MOST if before is None else before, limit)
@@ -98,7 +101,7 @@ def page_query(
 
 def find_query(listing: Listing[Any], viewer: Viewer, key: str) -> Query:
     """The query of `find`, an empty one where no row can be found."""
-    sight = listing.sights.get(viewer.kind)
+    sight = _sight(listing, viewer)
     if sight is None or not is_storable(key):
         return NOBODYS
     return _find_text(listing.name, viewer.kind), (*_party(sight, viewer), key)
@@ -112,6 +115,14 @@ def is_storable(text: str) -> bool:
 def _rows(views: Views, listing: Listing[R], query: Query) -> list[R]:
     row: Any = listing.row
     return [row._make(found) for found in views.read(REGISTRY, *query)] if query[0] else []
+
+
+def _sight(listing: Listing[Any], viewer: Viewer) -> Sight | None:
+    """What he sees of the list. Of what is somebody's, nobody in particular sees nothing."""
+    sight = listing.sights.get(viewer.kind)
+    if sight is None or (sight.column and not (viewer.party and is_storable(viewer.party))):
+        return None
+    return sight
 
 
 def _party(sight: Sight, viewer: Viewer) -> tuple[str, ...]:

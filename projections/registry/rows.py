@@ -250,12 +250,10 @@ class KeyRingRow(NamedTuple):
 
 
 class TallyRow(NamedTuple):
-    """How many rows of a list a viewer sees."""
+    """How many rows of each list a viewer sees."""
 
-    key: str  # viewer, name
-    viewer: str
-    name: str
-    number: int
+    viewer: str  # kind, party
+    counts: str  # by name, as JSON, without those that are 0
 
 
 def key(*parts: str | int) -> str:
