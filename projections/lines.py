@@ -1,4 +1,4 @@
-"""One line of plain English per fact that concerns a card, for people who read a history.
+"""One line of plain English per fact, for people who read a history.
 
 A line says only what the log says openly: sealed fields, key references and digests are left out.
 """
@@ -7,7 +7,24 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.model import access_code, card, credential, delegation, deployment, operation, session
+from tsm.model import (
+    access_code,
+    authority,
+    card,
+    catalogue,
+    credential,
+    delegation,
+    deployment,
+    domain,
+    operation,
+    operator,
+    party,
+    reading,
+    service_provider,
+    service_token,
+    session,
+    terminal,
+)
 from tsm.model.event import Fact
 
 INSTRUCTIONS = {  # by the second octet of the header (GPCS v2.3.1 table 11-1, ISO/IEC 7816-4)
@@ -218,6 +235,47 @@ def credential_line(fact: Fact) -> str | None:
     return None
 
 
+def party_line(fact: Fact) -> str | None:
+    match fact:
+        case operator.OperatorEnrolled():
+            return f"operator {fact.operator} enrolled: {fact.name}"
+        case operator.MasterKeyImported():
+            return f"master key {fact.key_set} of {fact.operator} imported, check value {fact.check_value}"
+        case service_provider.ProviderEnrolled():
+            return f"service provider {fact.provider} enrolled: {fact.name}, security domain {fact.domain}"
+        case terminal.TerminalEnrolled():
+            return f"terminal {fact.terminal} enrolled for {fact.municipality}"
+        case authority.AuthorityEnrolled():
+            return f"certificate authority {fact.authority} enrolled: {fact.name}"
+        case party.CertificateReplaced():
+            return "client certificate replaced by another"
+        case party.CertificateWithdrawn():
+            return "client certificate withdrawn"
+    return None
+
+
+def goods_line(fact: Fact) -> str | None:
+    match fact:
+        case domain.DomainClaimed():
+            return f"security domains {fact.domain} are those of {fact.provider}"
+        case catalogue.LoadFileRegistered():
+            size = counted(fact.size, "octet")
+            return f"load file {fact.load_file} of {fact.provider} registered, version {fact.version}, {size}"
+    return None
+
+
+def access_line(fact: Fact) -> str | None:
+    match fact:
+        case service_token.ServiceTokenIssued():
+            until = fact.expires_at.isoformat(timespec="seconds")
+            return f"service token {fact.id} ({fact.name}) issued for {fact.role} of {fact.tenant}, until {until}"
+        case service_token.ServiceTokenRevoked():
+            return f"service token {fact.id} revoked"
+        case reading.DataAccessed():
+            return f"personal data of {counted(len(fact.subjects), 'person')} shown for: {fact.purpose}"
+    return None
+
+
 def command(order: int, step: str, header: str) -> str:
     return step if order == OWN_COMMAND else f"command {order}, {instruction(header)},"
 
@@ -239,4 +297,13 @@ LINES: Mapping[str, Callable[[Fact], str | None]] = {
     "operation": operation_line,
     "access_code": access_code_line,
     "credential": credential_line,
+    "party": party_line,
+    "operator": party_line,
+    "provider": party_line,
+    "terminal": party_line,
+    "authority": party_line,
+    "domain": goods_line,
+    "catalogue": goods_line,
+    "service_token": access_line,
+    "reading": access_line,
 }
