@@ -6,6 +6,7 @@ import logging
 from contextlib import asynccontextmanager
 from socket import create_server
 
+import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -107,3 +108,27 @@ def test_whoever_should_ask_again_is_told_when(code):
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert json.loads(answer.body)["code"] == code
     assert b"1024" not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("headers", "challenge"),
+    [({}, "Bearer"), ({"Authorization": "Bearer abc"}, 'Bearer error="invalid_token"')],
+)
+def test_whoever_is_not_known_is_told_how_to_show_who_he_is(headers, challenge):
+    """RFC 6750 section 3: the error is named only to whoever showed a token."""
+
+    async def refusing(request):
+        raise TsmError(ErrorCode(request.path_params["code"]), "a detail")
+
+    app = Starlette(routes=[Route("/{code}", refusing)], exception_handlers={TsmError: refuse})
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://tsm", headers=headers) as http:
+            return await http.get("/UNAUTHENTICATED"), await http.get("/FORBIDDEN")
+
+    unknown, forbidden = asyncio.run(ask())
+    assert (unknown.status_code, unknown.headers["www-authenticate"]) == (401, challenge)
+    assert "detail" not in unknown.text
+    assert forbidden.status_code == 403
+    assert "www-authenticate" not in forbidden.headers
