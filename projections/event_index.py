@@ -202,7 +202,7 @@ class Log(Protocol):
 
 def span(log: Log, recorded_from: datetime | None, recorded_to: datetime | None) -> tuple[int, int]:
     """The first and the last position recorded between these times, both included: `first` and `last` of a filter."""
-    first = 1 if recorded_from is None else log.position_at(recorded_from - MICROSECOND) + 1
+    first = 1 if recorded_from is None else log.position_at(max(recorded_from, EPOCH) - MICROSECOND) + 1
     return first, MOST - 1 if recorded_to is None else log.position_at(recorded_to)
 
 
