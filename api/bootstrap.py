@@ -18,6 +18,7 @@ import msgspec
 from api import local_login
 from api.access import Access
 from api.issuer_keys import IssuerKeys
+from api.limits import EdgeLimits
 from api.reading import Readings
 from api.rest.authority_client import AuthorityClient
 from api.rest.operator_site import RETURN_PATH
@@ -105,6 +106,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         OperationKind.ERASE_PERSON,
         OperationKind.WITHDRAW_PARTY,
     )
+    limits: EdgeLimits = EdgeLimits()  # how long and how much a client may keep us busy
+    documents: Path | None = None  # the folder of persisted GraphQL documents, *.graphql
+    only_persisted: tuple[str, ...] = ()  # roles whose clients may run nothing else
     data: Path = Path()
 
     @classmethod

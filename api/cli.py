@@ -85,7 +85,7 @@ def serve(given: argparse.Namespace) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every NOTIFY says nothing
     settings = Settings.load(given.data)
     app = create_app(build(settings))
-    run_server(app, settings, ready=lambda url: print(json.dumps({"url": url}), flush=True))
+    run_server(app, settings, lambda url: print(json.dumps({"url": url}), flush=True), settings.limits)
 
 
 def schema(_: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from tsm.errors import MESSAGES, ErrorCode, TsmError
@@ -73,12 +73,12 @@ class RequestIds:
         await self.app(scope, receive, send)
 
 
-def request_id(request: Request) -> str:
+def request_id(request: HTTPConnection) -> str:
     """The id that `RequestIds` gave."""
     return str(request.scope.get("request_id", ""))
 
 
-def logged(request: Request, error: Exception) -> ErrorCode:
+def logged(request: HTTPConnection, error: Exception) -> ErrorCode:
     """The code to tell outside; the rest goes to the log, with the traceback when nobody expected it."""
     code = error.code if isinstance(error, TsmError) else ErrorCode.INTERNAL
     if HTTP_STATUS.get(code, BAD_REQUEST) >= SERVER_FAULT:

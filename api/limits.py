@@ -12,19 +12,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.access import Role
-
 MINUTE = 60.0  # seconds in which an empty budget fills up
 MOST_CLIENTS = 10_000  # whose budgets are not full, at one time
 
 COST_PER_MINUTE: Mapping[str, int] = {  # objects; what a role's daily work takes, ten times over
-    Role.OPERATOR: 100_000,
-    Role.PROVIDER: 100_000,
-    Role.AUDITOR: 200_000,
-    Role.SECURITY_OFFICER: 100_000,
-    Role.ADMINISTRATOR: 50_000,
-    Role.CLERK: 20_000,
-    Role.TERMINAL: 20_000,
+    "operator": 100_000,
+    "provider": 100_000,
+    "auditor": 200_000,
+    "security-officer": 100_000,
+    "administrator": 50_000,
+    "clerk": 20_000,
+    "terminal": 20_000,
 }
 LEAST_PER_MINUTE = 10_000  # of a role that neither the table nor the settings name
 

@@ -6,8 +6,10 @@ costs. Only then something runs, with a time limit. What was unsealed is recorde
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeGuard
 
 import msgspec
@@ -23,12 +25,12 @@ from graphql import (
 )
 from strawberry import Schema
 
-from api.access import Caller
+from api.access import Access, Caller
 from api.graphql.context import Context, MakeContext
 from api.graphql.documents import NOT_ALLOWED, NOT_VALID, Document, Persisted, Refused, read, refused
 from api.graphql.limits import check_variables, cost
 from api.limits import Balance, Budgets, EdgeLimits
-from tsm.errors import MESSAGES, ErrorCode
+from tsm.errors import MESSAGES, ErrorCode, TsmError
 from tsm.store.loop import run
 
 TOO_MANY, UNAVAILABLE = 429, 503
@@ -79,12 +81,22 @@ class Gate:
     """Admits requests to one schema, and runs them."""
 
     schema: Schema
+    access: Access
     make_context: MakeContext
     refusals: Refusals  # of `api.graphql.authorization`
+    clock: Callable[[], datetime]
+    roles: frozenset[str]  # who may ask at all
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     persisted: Persisted = field(default_factory=lambda: Persisted({}))
     only_persisted: frozenset[str] = frozenset()  # roles
     budgets: Budgets = field(default_factory=Budgets)
+
+    async def caller(self, scope: Mapping[str, Any]) -> Caller:
+        """Who asks, over HTTP or a websocket: UNAUTHENTICATED or FORBIDDEN when it is nobody who may."""
+        caller = await run(self.access.of, scope)
+        if caller.role not in self.roles:
+            raise TsmError(ErrorCode.FORBIDDEN, f"{caller.role} {caller.party} asks nothing here")
+        return caller
 
     def admit(self, caller: Caller, asked: Asked) -> Admitted:
         """`Refused` for what may not run. Whatever is refused for its document costs, too."""
@@ -151,9 +163,12 @@ class Gate:
         began_at = context.log.position
         try:
             async with asyncio.timeout(self.limits.execution_seconds):
-                return await run(self._execute, admitted, context)
+                result = await run(self._execute, admitted, context)
         except TimeoutError:
             raise await run(self._late, admitted, context, began_at) from None
+        if result.data is None and not any(error.path for error in result.errors or ()):
+            raise Refused(NOT_VALID, result.errors or [])  # its variables do not fit
+        return result
 
     def _execute(self, admitted: Admitted, context: Context) -> ExecutionResult:
         result = execute(
@@ -176,8 +191,11 @@ class Gate:
             extensions["committed"] = [e.position for e in events if e.context.request == context.request_id]
         return Refused(UNAVAILABLE, [GraphQLError(MESSAGES[ErrorCode.TIMEOUT], extensions=extensions)])
 
-    async def subscribe(self, admitted: Admitted, request_id: str) -> AsyncIterator[ExecutionResult]:
-        """The results of a subscription as they come; `Refused` when it cannot begin."""
+    async def stream(self, admitted: Admitted, request_id: str) -> AsyncGenerator[ExecutionResult, None]:
+        """The results of a subscription as they come, or the one of a query; `Refused` when it cannot begin."""
+        if admitted.kind is not OperationType.SUBSCRIPTION:
+            yield await self.execute(admitted, request_id)
+            return
         context = self.make_context(admitted.caller, request_id)
         source = subscribe(
             self.schema._schema,
@@ -191,14 +209,10 @@ class Gate:
             source = await source
         if isinstance(source, ExecutionResult):
             raise Refused(NOT_VALID, source.errors or [])
-        return self._recorded(source, admitted, context)
-
-    async def _recorded(
-        self, results: AsyncIterator[ExecutionResult], admitted: Admitted, context: Context
-    ) -> AsyncIterator[ExecutionResult]:
-        async for result in results:
-            await run(context.finish, admitted.document.sha256)
-            yield result
+        async with aclosing(source) as results:  # type: ignore[type-var]  # it is a generator
+            async for result in results:
+                await run(context.finish, admitted.document.sha256)
+                yield result
 
 
 def never(_: object) -> TypeGuard[Awaitable[Any]]:

@@ -10,79 +10,82 @@ Every error has `extensions.code`, one of the codes of `tsm.errors`, and `extens
 the server has the rest. No batches, no cookies, no uploads; nothing that another site's page could make a browser send.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from graphql import ExecutionResult, GraphQLError, OperationType
-from starlette.datastructures import Headers
+from graphql import ExecutionResult, OperationType
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from api.access import Access, Caller
-from api.errors import Receive, Scope, Send, logged, read_body, request_id
+from api.access import Caller
+from api.errors import Receive, Scope, Send, read_body, request_id
+from api.graphql.answers import (
+    EVENTS,
+    GRAPHQL_JSON,
+    JSON,
+    NO_STORE,
+    UTF_8,
+    is_foreign,
+    once,
+    read_json,
+    refused_content,
+    result_content,
+)
 from api.graphql.documents import NOT_VALID, Refused, refused
 from api.graphql.gate import Admitted, Asked, Gate, OverBudget
-from api.graphql.limits import MAX_BODY, MAX_ERRORS
-from tsm.errors import MESSAGES, ErrorCode, TsmError
+from api.graphql.limits import MAX_BODY
+from api.graphql.streams import EventStream, Streams, WebSocketEndpoint
+from tsm.errors import ErrorCode, TsmError
 
-GRAPHQL_JSON = "application/graphql-response+json"
-JSON = "application/json"
-EVENTS = "text/event-stream"
-HTML = "text/html"
-UTF_8 = "charset=utf-8"
-NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 METHODS = "GET, HEAD, POST, OPTIONS"
 MAX_PARAMETERS = 20  # of a URL
 OK, NO_CONTENT, PARTIAL = 200, 204, 294
 FORBIDDEN, NOT_ALLOWED, NOT_ACCEPTABLE, UNSUPPORTED = 403, 405, 406, 415
-FOREIGN = {"cross-site", "same-site"}  # Sec-Fetch-Site of what another site's page made a browser send
 
 
 class GraphQLEndpoint:
-    """`/graphql`, but for websockets."""
+    """`/graphql`, but for websockets. An ASGI application."""
 
-    def __init__(self, gate: Gate, access: Access, roles: frozenset[str]) -> None:
+    def __init__(self, gate: Gate, streams: Streams) -> None:
         self._gate = gate
-        self._access = access
-        self._roles = roles
+        self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self.answer(Request(scope, receive))
-        await response(scope, receive, send)
+        answer = await self.answer(Request(scope, receive))
+        await answer(scope, receive, send)
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response | EventStream:
         if request.method == "OPTIONS":
             return Response(status_code=NO_CONTENT, headers={"Allow": METHODS})
         if request.method not in ("GET", "HEAD", "POST"):
             return refusal(request, NOT_ALLOWED, "GET or POST", {"Allow": METHODS})
-        caller = self._access.demand(request, *self._roles)
+        caller = await self._gate.caller(request.scope)
         if is_foreign(request.headers):
             return refusal(request, FORBIDDEN, "not from a page of another site", code=ErrorCode.FORBIDDEN)
-        answer_type = negotiate(request.headers.get("accept"), [GRAPHQL_JSON, JSON])
+        offered = [GRAPHQL_JSON, JSON, EVENTS] if request.method == "POST" else [GRAPHQL_JSON, JSON]
+        answer_type = negotiate(request.headers.get("accept"), offered)
         if answer_type is None:
             return refusal(request, NOT_ACCEPTABLE, f"accept {GRAPHQL_JSON} or {JSON}")
         if request.method == "POST" and not is_json(request.headers.get("content-type", "")):
             return refusal(request, UNSUPPORTED, f"send {JSON} in UTF-8", {"Accept-Post": JSON})
         try:
             asked = await read(request, self._gate.limits.body_seconds)
+            if answer_type == EVENTS:
+                return EventStream(self._streams, request, caller, asked)
             return await self._run(request, caller, asked, answer_type)
         except Refused as error:
-            return refused_response(request, error, answer_type)
+            return refused_response(request, error)
 
     async def _run(self, request: Request, caller: Caller, asked: Asked, answer_type: str) -> Response:
         admitted = self._gate.admit(caller, asked)
         if admitted.kind is OperationType.SUBSCRIPTION:
             raise refused(NOT_VALID, f"a subscription is answered by POST as {EVENTS}, or over a websocket")
         if admitted.kind is OperationType.MUTATION and request.method != "POST":
-            error = refused(NOT_ALLOWED, "a mutation is sent by POST")
-            return refused_response(request, error, answer_type, {"Allow": "POST"})
+            return refused_response(request, refused(NOT_ALLOWED, "a mutation is sent by POST"), {"Allow": "POST"})
         result = await self._gate.execute(admitted, request_id(request))
-        if result.data is None and not any(error.path for error in result.errors or ()):
-            raise Refused(NOT_VALID, result.errors or [])
         return respond(request, admitted, result, answer_type)
 
 
@@ -91,21 +94,6 @@ async def read(request: Request, seconds: float) -> Asked:
     if request.method == "POST":
         return read_members(read_json(await read_body(request, MAX_BODY, seconds)))
     return read_members(read_url(request.scope["query_string"]))
-
-
-def read_json(body: bytes) -> object:
-    """A JSON text in UTF-8 in which no name comes twice: readers differ in which of the two they take."""
-    try:
-        value: object = msgspec.json.decode(body)
-        json.loads(body, object_pairs_hook=once)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise TsmError(ErrorCode.MALFORMED_MESSAGE, type(error).__name__) from None
-    return value
-
-
-def once(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name that comes twice")
 
 
 def read_members(value: object) -> Asked:
@@ -130,24 +118,16 @@ def read_url(query: bytes) -> dict[str, object]:
 
 
 def respond(request: Request, admitted: Admitted, result: ExecutionResult, answer_type: str) -> Response:
-    errors = result.errors
-    content: dict[str, Any] = {"data": result.data, "extensions": {"cost": admitted.charge}}
-    if errors:
-        content["errors"] = told_all(request, errors)
-    status = PARTIAL if errors and answer_type == GRAPHQL_JSON else OK
-    return graphql_response(content, status, answer_type)
+    status = PARTIAL if result.errors and answer_type == GRAPHQL_JSON else OK
+    return graphql_response(result_content(request, admitted.charge, result), status, answer_type)
 
 
-def refused_response(
-    request: Request, error: Refused, answer_type: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Without `data`. What did not succeed has the newer type, even for clients that know the older only."""
-    content: dict[str, Any] = {"errors": told_all(request, error.errors)}
+def refused_response(request: Request, error: Refused, headers: Mapping[str, str] | None = None) -> Response:
+    """What did not succeed has the newer type, even for clients that know the older only."""
     extra = dict(headers or {})
     if isinstance(error, OverBudget):
-        content["extensions"] = {"cost": error.charge}
         extra["Retry-After"] = str(error.wait)
-    return graphql_response(content, error.status, GRAPHQL_JSON, extra)
+    return graphql_response(refused_content(request, error), error.status, GRAPHQL_JSON, extra)
 
 
 def graphql_response(
@@ -160,30 +140,6 @@ def graphql_response(
     )
 
 
-def told_all(request: Request, errors: Any) -> list[dict[str, Any]]:
-    """The first errors, and how many more there are."""
-    told_now = [told(request, error) for error in errors[:MAX_ERRORS]]
-    if len(errors) > MAX_ERRORS:
-        more = GraphQLError(f"{len(errors) - MAX_ERRORS} more errors")
-        told_now.append(told(request, more))
-    return told_now
-
-
-def told(request: Request, error: GraphQLError) -> dict[str, Any]:
-    """An error as it may leave: the query's own faults in full, ours by code only."""
-    cause = error.original_error
-    if cause is None or isinstance(cause, GraphQLError):
-        extensions, message = {"code": ErrorCode.INVALID_INPUT, **(error.extensions or {})}, error.message
-    else:
-        code = logged(request, cause)
-        extensions, message = {"code": code}, MESSAGES[code]
-    return {
-        **error.formatted,
-        "message": message,
-        "extensions": {**extensions, "requestId": request_id(request)},
-    }
-
-
 def refusal(
     request: Request,
     status: int,
@@ -194,13 +150,6 @@ def refusal(
     """A refusal before the request was read: as everywhere else in the API."""
     content = {"code": code, "message": message, "requestId": request_id(request)}
     return JSONResponse(content, status, headers={**NO_STORE, **(headers or {})})
-
-
-def is_foreign(headers: Headers) -> bool:
-    """Whether a page of another site made a browser send it: the browser may add a client certificate by itself."""
-    origin = headers.get("origin")
-    own = f"https://{headers.get('host', '')}"
-    return headers.get("sec-fetch-site") in FOREIGN or (origin is not None and origin.lower() != own.lower())
 
 
 def is_json(content_type: str) -> bool:
@@ -246,6 +195,10 @@ def weight(parameters: Mapping[str, str]) -> float:
         return 0.0
 
 
-def routes(gate: Gate, access: Access, roles: frozenset[str]) -> list[BaseRoute]:
-    """`/graphql`."""
-    return [Route("/graphql", GraphQLEndpoint(gate, access, roles))]
+def routes(gate: Gate) -> list[BaseRoute]:
+    """`/graphql`: requests, and websockets."""
+    streams = Streams(gate)
+    return [
+        Route("/graphql", GraphQLEndpoint(gate, streams)),
+        WebSocketRoute("/graphql", WebSocketEndpoint(streams)),
+    ]

@@ -1,0 +1,395 @@
+"""Subscriptions: server-sent events (POST with `Accept: text/event-stream`), and websockets (`graphql-transport-ws`).
+
+Both run the same operations through the same gate, and end in the same ways: with the caller's proof of identity, which
+is looked at again now and then; after the longest time that the settings allow; when the client goes away, or takes
+messages too slowly. Nothing is queued for a client: the next result is asked for when the last has been sent. Whoever
+was cut off subscribes again from the last position that he has.
+
+Events are those of the distinct connections mode of GraphQL over server-sent events: `next` with a result, `complete`.
+A request that is refused is a `next` with errors.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
+from graphql import ExecutionResult, GraphQLError, OperationType
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from api.access import Caller
+from api.errors import Receive, Scope, Send, logged
+from api.graphql.answers import EVENTS, NO_STORE, UTF_8, is_foreign, read_json, refused_content, result_content
+from api.graphql.documents import NOT_ALLOWED, Refused, refused
+from api.graphql.gate import UNAVAILABLE, Asked, Gate
+from api.limits import Budgets, EdgeLimits
+from tsm.errors import ErrorCode, TsmError
+
+PROTOCOL = "graphql-transport-ws"
+PULSE = 15.0  # seconds of silence after which a comment shows that the connection is there
+LOOK_AGAIN = 60.0  # seconds after which a caller is looked at again
+INIT_SECONDS = 10.0  # for connection_init
+IDLE_SECONDS = 60.0  # that a websocket may be open with nothing running
+MAX_OPERATIONS = 10  # of one websocket at one time
+MESSAGES_PER_MINUTE = 600  # of one websocket
+
+INVALID, UNAUTHORIZED, FORBIDDEN, NO_PROTOCOL = 4400, 4401, 4403, 4406
+INIT_TIMEOUT, ID_TAKEN, TOO_MANY, NORMAL, INTERNAL = 4408, 4409, 4429, 1000, 1011
+
+
+@dataclass
+class Streams:
+    """What subscriptions share: whom they belong to, and how many each client has."""
+
+    gate: Gate
+    _open: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def limits(self) -> EdgeLimits:
+        return self.gate.limits
+
+    @contextmanager
+    def place(self, client: str) -> Iterator[None]:
+        """One of the client's places, for as long as the block runs; `Refused` when it has all of them."""
+        if self._open[client] >= self.limits.streams_per_client:
+            raise refused(429, "this client has too many subscriptions", ErrorCode.RATE_LIMITED)
+        self._open[client] += 1
+        try:
+            yield
+        finally:
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
+
+    def seconds_left(self, caller: Caller) -> float:
+        """How long a connection of this caller may live."""
+        if caller.expires_at is None:
+            return self.limits.stream_seconds
+        return min(self.limits.stream_seconds, (caller.expires_at - self.gate.clock()).total_seconds())
+
+    async def feed(
+        self, scope: Mapping[str, Any], caller: Caller, asked: Asked, request_id: str
+    ) -> AsyncGenerator[tuple[Mapping[str, int], ExecutionResult] | None, None]:
+        """Results with what they cost, and None after some seconds of silence.
+
+        `Refused` for what may not run, `TsmError` when the caller is nobody any more.
+        """
+        with self.place(caller.client):
+            admitted = self.gate.admit(caller, asked)
+            if admitted.kind is OperationType.MUTATION:
+                raise refused(NOT_ALLOWED, "a mutation is sent by POST")
+            looked_at = self.gate.clock()
+            async with aclosing(pulsing(self.gate.stream(admitted, request_id), PULSE)) as results:
+                async for result in results:
+                    if (self.gate.clock() - looked_at).total_seconds() >= LOOK_AGAIN:
+                        await self.gate.caller(scope)
+                        looked_at = self.gate.clock()
+                    yield None if result is None else (admitted.charge, result)
+
+
+async def pulsing(
+    results: AsyncGenerator[ExecutionResult, None], seconds: float
+) -> AsyncGenerator[ExecutionResult | None, None]:
+    """The results, and None whenever that many seconds pass without one."""
+    coming: asyncio.Future[ExecutionResult] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(results))
+            await asyncio.wait({coming}, timeout=seconds)
+            if not coming.done():
+                yield None
+                continue
+            try:
+                result = coming.result()
+            except StopAsyncIteration:
+                return
+            coming = None
+            yield result
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait({coming})
+        await results.aclose()
+
+
+def failure(error: Exception) -> Refused:
+    """Something went wrong in the middle: `told` by its code, the rest goes to the log."""
+    return Refused(UNAVAILABLE, [GraphQLError(str(error), original_error=error)])
+
+
+class EventStream:
+    """The answer to one operation, as server-sent events. An ASGI application."""
+
+    def __init__(self, streams: Streams, connection: HTTPConnection, caller: Caller, asked: Asked) -> None:
+        self._streams = streams
+        self._connection = connection
+        self._caller = caller
+        self._asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {"Content-Type": f"{EVENTS}; {UTF_8}", "X-Accel-Buffering": "no", **NO_STORE}
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        telling = asyncio.create_task(self._tell(scope, send))
+        gone = asyncio.create_task(left(receive))
+        seconds = self._streams.seconds_left(self._caller)
+        done, _ = await asyncio.wait({telling, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in (telling, gone):
+            task.cancel()
+        await asyncio.wait({telling, gone})
+        too_slow = telling in done and isinstance(telling.exception(), TimeoutError)
+        if gone not in done and not too_slow:  # uvicorn ends the connection of an answer that is not complete
+            with suppress(TimeoutError):
+                await self._send(send, b"", more=False)
+
+    async def _tell(self, scope: Scope, send: Send) -> None:
+        try:
+            feed = self._streams.feed(scope, self._caller, self._asked, str(scope.get("request_id", "")))
+            async with aclosing(feed) as results:
+                async for result in results:
+                    await self._send(send, b":\n\n" if result is None else event("next", self._content(*result)))
+        except Refused as error:
+            await self._send(send, event("next", refused_content(self._connection, error)))
+        except TimeoutError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is logged, and told by its code
+            await self._send(send, event("next", refused_content(self._connection, failure(error))))
+        await self._send(send, b"event: complete\ndata: \n\n")
+
+    def _content(self, charge: Mapping[str, int], result: ExecutionResult) -> dict[str, Any]:
+        return result_content(self._connection, charge, result)
+
+    async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
+        """TimeoutError when the client does not take it in time."""
+        async with asyncio.timeout(self._streams.limits.send_seconds):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def event(name: str, content: Mapping[str, Any]) -> bytes:
+    """JSON has no line break of its own."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(content))
+
+
+async def left(receive: Receive) -> None:
+    """Until the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Init(msgspec.Struct, frozen=True, tag_field="type", tag="connection_init"):
+    """`payload.authorization` may hold what a browser cannot put into a header: `Bearer` and a token."""
+
+    payload: dict[str, Any] | None = None
+
+
+class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
+    payload: dict[str, Any] | None = None
+
+
+class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
+    payload: dict[str, Any] | None = None
+
+
+class Subscribe(msgspec.Struct, frozen=True, tag_field="type", tag="subscribe"):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    payload: Asked
+
+
+class Complete(msgspec.Struct, frozen=True, tag_field="type", tag="complete"):
+    id: str
+
+
+Message = Init | Ping | Pong | Subscribe | Complete
+
+
+class Ends(Exception):
+    """The server closes the websocket."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class WebSocketEndpoint:
+    """`/graphql` for websockets."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        if is_foreign(socket.headers):
+            await socket.close()  # before the handshake is done: status 403
+            return
+        if PROTOCOL not in scope["subprotocols"]:
+            await socket.accept()
+            await socket.close(NO_PROTOCOL, "Subprotocol not acceptable")
+            return
+        await socket.accept(PROTOCOL)
+        await Conversation(self._streams, socket).hold()
+
+
+class Conversation:
+    """One websocket: its caller, and the operations that run on it."""
+
+    def __init__(self, streams: Streams, socket: WebSocket) -> None:
+        self._streams = streams
+        self._socket = socket
+        self._scope: Mapping[str, Any] = socket.scope
+        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._caller: Caller | None = None
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + INIT_SECONDS
+        self._pace = Budgets(self._loop.time)
+        self._ended: asyncio.Future[Ends | None] = self._loop.create_future()
+
+    async def hold(self) -> None:
+        reading = asyncio.create_task(self._read())
+        try:
+            waiting: list[asyncio.Future[Any]] = [reading, self._ended]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            tasks: list[asyncio.Task[None]] = [reading, *self._operations.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if self._ended.done() and (end := self._ended.result()) is not None:
+            await self._close(end)
+
+    async def _close(self, end: Ends) -> None:
+        """A client that takes nothing is not waited for: its connection ends with this call."""
+        try:
+            async with asyncio.timeout(1):
+                await self._socket.close(end.code, end.reason)
+        except (TimeoutError, WebSocketDisconnect, RuntimeError):
+            return
+
+    def _end(self, end: Ends | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._take(await self._next())
+        except Ends as end:
+            self._end(end)
+        except WebSocketDisconnect:
+            self._end(None)
+        except TsmError as error:
+            code = logged(self._socket, error)
+            forbidden = code in (ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN)
+            self._end(Ends(FORBIDDEN, "Forbidden") if forbidden else Ends(INTERNAL, "Internal error"))
+
+    async def _next(self) -> Message:
+        """The next message; `Ends` when the time for it is over, or it is none."""
+        while True:
+            seconds = self._until - self._loop.time()
+            if self._caller is not None and not self._operations:
+                seconds = min(seconds, IDLE_SECONDS)
+            try:
+                async with asyncio.timeout(seconds):
+                    text = await self._socket.receive_text()
+                break
+            except TimeoutError:
+                self._refuse_late()
+            except KeyError:
+                raise Ends(INVALID, "Binary messages are not taken") from None
+        if self._pace.spend("", 1, MESSAGES_PER_MINUTE).wait:
+            raise Ends(TOO_MANY, "Too many messages")
+        return read_message(text)
+
+    def _refuse_late(self) -> None:
+        if self._caller is None:
+            raise Ends(INIT_TIMEOUT, "Connection initialisation timeout")
+        if self._loop.time() >= self._until:
+            raise Ends(UNAUTHORIZED, "Sign in again")
+        if not self._operations:
+            raise Ends(NORMAL, "Nothing was asked for")
+
+    async def _take(self, message: Message) -> None:
+        if isinstance(message, Init):
+            await self._begin(message)
+        elif isinstance(message, Ping):
+            await self._send({"type": "pong"})
+        elif isinstance(message, Subscribe):
+            self._subscribe(message)
+        elif isinstance(message, Complete) and (task := self._operations.pop(message.id, None)) is not None:
+            task.cancel()
+
+    async def _begin(self, init: Init) -> None:
+        if self._caller is not None:
+            raise Ends(TOO_MANY, "Too many initialisation requests")
+        self._scope = with_token(self._socket.scope, (init.payload or {}).get("authorization"))
+        self._caller = await self._streams.gate.caller(self._scope)
+        self._until = self._loop.time() + self._streams.seconds_left(self._caller)
+        await self._send({"type": "connection_ack"})
+
+    def _subscribe(self, message: Subscribe) -> None:
+        if self._caller is None:
+            raise Ends(UNAUTHORIZED, "Unauthorized")
+        if message.id in self._operations:
+            raise Ends(ID_TAKEN, f"Subscriber for {message.id} already exists"[:100])
+        self._operations[message.id] = asyncio.create_task(self._run(message, self._caller))
+
+    async def _run(self, message: Subscribe, caller: Caller) -> None:
+        """One operation, to its end."""
+        try:
+            await self._answer(message.id, message.payload, caller)
+        except TimeoutError:
+            self._end(Ends(NORMAL, "Too slow"))
+        except WebSocketDisconnect:
+            self._end(None)
+
+    async def _answer(self, name: str, asked: Asked, caller: Caller) -> None:
+        try:
+            await self._tell(name, asked, caller)
+        except (TimeoutError, WebSocketDisconnect):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is logged, and told by its code
+            refusal = error if isinstance(error, Refused) else failure(error)
+            errors = refused_content(self._socket, refusal)["errors"]
+            await self._last(name, {"type": "error", "id": name, "payload": errors})
+
+    async def _tell(self, name: str, asked: Asked, caller: Caller) -> None:
+        if len(self._operations) > MAX_OPERATIONS:
+            raise refused(429, "too many operations on this connection", ErrorCode.RATE_LIMITED)
+        request_id = str(self._scope.get("request_id", ""))
+        async with aclosing(self._streams.feed(self._scope, caller, asked, request_id)) as results:
+            async for result in results:
+                if result is not None:
+                    content = result_content(self._socket, *result)
+                    await self._send({"type": "next", "id": name, "payload": content})
+        await self._last(name, {"type": "complete", "id": name})
+
+    async def _last(self, name: str, message: Mapping[str, Any]) -> None:
+        """Its id is free again before the client hears of it."""
+        self._operations.pop(name, None)
+        await self._send(message)
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        """TimeoutError when the client does not take it in time."""
+        async with asyncio.timeout(self._streams.limits.send_seconds):
+            await self._socket.send_text(msgspec.json.encode(message).decode())
+
+
+def read_message(text: str) -> Message:
+    """`Ends` with 4400 for what is no message of the protocol."""
+    try:
+        message: Message = msgspec.convert(read_json(text.encode()), Message)
+    except (TsmError, msgspec.ValidationError, UnicodeError):
+        raise Ends(INVALID, "Invalid message") from None
+    return message
+
+
+def with_token(scope: Mapping[str, Any], authorization: object) -> Mapping[str, Any]:
+    """The scope as if the handshake had had this header; as it is without one."""
+    if not isinstance(authorization, str):
+        return scope
+    others = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
+    return {**scope, "headers": [*others, (b"authorization", authorization.encode(errors="replace"))]}
