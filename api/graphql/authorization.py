@@ -33,6 +33,8 @@ OPERATOR, PROVIDER, CLERK = Role.OPERATOR, Role.PROVIDER, Role.CLERK
 AUDITOR, SECURITY_OFFICER, ADMINISTRATOR = Role.AUDITOR, Role.SECURITY_OFFICER, Role.ADMINISTRATOR
 
 EVERYBODY: Roles = frozenset({OPERATOR, PROVIDER, CLERK, AUDITOR, SECURITY_OFFICER, ADMINISTRATOR})
+MANAGERS: Roles = frozenset({OPERATOR, PROVIDER, AUDITOR, SECURITY_OFFICER})  # who deal with cards
+COUNTERS: Roles = frozenset({PROVIDER, CLERK, AUDITOR, SECURITY_OFFICER})  # who deal with credentials
 OVERSEERS: Roles = frozenset({AUDITOR, SECURITY_OFFICER})  # who may see read-audit, and unseal for a purpose
 INTROSPECTORS: Roles = OVERSEERS | {ADMINISTRATOR}  # all others have `schema.graphql`
 
@@ -47,8 +49,99 @@ def rules(kind: str, roles: Roles, fields: str) -> dict[str, Roles]:
     return {f"{kind}.{field}": roles for field in fields.split()}
 
 
+def connection(kind: str, roles: Roles) -> dict[str, Roles]:
+    """Rows for the pages of a list of this type."""
+    return {
+        **rules(f"{kind}Connection", roles, "edges nodes pageInfo"),
+        **rules(f"{kind}Edge", roles, "cursor node"),
+    }
+
+
 RULES: Mapping[str, Roles] = {
+    **rules("Query", EVERYBODY, "node nodes viewer logPosition readModels counts"),
+    **rules("Query", MANAGERS, "card cards securityDomain securityDomains loadFiles applications keys keyHistory"),
+    **rules("Query", MANAGERS, "catalogue delegations sessions"),
+    **rules("Query", MANAGERS | {ADMINISTRATOR}, "operators providers authorities operation operations"),
+    **rules("Query", MANAGERS | {ADMINISTRATOR, CLERK}, "terminals"),
+    **rules("Query", COUNTERS, "credential credentials"),
+    **rules("Query", MANAGERS | {CLERK}, "events"),
     **rules("Query", INTROSPECTORS, "__schema __type"),
+    #
+    **rules("Node", EVERYBODY, "id"),
+    **rules("PageInfo", EVERYBODY, "hasNextPage hasPreviousPage startCursor endCursor"),
+    **rules("Count", EVERYBODY, "kind value count"),
+    **rules("Viewer", EVERYBODY, "actor role party person sees tenant expiresAt mayAsk mayDo"),
+    **rules("ReadModel", EVERYBODY, "name version position parkedCount"),
+    **rules("ReadModel", INTROSPECTORS, "parked"),
+    **rules("ParkedEvent", INTROSPECTORS, "position topic stream error"),
+    #
+    **connection("Card", MANAGERS),
+    **rules("Card", MANAGERS, "id iccid operator profile isd position changed domainTree securityDomains loadFiles"),
+    **rules("Card", MANAGERS, "applications delegations sessions operations issuanceHistory"),
+    **rules("TreeDomain", MANAGERS, "aid parent privileges lifeCycle failedAuthentications size position keys"),
+    **rules("TreeDomain", MANAGERS, "loadFiles applications domains"),
+    **rules("TreeKeys", MANAGERS, "version checkValues provisional current position"),
+    **rules("TreeLoadFile", MANAGERS, "aid sha256 size position"),
+    **rules("TreeApplication", MANAGERS, "aid module loadFile privileges lifeCycle position"),
+    **connection("SecurityDomain", MANAGERS),
+    **rules("SecurityDomain", MANAGERS, "id iccid aid operator provider parent privileges lifeCycle keyVersion"),
+    **rules("SecurityDomain", MANAGERS, "provisional failedAuthentications size position removed card keys"),
+    **rules("SecurityDomain", MANAGERS, "loadFiles applications issuanceHistory"),
+    **connection("LoadFile", MANAGERS),
+    **rules("LoadFile", MANAGERS, "id iccid aid domain operator provider sha256 size position removed card"),
+    **rules("LoadFile", MANAGERS, "securityDomain"),
+    **connection("Application", MANAGERS),
+    **rules("Application", MANAGERS, "id iccid aid domain operator provider module loadFile privileges lifeCycle"),
+    **rules("Application", MANAGERS, "position removed card securityDomain issuanceHistory"),
+    **connection("KeySet", MANAGERS),
+    **rules("KeySet", MANAGERS, "id iccid domain operator provider version checkValues provisional current found"),
+    **rules("KeySet", MANAGERS, "party reception actor recordedAt correlation handedOutTo handedOutAt sharedBy"),
+    **rules("KeySet", MANAGERS, "sharedAt destroyedAt position session securityDomain"),
+    #
+    **connection("Credential", COUNTERS),
+    **rules("Credential", COUNTERS, "id credential provider municipality terminal authority subject stage closed"),
+    **rules("Credential", COUNTERS, "iccid position changed issuanceHistory"),
+    **rules("Credential", OVERSEERS, "personalData"),
+    **rules("PersonalData", OVERSEERS, "subject applicant iccid mainCertificateSerial authenticationSerial"),
+    **rules("PersonalData", OVERSEERS, "signatureSerial"),
+    #
+    **connection("Operator", MANAGERS | {ADMINISTRATOR}),
+    **rules("Operator", MANAGERS | {ADMINISTRATOR}, "id party name enrolled certificateFingerprint position"),
+    **rules("Operator", MANAGERS, "cards sessions operations"),
+    **connection("Provider", MANAGERS | {ADMINISTRATOR}),
+    **rules("Provider", MANAGERS | {ADMINISTRATOR}, "id party name domain authority enrolled position"),
+    **rules("Provider", MANAGERS | {ADMINISTRATOR}, "certificateFingerprint"),
+    **rules("Provider", MANAGERS, "securityDomains catalogue delegations sessions issuanceHistory"),
+    **rules("Provider", COUNTERS - {CLERK}, "credentials"),
+    **connection("Terminal", MANAGERS | {ADMINISTRATOR, CLERK}),
+    **rules("Terminal", MANAGERS | {ADMINISTRATOR, CLERK}, "id party name municipality enrolled position"),
+    **rules("Terminal", MANAGERS | {ADMINISTRATOR, CLERK}, "certificateFingerprint"),
+    **rules("Terminal", COUNTERS, "credentials"),
+    **connection("Authority", MANAGERS | {ADMINISTRATOR}),
+    **rules("Authority", MANAGERS | {ADMINISTRATOR}, "id party name enrolled certificateFingerprint position"),
+    **rules("Authority", COUNTERS - {CLERK}, "credentials"),
+    **connection("CatalogueEntry", MANAGERS),
+    **rules("CatalogueEntry", MANAGERS, "id loadFile provider version sha256 size module application position changed"),
+    #
+    **connection("Delegation", MANAGERS),
+    **rules("Delegation", MANAGERS, "id party reception operator provider iccid domain correlation commands executed"),
+    **rules("Delegation", MANAGERS, "status expiresAt position changed card session events"),
+    **connection("Session", MANAGERS),
+    **rules("Session", MANAGERS, "id party reception operator provider iccid domain keyVersion state live exchanges"),
+    **rules("Session", MANAGERS, "correlation startedAt lastHeardAt expiresAt status position changed card"),
+    **rules("Session", MANAGERS, "securityDomain events"),
+    **connection("Operation", MANAGERS | {ADMINISTRATOR}),
+    **rules("Operation", MANAGERS | {ADMINISTRATOR}, "id operation kind state operator provider code requestedAt"),
+    **rules("Operation", MANAGERS | {ADMINISTRATOR}, "expiresAt position changed"),
+    **rules("Operation", MANAGERS, "iccid domain target reason requestedBy approvedBy reception correlation card"),
+    **rules("Operation", MANAGERS, "events"),
+    #
+    **connection("Event", MANAGERS | {CLERK}),
+    **rules("Event", MANAGERS | {CLERK}, "id position topic actor role tenant operator provider municipality"),
+    **rules("Event", MANAGERS | {CLERK}, "occurredAt recordedAt correlation reception card domain aid credential"),
+    **rules("Event", MANAGERS | {CLERK}, "subject stream number text tenants causation request command reason"),
+    **rules("Event", OVERSEERS, "values"),
+    #
     **{
         f"{kind.name}.{field}": INTROSPECTORS
         for kind in introspection_types.values()
@@ -67,6 +160,11 @@ def refusals(
     return list(_refusals(_Same(document), operation_name, role, _Same(schema)))
 
 
+def as_role(role: str) -> str:
+    """The role of the table that a caller's role stands for."""
+    return STANDS_FOR.get(role, role)
+
+
 class _Same:
     """Something that is equal to itself only: documents compare by content, which takes longer than the check."""
 
@@ -82,7 +180,7 @@ class _Same:
 
 @lru_cache(maxsize=REMEMBERED)
 def _refusals(document: _Same, operation_name: str | None, role: str, schema: _Same) -> tuple[GraphQLError, ...]:
-    check = _Check(document.value, STANDS_FOR.get(role, role), schema.value)
+    check = _Check(document.value, as_role(role), schema.value)
     return tuple(
         error
         for operation in document.value.definitions

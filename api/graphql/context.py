@@ -65,7 +65,7 @@ class Context:
         `TsmError` when that cannot be recorded: then nothing of the answer may leave.
         """
         if self.unsealed.subjects:
-            self.parts.readings.record(  # type: ignore[attr-defined]
+            self.parts.readings.record(
                 self.caller, self.request_id, self.unsealed.purpose, query_sha256, self.unsealed.subjects
             )
 

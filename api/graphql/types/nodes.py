@@ -1,7 +1,9 @@
-"""Things with an id of their own (Relay)."""
+"""Things with an id of their own (Relay), and those that came with them."""
 
 import base64
 import binascii
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import strawberry
 
@@ -26,3 +28,21 @@ def read_node_id(value: str) -> tuple[str, str]:
     if not key:
         raise refuse("not an id of this server")
     return kind, key
+
+
+class Siblings:
+    """The rows that one query brought. What one of them needs is asked for all of them at once.
+
+    So a page costs as many queries as its selection has levels with queries of their own, however many rows it has.
+    """
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self.rows = rows
+        self._known: dict[Hashable, Any] = {}
+
+    def once(self, what: Hashable, ask: Callable[[Sequence[Any]], Mapping[Any, Any]]) -> Mapping[Any, Any]:
+        """What `ask` finds for the rows, asked by the first of them that needs it."""
+        if what not in self._known:
+            self._known[what] = ask(self.rows)
+        found: Mapping[Any, Any] = self._known[what]
+        return found

@@ -1,6 +1,6 @@
-"""The schema's own scalar, and the refusal of arguments."""
+"""The schema's own scalars, and the refusal of arguments."""
 
-from typing import NewType
+from typing import Any, NewType
 
 import strawberry
 from graphql import GraphQLError
@@ -10,6 +10,7 @@ from tsm.errors import ErrorCode
 MAX_POSITION = 2**53 - 1  # what every JSON reader keeps exactly
 
 Position = NewType("Position", int)
+Values = NewType("Values", object)
 
 
 def refuse(message: str) -> GraphQLError:
@@ -23,9 +24,20 @@ def parse_position(value: object) -> Position:
     return Position(value)
 
 
+def parse_nothing(_: object) -> Values:
+    raise refuse("such values are answered, never asked with")
+
+
 POSITION = strawberry.scalar(
     name="Position",
     description="A place in the one log of the server, from 1 on without gaps; a whole number below 2^53.",
     serialize=int,
     parse_value=parse_position,
 )
+VALUES = strawberry.scalar(
+    name="Values",
+    description="The values of an event by their names, as JSON. What is personal reads `[sealed]`.",
+    serialize=lambda value: value,
+    parse_value=parse_nothing,
+)
+SCALARS: dict[Any, Any] = {Position: POSITION, Values: VALUES}

@@ -1,0 +1,110 @@
+"""Credentials. Whose they are is sealed: a pseudonym, unless somebody may unseal it and says what for."""
+
+from typing import Annotated, Any
+
+import strawberry
+from strawberry.types import Info
+
+from api.graphql.context import Context
+from api.graphql.types.events import Event, history
+from api.graphql.types.lists import Registered, kept_in
+from api.graphql.types.paging import Connection
+from api.graphql.types.scalars import Position, refuse
+from projections.registry.lists import CREDENTIALS
+from tsm.model import credential
+from tsm.model.credential import CredentialApplied, CredentialIssued, MainCertificateVerified
+from tsm.store.mapper import ERASED
+
+MAX_PURPOSE = 200  # characters
+UNSEALS = {fact.topic: fact.sealed for fact in (CredentialApplied, MainCertificateVerified, CredentialIssued)}
+
+Purpose = Annotated[
+    str,
+    strawberry.argument(
+        description=f"Why it is read, {MAX_PURPOSE} characters at most: it stays in the log, under the caller's name."
+        " One request has one purpose."
+    ),
+]
+
+
+@strawberry.type(
+    description="Who a credential is for. All of it is null once the person is erased. Whoever reads it is recorded"
+    " before the answer leaves."
+)
+class PersonalData:
+    subject: str = strawberry.field(description="The person's pseudonym, which is in all events.")
+    applicant: str | None = strawberry.field(description="The applicant's name.")
+    iccid: str | None = strawberry.field(description="The card that the application was for.")
+    main_certificate_serial: str | None = strawberry.field(
+        description="Serial number of the My Number card's certificate that the application was signed with."
+    )
+    authentication_serial: str | None = strawberry.field(
+        description="Serial number of the certificate for authentication; null before it is issued."
+    )
+    signature_serial: str | None = strawberry.field(
+        description="Serial number of the certificate for signatures; null before it is issued."
+    )
+
+
+def personal_data(found: strawberry.Parent[Any], info: Info[Context, None], purpose: Purpose) -> PersonalData:
+    """From the credential's own events, and of those only what is asked for."""
+    purpose = purpose.strip()
+    if not purpose or len(purpose) > MAX_PURPOSE or not purpose.isprintable():
+        raise refuse(f"a purpose is a readable text of 1 to {MAX_PURPOSE} characters")
+    info.context.unsealed.add(found.subject, purpose)
+    values: dict[str, str] = {}
+    for event in info.context.log.history(credential.stream(found.credential), unseals=UNSEALS):
+        match event.fact:
+            case CredentialApplied(applicant=applicant, iccid=iccid):
+                values |= {"applicant": applicant, "iccid": iccid}
+            case MainCertificateVerified(serial=serial):
+                values |= {"main_certificate_serial": serial}
+            case CredentialIssued(authentication_serial=authentication, signature_serial=signature):
+                values |= {"authentication_serial": authentication, "signature_serial": signature}
+    told = {name: value for name, value in values.items() if value != ERASED}
+    return PersonalData(
+        subject=found.subject,
+        applicant=told.get("applicant"),
+        iccid=told.get("iccid"),
+        main_certificate_serial=told.get("main_certificate_serial"),
+        authentication_serial=told.get("authentication_serial"),
+        signature_serial=told.get("signature_serial"),
+    )
+
+
+@kept_in(CREDENTIALS)
+@strawberry.type(description="A credential: two certificates with their keys, from the application to their use.")
+class Credential(Registered):
+    credential: str = strawberry.field(description="Its id (UUID).")
+    provider: str = strawberry.field(description="The service provider whose credential it is.")
+    municipality: str = strawberry.field(description="Where it was applied for.")
+    terminal: str = strawberry.field(description="At which terminal.")
+    authority: str | None = strawberry.field(description="The authority that issued it; null before that.")
+    subject: str = strawberry.field(description="The person, by pseudonym: one person's tenure of this credential.")
+    stage: str = strawberry.field(
+        description="How far it came: APPLIED, MAIN_CERTIFICATE_VERIFIED, ISSUED, HANDED_OUT, HOLDER_AUTHENTICATED,"
+        " DELEGATED, WRITTEN or ACTIVE."
+    )
+    closed: str | None = strawberry.field(description="Why it is over: refused, revoked or erased; null before.")
+    iccid: str | None = strawberry.field(description="The card that it is for; null once the person is erased.")
+    position: Position = strawberry.field(description="Position of its application.")
+    changed: Position = strawberry.field(description="Position of the last event that changed it.")
+    personal_data: PersonalData = strawberry.field(
+        resolver=personal_data, description="Who it is for, unsealed for a purpose that is recorded."
+    )
+    issuance_history: Connection[Event] = history(
+        "Every event of its issuance, oldest first: application, access code, delegation, session.",
+        credential="credential",
+    )
+
+
+@strawberry.input(description="Which credentials.")
+class CredentialsFilter:
+    provider: str | None = strawberry.field(default=None, description="Of this provider.")
+    municipality: str | None = strawberry.field(default=None, description="Applied for in this municipality.")
+    terminal: str | None = strawberry.field(default=None, description="Applied for at this terminal.")
+    authority: str | None = strawberry.field(default=None, description="Issued by this authority.")
+    iccid: str | None = strawberry.field(default=None, description="For this card.")
+    subject: str | None = strawberry.field(default=None, description="Of this person, by pseudonym.")
+    stage: str | None = strawberry.field(default=None, description="That came so far, and no further.")
+    closed: str | None = strawberry.field(default=None, description="That are over for this reason.")
