@@ -17,7 +17,7 @@ The interfaces between machines (MC-05, REST) take certificates only: `Access.de
 import base64
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -115,11 +115,10 @@ class Access:
 
         UNAUTHENTICATED without a known certificate, FORBIDDEN otherwise.
         """
-        return one_of(self._by_certificate(certificate_of(request.scope)), roles)
-
-    def one_of(self, scope: Mapping[str, Any], roles: Collection[str]) -> Caller:
-        """The caller, by token or by certificate (see `of`), if it has one of the roles: FORBIDDEN otherwise."""
-        return one_of(self.of(scope), roles)
+        caller = self._by_certificate(certificate_of(request.scope))
+        if caller.role not in roles:
+            raise TsmError(ErrorCode.FORBIDDEN, f"{caller.role} {caller.party} is none of {', '.join(roles)}")
+        return caller
 
     def caller(self, request: Request) -> Caller:
         """The caller, by token or by certificate: see `of`."""
@@ -176,12 +175,6 @@ class Access:
         enrolled = self._tsm.load(model.stream(party), model.evolve).state
         if enrolled is None or not enrolled.certificate_fingerprint:
             raise TsmError(ErrorCode.FORBIDDEN, f"tenant {tenant} is not enrolled")
-
-
-def one_of(caller: Caller, roles: Collection[str]) -> Caller:
-    if caller.role not in roles:
-        raise TsmError(ErrorCode.FORBIDDEN, f"{caller.role} {caller.party} is none of {', '.join(sorted(roles))}")
-    return caller
 
 
 def caller_by(granted: Granted) -> Caller:
