@@ -18,6 +18,7 @@ from api.graphql.authorization import EVERYBODY, refusals
 from api.graphql.context import Context, contexts_of
 from api.graphql.documents import Persisted
 from api.graphql.gate import Gate
+from api.graphql.plan import PlanningExecutor
 from api.graphql.types.cards import (
     Application,
     ApplicationsFilter,
@@ -254,6 +255,7 @@ SCHEMA = QuietSchema(
     query=Query,
     types=[*LISTED, Event],  # `node` finds them through their interface
     config=StrawberryConfig(sort_schema=True, scalar_map=SCALARS),
+    execution_context_class=PlanningExecutor,
 )
 
 
