@@ -60,7 +60,7 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
         ran.append(words[0])
     registration = ["init", "show", "request", "certify", "enrol", "import-key", "register-cards"]
     looking = ["store"] * 3 + ["projections"] * 3
-    assert ran == [*registration, "release-card", "withdraw", *looking, "schema"]
+    assert ran == [*registration, "release-card", "withdraw", "admin", "admin", *looking, "schema"]
 
 
 def run(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
