@@ -29,6 +29,7 @@ from projections.sqlite import SQLiteViews
 from projections.viewer import EVERYTHING, NOTHING, Viewer
 from projections.views import Views
 from tests.projections.conftest import MakeViews
+from tests.projections.many_parties import SIBLING_DOMAIN, tell_as, tell_of_many
 from tests.projections.read_models import contents
 from tests.projections.story import (
     APPLICATION,
@@ -44,26 +45,16 @@ from tests.projections.story import (
     RECEPTION,
     SECRETS,
     MemoryLog,
-    applied,
-    domain_created,
-    keys_put,
-    registered,
-    session_started,
     tell,
 )
 from tsm.errors import ErrorCode, TsmError
-from tsm.model import access_code, card, credential, operation, reading, session
-from tsm.model.domain import DomainClaimed
-from tsm.model.event import Event, Fact
-from tsm.model.operator import OperatorEnrolled
-from tsm.model.service_provider import ProviderEnrolled
-from tsm.model.terminal import TerminalEnrolled
+from tsm.model import access_code, card, credential, operation, session
+from tsm.model.event import Fact
 from tsm.model.topics import FACTS
 
 OPERATOR, OTHER_OPERATOR = Viewer("operator", "MNO00001"), Viewer("operator", "MNO00002")
 PROVIDER, SIBLING = Viewer("provider", "JPKI0001"), Viewer("provider", "BANK0001")
 MUNICIPALITY, OTHER_MUNICIPALITY = Viewer("municipality", "13101"), Viewer("municipality", "13102")
-SIBLING_DOMAIN = "A00000015100000002"
 VIEWERS = (EVERYTHING, OPERATOR, OTHER_OPERATOR, PROVIDER, SIBLING, MUNICIPALITY, OTHER_MUNICIPALITY)
 
 # Fields that say of whom or what an event is, and are found in another way than by `FIELDS`; and all others that there
@@ -93,63 +84,6 @@ def log() -> MemoryLog:
 @pytest.fixture
 def views(make_views: MakeViews) -> Views:
     return make_views(EVENT_INDEX)
-
-
-def tell_as(log: MemoryLog, stream: str, fact: Fact, tenant: str, *tenants: str, actor: str = "phone") -> Event:
-    """An event in another context than the story's."""
-    event = log.add(stream, fact, actor=actor)
-    context = msgspec.structs.replace(event.context, tenant=tenant, tenants=tenants)
-    log.events[-1] = msgspec.structs.replace(event, context=context)
-    return log.events[-1]
-
-
-def enrol(log: MemoryLog) -> None:
-    """Two operators, two providers with their domains, two municipalities."""
-    for party in ("MNO00001", "MNO00002"):
-        fact: Fact = OperatorEnrolled(
-            operator=party, name=party, certificate_fingerprint="", public_key="", signing_key="", return_urls=()
-        )
-        tell_as(log, f"operator-{party}", fact, "server")
-    for party, domain in (("JPKI0001", DOMAIN), ("BANK0001", SIBLING_DOMAIN)):
-        fact = ProviderEnrolled(
-            provider=party, name=party, certificate_fingerprint="", public_key="", transport_key="", notify_url="",
-            return_urls=(), domain=domain, authority="ca",
-        )  # fmt: skip
-        tell_as(log, f"provider-{party}", fact, "server")
-        tell_as(log, f"domain-{domain}", DomainClaimed(domain=domain, provider=party), "server")
-    for number, municipality in enumerate(("13101", "13102")):
-        fact = TerminalEnrolled(terminal=f"T-{number}", municipality=municipality, certificate_fingerprint="")
-        tell_as(log, f"terminal-T-{number}", fact, "server")
-
-
-def tell_of_many(log: MemoryLog) -> MemoryLog:
-    """Two operators with a card each, both providers on both, and a credential of each municipality."""
-    enrol(log)
-    for operator, iccid, municipality in (("MNO00001", ICCID, "13101"), ("MNO00002", OTHER_ICCID, "13102")):
-        stream = card.stream(iccid)
-        tell_as(log, stream, msgspec.structs.replace(registered(iccid), operator=operator), "server")
-        for provider, domain in (("JPKI0001", DOMAIN), ("BANK0001", SIBLING_DOMAIN)):
-            fact: Fact = msgspec.structs.replace(domain_created(), domain=domain)
-            tell_as(log, stream, fact, operator)
-            reception = f"{provider}-{operator}"
-            fact = msgspec.structs.replace(session_started(), iccid=iccid, provider=provider, domain=domain)
-            tell_as(log, f"session-{reception}", fact, provider, operator)
-            tell_as(log, f"session-{reception}", session.CardConnected(), provider, operator)
-            fact = msgspec.structs.replace(keys_put(2, False), domain=domain)
-            tell_as(log, stream, fact, provider, operator)
-            fact = session.SessionEnded(status="00", mas_sign="", request_sha256="")
-            tell_as(log, f"session-{reception}", fact, provider, operator)
-        number = f"{CREDENTIAL}-{municipality}"
-        fact = msgspec.structs.replace(
-            applied(), subject=f"subject-{municipality}", municipality=municipality, iccid=iccid
-        )
-        tell_as(log, f"credential-{number}", fact, municipality, "JPKI0001", operator)
-        code = access_code.AccessCodeHandedOut(credential=number, expires_at=LATER, tries=5)
-        tell_as(log, f"access-code-{municipality}", code, municipality, "JPKI0001", operator)
-        tell_as(log, f"credential-{number}", credential.HolderAuthenticated(), "JPKI0001", municipality)
-    read = reading.DataAccessed(purpose="a check", query_sha256="ab" * 32, subjects=("subject-13101", "subject-13102"))
-    tell_as(log, "reading-r-1", read, "MNO00001", actor="auditor:MNO00001/alice")
-    return log
 
 
 def folded(log: MemoryLog, views: Views) -> Views:
