@@ -5,7 +5,7 @@ the list of destroyed keys must lie outside.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from api import local_login
-from api.access import Access
+from api.access import ENROLLED, Access
 from api.issuer_keys import IssuerKeys
 from api.limits import EdgeLimits
 from api.reading import Readings
@@ -32,22 +32,27 @@ from projections.runner import Observer, Runner
 from projections.views import Views
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.contacts import Contacts
 from tsm.flows.deployment import Deployments
 from tsm.flows.domain_keys import DomainKeys
-from tsm.flows.erasure import ErasureFollower
+from tsm.flows.erasure import Erasure, ErasureFollower
 from tsm.flows.expiry import ExpiryWorker
 from tsm.flows.follower import StoredPosition
 from tsm.flows.issuance import Issuance
 from tsm.flows.issuance_follower import IssuanceFollower
 from tsm.flows.notification import NotificationWorker
+from tsm.flows.operations import CarryOut, Operations, OperationsWorker, Policy
 from tsm.flows.provisional_keys import ProvisionalKeysWorker
+from tsm.flows.retired_keys import RetiredKeysWorker
 from tsm.flows.revocation import Revocation, RevocationFollower
+from tsm.flows.scripts import Scripts
 from tsm.flows.session import Limits, SessionService
 from tsm.keys.destroyed_keys import beside, refuse_within
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
 from tsm.model.checks import check_https
-from tsm.model.operation import OperationKind
+from tsm.model.event import Context
+from tsm.model.operation import Operation, OperationKind
 from tsm.model.topics import FACTS
 from tsm.store.dsn import check_dsn
 from tsm.store.opening import is_postgresql, open_recorder
@@ -178,6 +183,7 @@ class Parts:
     readings: Readings
     sessions: SessionService
     deployments: Deployments
+    operations: Operations
     domain_keys: DomainKeys
     issuance: Issuance
     revocation: Revocation
@@ -210,6 +216,31 @@ def issuers(settings: Settings, vault: SoftwareVault, threads: Executor, clock: 
     return [*made, local_login.issuer(vault, settings.public_url, clock)] if settings.local_login else made
 
 
+def executors(tsm: Tsm, vault: SoftwareVault, revocation: Revocation) -> Mapping[OperationKind, CarryOut]:
+    """How operations that concern no card are carried out; each may be repeated."""
+    erasure = Erasure(tsm, vault)
+
+    def revoke(operation: Operation, context: Context) -> int:
+        return revocation.revoke(operation.requested.target, operation.requested.values["reason"], context)
+
+    def erase(operation: Operation, context: Context) -> int:
+        even_in_use = operation.requested.values.get("even_in_use") == "true"
+        return erasure.erase(operation.requested.target, context, even_in_use)
+
+    def withdraw(operation: Operation, context: Context) -> int:
+        role, _, party = operation.requested.target.partition("/")
+        if role not in ENROLLED:
+            raise TsmError(ErrorCode.INVALID_INPUT, f"a {role} is not enrolled")
+        owned = msgspec.structs.replace(context, tenant=party)
+        return tsm.withdraw(ENROLLED[role].stream(party), ENROLLED[role].evolve, owned)
+
+    return {
+        OperationKind.REVOKE_CREDENTIAL: revoke,
+        OperationKind.ERASE_PERSON: erase,
+        OperationKind.WITHDRAW_PARTY: withdraw,
+    }
+
+
 def build(
     settings: Settings,
     clock: Callable[[], datetime] = utc_now,
@@ -228,6 +259,10 @@ def build(
     tls = client_context(settings.tls)
     outbound, authority = XmlClient(tls), AuthorityClient(tls)
     views = open_views(settings.store_place, data / VIEWS_FILE, PROJECTIONS)
+    contacts = Contacts(tsm, vault, sessions, settings.public_url + RETURN_PATH, tsm.now, random)
+    revocation = Revocation(tsm, authority)
+    policy = Policy(four_eyes=frozenset(settings.four_eyes))
+    operations = Operations(tsm, contacts, Scripts(tsm, vault), policy, executors(tsm, vault, revocation))
     positions = data / "positions"
     positions.mkdir(exist_ok=True)
     return Parts(
@@ -239,16 +274,19 @@ def build(
         access=Access(tsm, issuers(settings, vault, threads, tsm.now)),
         readings=Readings(tsm),
         sessions=sessions,
-        deployments=Deployments(tsm, vault, sessions, settings.public_url + RETURN_PATH, tsm.now, random),
+        deployments=Deployments(tsm, vault, contacts, operations, tsm.now),
+        operations=operations,
         domain_keys=DomainKeys(tsm, vault),
         issuance=Issuance(tsm, vault, authority, tsm.now, random),
-        revocation=Revocation(tsm, authority),
+        revocation=revocation,
         views=views,
         workers=(
             NotificationWorker(tsm, outbound, StoredPosition(positions / "notification"), tsm.now),
             ExpiryWorker(tsm, sessions, StoredPosition(positions / "expiry"), tsm.now),
             IssuanceFollower(tsm, StoredPosition(positions / "issuance")),
             ProvisionalKeysWorker(tsm, vault, StoredPosition(positions / "provisional-keys")),
+            RetiredKeysWorker(tsm, vault, StoredPosition(positions / "retired-keys")),
+            OperationsWorker(tsm, operations, StoredPosition(positions / "operations")),
             ErasureFollower(tsm, vault),
             RevocationFollower(tsm, authority, StoredPosition(positions / "revocation")),
             Runner(tsm, views) if settings.projections == "in-process" else Observer(tsm, views),

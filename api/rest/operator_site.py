@@ -1,6 +1,6 @@
 """Where the browser comes back to after an operator's launch (MC-05 interface 5).
 
-    GET /mno/return?rcptNum=..&masSign=..    303 to the return URL of the provider for whom it was
+    GET /mno/return?rcptNum=..&masSign=..    303 to the return URL of the provider for whom it was; 204 for nobody's
 
 Nobody is authenticated here: the signature is what counts. When the step failed there is no way on but its code, so
 that a browser and a card that refuses do not go round in circles.
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from api.bootstrap import Parts
 
 RETURN_PATH = "/mno/return"
-SEE_OTHER = 303
+NO_CONTENT, SEE_OTHER = 204, 303
+NO_STORE = {"Cache-Control": "no-store"}
 
 
 class OperatorRoutes:
@@ -32,7 +33,9 @@ class OperatorRoutes:
         """UNKNOWN_RECEPTION, BAD_SIGNATURE, or why the step failed."""
         reception, mas_sign = (request.query_params.get(name, "") for name in ("rcptNum", "masSign"))
         url = await run(self._deployments.come_back, reception, mas_sign, request_id(request))
-        return RedirectResponse(url, SEE_OTHER, headers={"Cache-Control": "no-store"})
+        if not url:  # the operator itself had the phone at hand: there is nowhere to go
+            return Response(status_code=NO_CONTENT, headers=NO_STORE)
+        return RedirectResponse(url, SEE_OTHER, headers=NO_STORE)
 
 
 def routes(parts: "Parts") -> list[Route]:

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 from mas_world import DOMAIN, GET_IIN, GET_KEY_INFORMATION, ICCID, ISD, OPERATOR, World
 
-from tsm.flows.audit import INSTANCES, LOAD_FILES, found, life_cycle, questions
+from tsm.flows.audit import INSTANCES, LOAD_FILES, found, questions
+from tsm.flows.content import life_cycle
 from tsm.globalplatform.commands import GetStatus
 from tsm.globalplatform.responses import StatusEntry
 from tsm.model.card import ApplicationInstalled, Card, KeysPut, LifeCycleChanged, LoadFileLoaded, SecurityDomainCreated

@@ -10,8 +10,11 @@ import pytest
 from mas_world import DOMAIN, ICCID, ISD, OPERATOR, PROVIDER, RETURN_URLS, World
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.contacts import Contacts
 from tsm.flows.deployment import Deployments, next_step
 from tsm.flows.domain_keys import DomainKeys
+from tsm.flows.operations import Operations, Policy
+from tsm.flows.scripts import Scripts
 from tsm.globalplatform.cap import CapFile
 from tsm.globalplatform.commands import EncryptedKey, PutKey
 from tsm.identifiers import ReceptionNumber
@@ -50,9 +53,9 @@ class Deployment:
         transport = self.vault.public_key("transport").hex()
         world.record(f"provider-{PROVIDER}", msgspec.structs.replace(enrolled, transport_key=transport))
         world.tsm.register_load_file(registered(), BLOCK, CONTEXT)
-        self.deployments = Deployments(
-            world.tsm, world.vault, world.sessions, RETURN_URLS[OPERATOR], world.tsm.now, urandom
-        )
+        contacts = Contacts(world.tsm, world.vault, world.sessions, RETURN_URLS[OPERATOR], world.tsm.now, urandom)
+        self.operations = Operations(world.tsm, contacts, Scripts(world.tsm, world.vault), Policy(), {})
+        self.deployments = Deployments(world.tsm, world.vault, contacts, self.operations, world.tsm.now)
         self.keys = DomainKeys(world.tsm, world.vault)
 
     def deploy(self) -> LaunchParameters:

@@ -74,6 +74,8 @@ INSTALL_FOR_INSTALL = (
         "80F24002024F00",
         INSTALL_FOR_INSTALL + "00",
         "80E608000C" + "0000" + "05A000000001" + "0100" + "0000" + "00",
+        "80E40080084F06A00000000101",  # DELETE with related objects
+        "80F0408006A00000000101",  # SET STATUS: lock
     ],
 )
 def test_a_plain_command_may_be_delegated(apdu):
@@ -94,8 +96,9 @@ def test_a_plain_command_may_be_delegated(apdu):
         "8082330010" + "00" * 16,
         "0070000001",
         "80E20000F0" + "00" * 240,  # no room for secure messaging
-        "80E40080084F06A00000000101",  # DELETE
-        "80F0400706A00000000101",  # SET STATUS
+        "80E4000003D00101",  # DELETE of a key
+        "80F0807F08A000000151000000",  # SET STATUS of the card
+        "80F0400004A0000000",  # SET STATUS of no AID
         "80EA000000",  # MANAGE ELF UPGRADE
         "80E6100000",  # INSTALL [for extradition]
         "80E6400000",  # INSTALL [for registry update]

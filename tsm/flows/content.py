@@ -13,14 +13,17 @@ from tsm.errors import TsmError
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.globalplatform.commands import (
     LOAD_FILE_DATA_BLOCK,
+    LOCK,
     PROPRIETARY,
     Command,
+    Delete,
     InstallForInstall,
     InstallForLoad,
     InstallForMakeSelectable,
     InstallForPersonalization,
     Load,
     PutKey,
+    SetStatus,
     StoreData,
     parse_command,
 )
@@ -30,6 +33,7 @@ from tsm.model.card import (
     ApplicationInstalled,
     ApplicationPersonalized,
     Card,
+    ContentDeleted,
     KeysPut,
     LifeCycle,
     LifeCycleChanged,
@@ -38,7 +42,12 @@ from tsm.model.card import (
 )
 from tsm.model.event import Fact
 
+STATES = {0x03: LifeCycle.INSTALLED, 0x07: LifeCycle.SELECTABLE}  # above them an application has its own (5.3.2.2)
+DOMAIN_WITH_APPLICATIONS = 0x60  # scope of SET STATUS (GPCS v2.3.1 table 11-84)
 SECURITY_DOMAIN = 0x80  # first privilege octet, bit 8 (GPCS table 11-7)
+SECURITY_DOMAIN_ONLY = bytes([SECURITY_DOMAIN])
+DOMAIN_LOAD_FILE = bytes.fromhex("A0000001515350")  # every UICC brings it (GPC UICC Configuration)
+DOMAIN_MODULE = bytes.fromhex("A000000151535041")
 PROVISIONAL_VERSION = 0x01  # of the keys that a new domain gets for its owner to replace
 
 log = logging.getLogger(__name__)
@@ -82,6 +91,10 @@ def facts_of(
         case PutKey():
             check_values = tuple(key.check_value.hex() for key in command.keys)
             return [keys_put(card(), domain, command.new_key_version, check_values, provisional=False)]
+        case Delete():
+            return [deleted(card(), domain, hex_aid(command.aid))]
+        case SetStatus():
+            return status_set(card(), domain, command)
         case Load(last=True):
             return loaded(domain, [*earlier(), command])
         case StoreData(last=True):
@@ -116,6 +129,44 @@ def made_selectable(card: Card, domain: str, command: InstallForMakeSelectable) 
     application = card.applications.get(aid)
     owner = application.domain if application else domain
     return LifeCycleChanged(instance=aid, domain=owner, life_cycle=LifeCycle.SELECTABLE)
+
+
+def deleted(card: Card, domain: str, aid: str, found: bool = False) -> Fact:
+    """DELETE, or what proves that something is gone.
+
+    Whatever belonged to it is gone, too, whether or not the command named that: else the card refuses (GPCS 9.5).
+    """
+    owner = card.owner(aid) if card.holds(aid) else domain
+    return ContentDeleted(target=aid, domain=owner, deleted=(aid, *card.related(aid)), found=found)
+
+
+def status_set(card: Card, domain: str, command: SetStatus) -> list[Fact]:
+    """SET STATUS of an application or a domain, or of a domain and the applications in it."""
+    target = hex_aid(command.aid)
+    instances = [target]
+    if command.scope == DOMAIN_WITH_APPLICATIONS:
+        instances += [one.aid for one in card.applications.values() if one.domain == target]
+    return [
+        LifeCycleChanged(
+            instance=aid,
+            domain=card.owner(aid) if card.holds(aid) else domain,
+            life_cycle=state_set(card, aid, command.state),
+        )
+        for aid in instances
+    ]
+
+
+def state_set(card: Card, aid: str, state: int) -> LifeCycle:
+    """The state that SET STATUS leads to. Unlocking returns to what was before: at least it can be selected again."""
+    known = card.domains.get(aid) or card.applications.get(aid)
+    if known is not None and known.life_cycle == LifeCycle.LOCKED and not state & LOCK:
+        return LifeCycle(known.before_lock or LifeCycle.SELECTABLE)
+    return life_cycle(state)
+
+
+def life_cycle(octet: int) -> LifeCycle:
+    """The state's name (GPCS v2.3.1 tables 11-4 and 11-5)."""
+    return LifeCycle.LOCKED if octet & LOCK else STATES.get(octet, LifeCycle.PERSONALIZED)
 
 
 def is_security_domain(privileges: bytes) -> bool:

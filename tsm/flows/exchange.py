@@ -202,6 +202,7 @@ class Exchange:
         self.card_facts += cards.authenticated(self.card, domain, key_version)
         if key_version != self.session.started.key_version:
             return self.keys_found(domain, key_version)
+        self.card_facts += cards.keys_proved(self.card, domain, key_version)
         return self.next(self.channel())
 
     def keys_found(self, domain: str, key_version: int) -> LinkResponse:
@@ -251,9 +252,11 @@ class Exchange:
                 command,
                 lambda: [self.delegated(earlier) for earlier in range(1, order)],
             )
-        found = audit.found(self.card, command, answer.data, self.check_values)
-        is_last = order == len(self.delegation.accepted.commands)
-        return [*found, *cards.audited(self.card, domain)] if is_last else found
+        complete = answer.sw == StatusWord.OK and domain == self.card.isd
+        found = audit.found(self.card, command, answer.data, self.check_values, complete=complete)
+        script = [delegated.header for delegated in self.delegation.accepted.commands]
+        is_over = order == len(script) and audit.asks_enough(script)
+        return [*found, *cards.audited(self.card, domain)] if is_over else found
 
     # What they lead to
 

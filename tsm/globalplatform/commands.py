@@ -16,7 +16,8 @@ ALL_THAT_FITS = 0x100  # Le 00
 AES = 0x88  # key type (table 11-16)
 AES_128, AES_BLOCK = 16, 16  # octets
 LOAD_FILE_DATA_BLOCK = 0xC4
-AID_FILTER, TAG_LIST = 0x4F, 0x5C
+AID_FILTER, TAG_LIST, DELETED_AID = 0x4F, 0x5C, 0x4F
+LOCK = 0x80  # of a life cycle state (tables 11-4 and 11-5)
 
 
 class Command(Protocol):
@@ -251,6 +252,55 @@ class StoreData:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """DELETE [card content] (section 11.2): a load file, an application or a security domain.
+
+    Of DELETE [key], and of tokens for delegated management, nothing is known here.
+    """
+
+    aid: bytes
+    related: bool = False  # with what belongs to it: of a load file its applications, of a domain all that is in it
+
+    def apdu(self) -> CommandApdu:
+        return CommandApdu(
+            PROPRIETARY, 0xE4, 0x00, 0x80 if self.related else 0x00, tlv(DELETED_AID, self.aid), ALL_THAT_FITS
+        )
+
+    @classmethod
+    def parse(cls, apdu: CommandApdu) -> Self:
+        objects = parse_tlvs(apdu.data)
+        expect(apdu.p1 == 0x00 and apdu.p2 in (0x00, 0x80) and [tag for tag, _ in objects] == [DELETED_AID], "DELETE")
+        expect(5 <= len(objects[0].value) <= 16, "DELETE")
+        return cls(objects[0].value, apdu.p2 == 0x80)
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatus:
+    """SET STATUS (section 11.10).
+
+    Scope: 40 an application or a domain that is not the issuer's, 60 a domain with the applications in it, 80 the
+    issuer's domain and with it the card. The state's first bit (80) is the lock; unlocking returns to the state before.
+    """
+
+    scope: int
+    state: int
+    aid: bytes = b""  # none is needed for the card
+
+    def apdu(self) -> CommandApdu:
+        return CommandApdu(PROPRIETARY, 0xF0, self.scope, self.state, self.aid)
+
+    @classmethod
+    def parse(cls, apdu: CommandApdu) -> Self:
+        expect(apdu.p1 in (0x80, 0x40, 0x60), "SET STATUS")
+        expect(5 <= len(apdu.data) <= 16 or (apdu.p1 == 0x80 and not apdu.data), "SET STATUS")
+        return cls(apdu.p1, apdu.p2, apdu.data)
+
+    @property
+    def locks(self) -> bool:
+        return bool(self.state & LOCK)
+
+
+@dataclass(frozen=True, slots=True)
 class GetStatus:
     """GET STATUS (section 11.4), answered in TLV form.
 
@@ -299,7 +349,18 @@ INSTALLS: dict[int, type[InstallForLoad | InstallForInstall | InstallForMakeSele
 
 COMMANDS: dict[
     int,
-    type[Select | InitializeUpdate | ExternalAuthenticate | Load | PutKey | StoreData | GetStatus | GetData],
+    type[
+        Select
+        | InitializeUpdate
+        | ExternalAuthenticate
+        | Load
+        | PutKey
+        | StoreData
+        | Delete
+        | SetStatus
+        | GetStatus
+        | GetData
+    ],
 ] = {
     0xA4: Select,
     0x50: InitializeUpdate,
@@ -307,6 +368,8 @@ COMMANDS: dict[
     0xE8: Load,
     0xD8: PutKey,
     0xE2: StoreData,
+    0xE4: Delete,
+    0xF0: SetStatus,
     0xF2: GetStatus,
     0xCA: GetData,
 }

@@ -281,6 +281,16 @@ class SoftwareVault:
             self._forget()
             erase_remains(self._connection)
 
+    def destroy_key_set(self, ref: str, check_values: Sequence[str]) -> None:
+        """Erases the key set under the reference unless it is another by now: its check values tell. Safe to repeat."""
+        with self._lock:
+            self._forget_what_others_changed()
+            with writing(self._connection):
+                if self._stored_kind(ref) == KEY_SET and _has_check_values(self._open_key_set(ref), check_values):
+                    self._connection.execute("DELETE FROM item WHERE reference = ?", (ref,))
+            self._forget()
+            erase_remains(self._connection)
+
     # Personal data and payloads
 
     def blind_index(self, purpose: str, value: str) -> str:
@@ -439,6 +449,12 @@ def _public_key(spki: bytes) -> PublicKeyTypes:
 
 def _spki(key: PrivateKeyTypes) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _has_check_values(key_set: KeySet, check_values: Sequence[str]) -> bool:
+    """As far as both sides know them: ENC and MAC, and perhaps DEK."""
+    own = [kcv_aes(key).hex() for key in (key_set.enc, key_set.mac, key_set.dek) if key]
+    return all(one == other.lower() for one, other in zip(own, check_values, strict=False))
 
 
 def _part(key_set: KeySet, part: str) -> bytes:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.apdu import SHORT_LE, CommandApdu, StatusWord
-from tsm.globalplatform.commands import parse_command
+from tsm.globalplatform.commands import SetStatus, parse_command
 from tsm.globalplatform.responses import InitializeUpdateResponse
 from tsm.mas.messages import Process, Return
 from tsm.mas.status import Status
@@ -60,8 +60,11 @@ def next_step(step: Step, order: int, commands: int) -> tuple[Step, int] | None:
 
 
 RESERVED = {0xA4: "SELECT", 0x70: "MANAGE CHANNEL", 0x50: "INITIALIZE UPDATE", 0x82: "EXTERNAL AUTHENTICATE"}
-RECORDED = {0xE6: "INSTALL", 0xE8: "LOAD", 0xD8: "PUT KEY", 0xE2: "STORE DATA"}  # the record follows
-UNRECORDED = {0xE4: "DELETE", 0xF0: "SET STATUS", 0xEA: "MANAGE ELF UPGRADE"}  # it would not
+RECORDED = {  # the record follows
+    0xE6: "INSTALL", 0xE8: "LOAD", 0xD8: "PUT KEY", 0xE2: "STORE DATA", 0xE4: "DELETE", 0xF0: "SET STATUS",
+}  # fmt: skip
+UNRECORDED = {0xEA: "MANAGE ELF UPGRADE"}  # it would not
+CARD = 0x80  # scope of SET STATUS: the card's own life cycle, some of whose states are for ever
 
 
 def delegable(apdu: bytes, most_data: int) -> CommandApdu:
@@ -86,11 +89,14 @@ def delegable(apdu: bytes, most_data: int) -> CommandApdu:
 
 
 def refuse_unless_understood(command: CommandApdu) -> None:
-    """INVALID_INPUT for a kind of INSTALL, LOAD, PUT KEY or STORE DATA of which the card's record makes nothing.
+    """INVALID_INPUT for a kind of these commands of which the card's record makes nothing.
 
-    INSTALL has kinds for extradition and registry update; STORE DATA may be in TLV, which says nothing of keys.
+    INSTALL has kinds for extradition and registry update; STORE DATA may be in TLV, which says nothing of keys; DELETE
+    may be of keys, and SET STATUS of the card as a whole.
     """
-    parse_command(command)
+    parsed = parse_command(command)
+    if isinstance(parsed, SetStatus) and parsed.scope == CARD:
+        raise TsmError(ErrorCode.INVALID_INPUT, "SET STATUS of the card: no script may lock or terminate it")
 
 
 def authenticate_card(

@@ -1,7 +1,8 @@
 """A deployment: one step by which the operator prepares a card for a provider, and where the browser goes afterwards.
 
 The step itself is a delegation of the operator's, and the card's facts say what it did. This stream links the
-operator's reception number to the provider who asked.
+operator's reception number to the provider who asked. An operation that waited for the card is such a step, too; when
+it was the operator who had the phone at hand, nobody else asked, and the browser goes nowhere.
 
 Stream: `deployment-<rcptNum of the operator's delegation>`.
 """
@@ -22,6 +23,7 @@ class DeploymentStep(StrEnum):
     KEY_ROTATION = "key-rotation"  # the provider replaces the provisional keys: nothing for the operator to do
     APPLICATION = "application"  # the operator loads and installs the provider's application
     AUDIT = "audit"  # before one of the operator's steps is tried again: the operator asks the card how far it came
+    OPERATION = "operation"  # before anything else: what the operator had waiting for this card (`tsm.model.operation`)
     DONE = "done"
 
 
@@ -30,10 +32,10 @@ class DeploymentDelegated(Fact, frozen=True, kw_only=True):
 
     topic: ClassVar[str] = "deployment.delegated"
     operator: str
-    provider: str
+    provider: str  # empty when the operator itself asked, as is the return URL
     reception: str
     iccid: str
-    domain: str  # AID of the provider's security domain
+    domain: str  # AID of the provider's security domain, or of the one that an operation is about
     step: str  # a DeploymentStep
     return_url: str  # the provider's registered one
 

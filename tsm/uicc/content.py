@@ -11,11 +11,20 @@ from hashlib import sha1, sha256, sha384, sha512
 from tsm.errors import TsmError
 from tsm.globalplatform.apdu import StatusWord
 from tsm.globalplatform.cap import CapFile
-from tsm.globalplatform.commands import InstallForInstall, InstallForLoad, InstallForMakeSelectable, Load
+from tsm.globalplatform.commands import (
+    LOCK,
+    Delete,
+    InstallForInstall,
+    InstallForLoad,
+    InstallForMakeSelectable,
+    Load,
+    SetStatus,
+)
 from tsm.globalplatform.tlv import parse_tlvs
 from tsm.uicc.jpki_cap import MODULE_AID
 from tsm.uicc.memory import (
     DOMAIN_MODULE_AID,
+    DOMAIN_PACKAGE_AID,
     Application,
     CardMemory,
     JpkiMemory,
@@ -31,6 +40,7 @@ MODULES = {MODULE_AID: JpkiMemory}  # the code that this card has: module AID to
 SECURITY_DOMAIN = 0x800000
 TRUSTED_PATH = 0x008000
 AUTHORIZED_MANAGEMENT = 0x004000
+GLOBAL_LOCK = 0x001000
 ISSUER_PRIVILEGES = 0x9EFE80  # everything that an issuer's domain usually has
 DOMAIN_MAY_HAVE = SECURITY_DOMAIN | TRUSTED_PATH | AUTHORIZED_MANAGEMENT
 
@@ -38,6 +48,7 @@ LOAD_FILE_DATA_BLOCK = 0xC4
 HASHES = {20: sha1, 32: sha256, 48: sha384, 64: sha512}  # by length: the command does not name the algorithm
 DOMAIN_OCTETS = 1024  # what an instance takes from the card's memory
 APPLICATION_OCTETS = 8192  # four certificates, two keys, two PINs
+SCOPE_INSTANCE, SCOPE_DOMAIN = 0x40, 0x60  # of SET STATUS (GPCS v2.3.1 table 11-84)
 CONFIRMATION = b"\x00"  # no receipt
 
 
@@ -114,6 +125,45 @@ class Content:
         instance.life_cycle = LifeCycle.SELECTABLE
         return CONFIRMATION
 
+    def delete(self, command: Delete, manager: SecurityDomain) -> bytes:
+        """Remove a load file, an application or a domain, and its memory is free again (GPCS v2.3.1 §9.5 and §11.2).
+
+        Something that others belong to goes with them or not at all. The domain that is selected, the issuer's, and
+        what the card was made with stay.
+        """
+        self._require_manager(manager, b"")
+        owner = self._owner(command.aid)
+        require(self.is_under(owner, manager.aid), StatusWord.CONDITIONS_NOT_SATISFIED)
+        gone = [command.aid, *self._belonging_to(command.aid)]
+        require(command.related or len(gone) == 1, StatusWord.CONDITIONS_NOT_SATISFIED)
+        kept = (self._memory.issuer_domain.aid, manager.aid, DOMAIN_PACKAGE_AID)
+        require(not any(aid in kept for aid in gone), StatusWord.CONDITIONS_NOT_SATISFIED)
+        memory = self._memory
+        memory.domains = [domain for domain in memory.domains if domain.aid not in gone]
+        memory.applications = [application for application in memory.applications if application.aid not in gone]
+        memory.load_files = [load_file for load_file in memory.load_files if load_file.aid not in gone]
+        return CONFIRMATION
+
+    def set_status(self, command: SetStatus, manager: SecurityDomain) -> bytes:
+        """Lock or unlock an application or a domain, or a domain with the applications in it (GPCS v2.3.1 §11.10).
+
+        The issuer's domain may do that to all (it has Global Lock), any other to what is under it. The lock is a bit
+        beside the state, which is there again afterwards. The card's own state is not changed so.
+        """
+        require(command.scope in (SCOPE_INSTANCE, SCOPE_DOMAIN), StatusWord.FUNCTION_NOT_SUPPORTED)
+        target = self.instance(command.aid)
+        require(command.scope == SCOPE_INSTANCE or isinstance(target, SecurityDomain), StatusWord.WRONG_DATA)
+        require(target is not self._memory.issuer_domain, StatusWord.CONDITIONS_NOT_SATISFIED)
+        may = int.from_bytes(manager.privileges, "big") & GLOBAL_LOCK or self.is_under(domain_of(target), manager.aid)
+        require(bool(may), StatusWord.CONDITIONS_NOT_SATISFIED)
+        require(bool(target.life_cycle & LOCK) != command.locks, StatusWord.CONDITIONS_NOT_SATISFIED)
+        targets = [target]
+        if command.scope == SCOPE_DOMAIN:
+            targets += [one for one in self._memory.applications if one.domain == target.aid]
+        for one in targets:
+            one.life_cycle = one.life_cycle | LOCK if command.locks else one.life_cycle & ~LOCK
+        return b""
+
     def personalizable(self, aid: bytes, domain: SecurityDomain) -> SecurityDomain | Application:
         """The instance, if this very domain may personalise it now: once, and no other domain ever."""
         instance = self.instance(aid)
@@ -136,6 +186,19 @@ class Content:
                 return False
             aid = domain.parent
         return True
+
+    def _owner(self, aid: bytes) -> bytes:
+        """The domain that something is associated with; `Refused(6A88)` for nothing."""
+        load_file = self._memory.load_file(aid)
+        return load_file.domain if load_file is not None else domain_of(self.instance(aid))
+
+    def _belonging_to(self, aid: bytes) -> list[bytes]:
+        """Of a load file its applications, of a domain all that is associated with it, over any number of steps."""
+        memory = self._memory
+        applications = [one.aid for one in memory.applications if aid in (one.load_file, one.domain)]
+        load_files = [one.aid for one in memory.load_files if one.domain == aid]
+        domains = [one.aid for one in memory.domains if one.parent == aid != one.aid]
+        return [*applications, *load_files, *domains, *(below for one in domains for below in self._belonging_to(one))]
 
     @property
     def free_octets(self) -> int:

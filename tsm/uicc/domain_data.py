@@ -1,6 +1,7 @@
 """What a security domain tells: GET DATA to anybody, GET STATUS in its secure channel (GPCS v2.3.1 §11.3 and §11.4)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tsm.globalplatform.apdu import StatusWord
 from tsm.globalplatform.commands import AES
@@ -90,6 +91,19 @@ def status(memory: CardMemory, content: Content, domain: SecurityDomain, scope: 
         return [instance_entry(one) for one in instances]
     files = [load_file for load_file in memory.load_files if seen(load_file.domain)]
     return [load_file_entry(load_file, scope == LOAD_FILES_AND_MODULES) for load_file in files]
+
+
+def asked_for(entry: StatusEntry, tag_list: bytes) -> StatusEntry:
+    """The entry with the data that a tag list names; all of them without one (GPCS v2.3.1 §11.4.2.3)."""
+    if not tag_list:
+        return entry
+    return replace(
+        entry,
+        privileges=entry.privileges if 0xC5 in tag_list else b"",
+        load_file=entry.load_file if 0xC4 in tag_list else b"",
+        associated_domain=entry.associated_domain if 0xCC in tag_list else b"",
+        modules=entry.modules if 0x84 in tag_list else (),
+    )
 
 
 def instance_entry(instance: SecurityDomain | Application) -> StatusEntry:

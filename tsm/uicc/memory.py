@@ -21,14 +21,14 @@ DOMAIN_MODULE_AID = bytes.fromhex("A000000151535041")
 class LifeCycle(IntEnum):
     """Life cycle states of load files, applications and domains (GPCS v2.3.1 tables 11-3 to 11-5).
 
-    The issuer's domain shares the card's life cycle, whose SECURED (table 11-6) is 0F too.
+    The issuer's domain shares the card's life cycle, whose SECURED (table 11-6) is 0F too. The lock is the bit 80
+    beside the state that it was put upon.
     """
 
     LOADED = 0x01
     INSTALLED = 0x03
     SELECTABLE = 0x07
     PERSONALIZED = 0x0F
-    LOCKED = 0x83
 
 
 class Secretive(msgspec.Struct):

@@ -12,6 +12,7 @@ from tsm.globalplatform.apdu import CommandApdu, ResponseApdu, StatusWord
 from tsm.globalplatform.commands import (
     AES,
     Command,
+    Delete,
     EncryptedKey,
     GetData,
     GetStatus,
@@ -22,6 +23,7 @@ from tsm.globalplatform.commands import (
     InstallForPersonalization,
     Load,
     PutKey,
+    SetStatus,
     StoreData,
     parse_command,
 )
@@ -34,7 +36,9 @@ from tsm.uicc.memory import Application, CardMemory, LifeCycle, SecurityDomain, 
 from tsm.uicc.refusal import Refused, require
 
 INITIALIZE_UPDATE, EXTERNAL_AUTHENTICATE, GET_DATA = 0x50, 0x82, 0xCA
-IN_CHANNEL = {0xD8, 0xE2, 0xE6, 0xE8, 0xF2}  # PUT KEY, STORE DATA, INSTALL, LOAD, GET STATUS
+IN_CHANNEL = {  # PUT KEY, STORE DATA, DELETE, INSTALL, LOAD, SET STATUS, GET STATUS
+    0xD8, 0xE2, 0xE4, 0xE6, 0xE8, 0xF0, 0xF2,
+}  # fmt: skip
 INSTRUCTIONS = IN_CHANNEL | {INITIALIZE_UPDATE, EXTERNAL_AUTHENTICATE, GET_DATA}
 LAST_SEQUENCE_COUNTER = 0xFFFFFF
 CONTENT_CONFOUNDER_OCTETS = 16  # random octets in front of each encrypted DGI: equal values do not look equal
@@ -166,6 +170,10 @@ class DomainSession:
             case InstallForPersonalization():
                 self._personalization = Personalization(content.personalizable(command.application_aid, domain))
                 return done(CONFIRMATION)
+            case Delete():
+                return done(content.delete(command, domain))
+            case SetStatus():
+                return done(content.set_status(command, domain))
             case PutKey():
                 return done(self._put_key(command))
             case GetData():
@@ -264,7 +272,8 @@ class DomainSession:
         """GET STATUS (GPCS v2.3.1 §11.4) of what is under this domain; 6310 while there is more."""
         if not command.next:
             entries = domain_data.status(self._memory, self._content, self.domain, command.scope)
-            self._status_left = [entry for entry in entries if entry.aid.startswith(command.aid)]
+            found = [entry for entry in entries if entry.aid.startswith(command.aid)]
+            self._status_left = [domain_data.asked_for(entry, command.tag_list) for entry in found]
         require(bool(self._status_left), StatusWord.REFERENCED_DATA_NOT_FOUND)
         answer = b""
         while self._status_left and (
