@@ -1,6 +1,9 @@
-"""What all inputs begin with."""
+"""What several inputs have."""
 
 import strawberry
+
+WHY = "Why, 200 characters at most: it stays in the log, so it names nobody."
+AID = "5 to 16 octets in upper-case hex"
 
 
 @strawberry.input

@@ -155,7 +155,7 @@ def command_of(context: Context, name: str, given: Any) -> Command:
     if not KEY.fullmatch(key):
         raise refusal("idempotency_key", "not 1 to 255 visible ASCII characters")
     refuse_unprintable(values)
-    content = json.dumps([name, context.viewer, values], sort_keys=True, separators=(",", ":"))
+    content = json.dumps([name, context.viewer, values], sort_keys=True, separators=(",", ":"), default=str)
     keep_until = context.log.now() + timedelta(days=IDEMPOTENCY_DAYS)
     return Command(f"{context.caller.client} {key}", sha256(content.encode()).hexdigest(), keep_until)
 

@@ -1,7 +1,7 @@
-"""One row for each mutation: what it is called and asked, who may, what it does, and what its payload shows.
+"""One row for each mutation: what it is called and asked, what it does, and what its payload shows.
 
-From the rows the schema's `Mutation`, all payload types and the rules of roles are made, so none can lack a key, a
-position or a rule.
+From the rows the schema's `Mutation` and all payload types are made, so none lacks a key, a position or a place for
+faults. Who may ask for which says `rules`.
 """
 
 import types
@@ -13,18 +13,15 @@ from strawberry.tools import create_type
 from strawberry.types import Info
 from strawberry.utils.str_converters import to_camel_case
 
-from api.access import Role
 from api.graphql.context import Context
+from api.graphql.mutations import rules
 from api.graphql.mutations.mutate import MutationPayload, Work, mutate
 from api.graphql.types.lists import one
 from api.graphql.types.reading import wait_for
 from api.graphql.types.scalars import Position
-from projections.registry.listings import Listing
 from tsm.store.recorder import Recorded
 
-Roles = frozenset[Role]
 Find = Callable[[Context, Any, Recorded], Any]  # of the input, and what came of it
-COMMON = ("log_position", "repeated", "user_errors")
 
 
 class Shown(NamedTuple):
@@ -36,12 +33,12 @@ class Shown(NamedTuple):
     find: Find
 
 
-def changed(name: str, kind: Any, listing: Listing[Any], key: Callable[[Any, Recorded], str], what: str) -> Shown:
-    """The thing that was changed, as its own queries show it: the read models have come to what was recorded."""
+def changed(name: str, kind: Any, key: Find, what: str) -> Shown:
+    """The thing that was changed, by its key, as queries show it once they have come to what was recorded."""
 
     def find(context: Context, given: Any, recorded: Recorded) -> Any:
         wait_for(context, recorded.head)
-        return one(context, listing, key(given, recorded))
+        return one(context, kind, key(context, given, recorded))
 
     return Shown(name, kind, what, find)
 
@@ -51,31 +48,14 @@ class Row(NamedTuple):
 
     name: str  # in the schema, noun first
     description: str
-    roles: Roles
     given: type  # its input
     work: Work
     shown: tuple[Shown, ...]
-
-    @property
-    def payload(self) -> str:
-        return f"{self.name[0].upper()}{self.name[1:]}Payload"
 
 
 def mutation_type(rows: Sequence[Row]) -> type:
     """The schema's `Mutation`."""
     return create_type("Mutation", [mutation_of(row) for row in rows], description="What can be done, each once.")
-
-
-def rules_of(rows: Sequence[Row]) -> dict[str, Roles]:
-    """Which roles may select which field of all these types."""
-    everybody = Roles().union(*(row.roles for row in rows))
-    table = {f"Mutation.{row.name}": row.roles for row in rows}
-    table |= {f"MutationPayload.{to_camel_case(name)}": everybody for name in COMMON}
-    table |= {f"UserError.{name}": everybody for name in ("code", "message", "field")}
-    for row in rows:
-        names = (*COMMON, *(shown.name for shown in row.shown))
-        table |= {f"{row.payload}.{to_camel_case(name)}": row.roles for name in names}
-    return table
 
 
 def mutation_of(row: Row) -> Any:
@@ -101,7 +81,7 @@ def mutation_of(row: Row) -> Any:
 def payload_of(row: Row) -> Any:
     """Its payload type, with the fields that all payloads have."""
     fields = {shown.name: field_of(shown) for shown in row.shown}
-    made = types.new_class(row.payload, (MutationPayload,), {}, lambda body: body.update(fields))
+    made = types.new_class(rules.payload_of(row.name), (MutationPayload,), {}, lambda body: body.update(fields))
     return strawberry.type(made, description=f"What `{row.name}` answers.")
 
 

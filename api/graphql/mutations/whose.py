@@ -3,14 +3,20 @@
 Reading asks the same of the read models. What is decided here rests on the log, for a read model may lag behind it.
 """
 
+from typing import Any
+
 from api.access import Role
 from api.graphql.mutations.mutate import Act
+from projections.registry.listings import find
+from projections.registry.lists import APPLICATIONS, LOAD_FILES, Listing
+from projections.registry.rows import key
 from projections.viewer import EVERYTHING, Viewer
 from tsm.errors import ErrorCode, TsmError
+from tsm.model import catalogue as catalogues
 from tsm.model import credential as credentials
 from tsm.model import domain as domains
 from tsm.model import operation as operations
-from tsm.model.card import Card
+from tsm.model.card import Application, Card, LoadedFile
 from tsm.model.operation import Operation, OperationKind
 from tsm.store.log import NOTHING
 
@@ -39,6 +45,49 @@ def seen_card(act: Act, iccid: str) -> Card:
     card = act.parts.tsm.card_of(iccid)
     if all(owner_of(act, aid) != act.caller.viewer.party for aid in card.domains):
         raise TsmError(ErrorCode.UNKNOWN_CARD, f"{act.caller.viewer.party} has nothing on {iccid}")
+    return card
+
+
+def own_domain(act: Act, iccid: str, domain: str) -> Card:
+    """The card of a domain: of the provider's own, or of any on the operator's card. UNKNOWN_SECURITY_DOMAIN."""
+    card, viewer = seen_card(act, iccid), act.caller.viewer
+    card.domain(domain)
+    if viewer.kind == "provider" and owner_of(act, domain) != viewer.party:
+        raise TsmError(ErrorCode.UNKNOWN_SECURITY_DOMAIN, f"{domain} is not {viewer.party}'s")
+    return card
+
+
+def own_application(act: Act, iccid: str, application: str) -> Card:
+    """The card of an application. NOT_FOUND."""
+    card = seen_card(act, iccid)
+    _refuse_unless_own(act, card, card.applications.get(application), APPLICATIONS, "application")
+    return card
+
+
+def own_load_file(act: Act, iccid: str, load_file: str) -> Card:
+    """The card of a load file that is on it. NOT_FOUND."""
+    card = seen_card(act, iccid)
+    _refuse_unless_own(act, card, card.load_files.get(load_file), LOAD_FILES, "load_file")
+    return card
+
+
+def _refuse_unless_own(
+    act: Act, card: Card, thing: Application | LoadedFile | None, listing: Listing[Any], field: str
+) -> None:
+    """A provider's is what is in its domain; an operator's what is in no provider's, and what it is shown as well."""
+    viewer = act.caller.viewer
+    own = viewer.party if viewer.kind == "provider" else ""
+    is_own = thing is not None and owner_of(act, thing.domain) == own
+    if thing is None or not (is_own or find(act.context.views, listing, viewer, key(card.iccid, thing.aid))):
+        raise TsmError(ErrorCode.NOT_FOUND, f"{field} on {card.iccid}", (field,))
+
+
+def registered_load_file(act: Act, iccid: str, load_file: str) -> Card:
+    """The card for a load file that the provider registered. NOT_FOUND."""
+    card = seen_card(act, iccid)
+    known = act.parts.tsm.load(catalogues.stream(load_file), catalogues.evolve).state
+    if known is None or known.current.provider != act.caller.viewer.party:
+        raise TsmError(ErrorCode.NOT_FOUND, f"load file {load_file}", ("load_file",))
     return card
 
 
