@@ -17,7 +17,7 @@ The interfaces between machines (MC-05, REST) take certificates only: `Access.de
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -115,7 +115,7 @@ class Access:
 
         UNAUTHENTICATED without a known certificate, FORBIDDEN otherwise.
         """
-        caller = self._by_certificate(certificate_of(request.scope))
+        caller = request.scope["caller"] = self._by_certificate(certificate_of(request.scope))
         if caller.role not in roles:
             raise TsmError(ErrorCode.FORBIDDEN, f"{caller.role} {caller.party} is none of {', '.join(roles)}")
         return caller
@@ -124,12 +124,18 @@ class Access:
         """The caller, by token or by certificate: see `of`."""
         return self.of(request.scope)
 
-    def of(self, scope: Mapping[str, Any]) -> Caller:
-        """The caller of an ASGI connection, HTTP or websocket. To be called in `tsm.store.loop.run`.
+    def of(self, scope: MutableMapping[str, Any]) -> Caller:
+        """The caller of an ASGI connection, HTTP or websocket, and from now on its `caller` for logs and metrics.
+
+        To be called in `tsm.store.loop.run`.
 
         UNAUTHENTICATED; FORBIDDEN for a role that is none here, or does not fit its tenant, or a tenant that is not
         enrolled; UPSTREAM_UNAVAILABLE when an issuer's keys are not to be had.
         """
+        caller = scope["caller"] = self._of(scope)
+        return caller
+
+    def _of(self, scope: Mapping[str, Any]) -> Caller:
         token, der = bearer_token(scope), certificate_of(scope)
         if token is None:
             return self._by_certificate(der)

@@ -7,7 +7,10 @@ GET  /mno/return              RE-ACCESS           anybody's browser        MC-05
      /counter/*               applications                                 JSON, terminal
      /authority/*             what the certificate authority reports       JSON, authority
 POST /graphql                 what happened       auditor                  GraphQL
+GET  /exports/events          the same, in bulk   auditor, officer, party  JSON Lines or CSV, streamed
+GET  /metrics                 how much, how fast  administrator            Prometheus
 GET  /health                  is it up            anybody                  JSON, 503 when a worker does not keep up
+GET  /ready                   can it do its work  anybody                  JSON, 503 with what lacks
 """
 
 from collections.abc import AsyncIterator
@@ -15,19 +18,15 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from api import exports, health, metrics
 from api.bootstrap import Parts
 from api.errors import RequestIds, refuse
 from api.graphql import schema
+from api.metrics import Observed
 from api.rest import authority, counter, operator_site, sp_tsm
 from api.xml import mas
 from tsm.errors import TsmError
-
-UP = {"status": "up"}
-UNAVAILABLE = 503
 
 
 def create_app(parts: Parts) -> Starlette:
@@ -41,10 +40,6 @@ def create_app(parts: Parts) -> Starlette:
         finally:
             parts.close()
 
-    async def health(_: Request) -> Response:
-        behind = [worker.name for worker in parts.workers if not worker.keeping_up()]
-        return JSONResponse({"status": "behind", "workers": behind}, UNAVAILABLE) if behind else JSONResponse(UP)
-
     return Starlette(
         routes=[
             *mas.routes(parts.sessions, parts.access),
@@ -53,9 +48,11 @@ def create_app(parts: Parts) -> Starlette:
             *counter.routes(parts),
             *authority.routes(parts),
             *schema.routes(parts),
-            Route("/health", health, methods=["GET"]),
+            *exports.routes(parts),
+            *metrics.routes(parts),
+            *health.routes(parts),
         ],
-        middleware=[Middleware(RequestIds)],
+        middleware=[Middleware(RequestIds), Middleware(Observed, parts.metrics)],
         exception_handlers={TsmError: refuse, Exception: refuse},
         lifespan=lifespan,
     )

@@ -19,6 +19,8 @@ from api import local_login
 from api.access import ENROLLED, Access
 from api.issuer_keys import IssuerKeys
 from api.limits import EdgeLimits
+from api.logs import Style
+from api.metrics import Metrics
 from api.reading import Readings
 from api.rest.authority_client import AuthorityClient
 from api.rest.operator_site import RETURN_PATH
@@ -114,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: EdgeLimits = EdgeLimits()  # how long and how much a client may keep us busy
     documents: Path | None = None  # the folder of persisted GraphQL documents, *.graphql
     only_persisted: tuple[str, ...] = ()  # roles whose clients may run nothing else
+    logs: Style = "text"  # the server's own log, on standard error; json: for machines
     data: Path = Path()
 
     @classmethod
@@ -188,6 +191,7 @@ class Parts:
     issuance: Issuance
     revocation: Revocation
     views: Views
+    metrics: Metrics
     workers: tuple[Worker, ...]
     closing: tuple[Callable[[], None], ...]
 
@@ -280,6 +284,7 @@ def build(
         issuance=Issuance(tsm, vault, authority, tsm.now, random),
         revocation=revocation,
         views=views,
+        metrics=Metrics(),
         workers=(
             NotificationWorker(tsm, outbound, StoredPosition(positions / "notification"), tsm.now),
             ExpiryWorker(tsm, sessions, StoredPosition(positions / "expiry"), tsm.now),

@@ -3,12 +3,11 @@
 import argparse
 import getpass
 import json
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api import admin_commands, administration, erasure_commands, projection_commands, store_commands
+from api import admin_commands, administration, erasure_commands, logs, projection_commands, store_commands
 from api.access import ENROLLED
 from api.app import create_app
 from api.bootstrap import STORE, Settings, build
@@ -81,9 +80,8 @@ def register_load_file(given: argparse.Namespace) -> None:
 
 
 def serve(given: argparse.Namespace) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every NOTIFY says nothing
     settings = Settings.load(given.data)
+    logs.set_up(settings.logs)
     app = create_app(build(settings))
     run_server(app, settings, lambda url: print(json.dumps({"url": url}), flush=True), settings.limits)
 

@@ -6,7 +6,6 @@ reads sees the old rows until the new ones are complete.
 
 import argparse
 import json
-import logging
 import signal
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column, Table
 from rich.text import Text
 
+from api import logs
 from api.administration import opened
 from projections import PROJECTIONS
 from projections.building import rebuild
@@ -107,11 +107,11 @@ def fold_again(given: argparse.Namespace) -> int:
 
 def follow(given: argparse.Namespace) -> None:
     """Until SIGINT or SIGTERM. Beside a process that does the same, this one stands by."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     ending = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ending.set())
     with opened(given.data) as parts:
+        logs.set_up(parts.settings.logs)
         runner = Runner(parts.tsm, parts.views)
         runner.start()
         print(json.dumps({"projections": [projection.name for projection in PROJECTIONS]}), flush=True)

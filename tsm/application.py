@@ -221,6 +221,11 @@ class Tsm(Application[str]):
         """Of the last event in the log; 0 in an empty one."""
         return self._recorder.max_notification_id() or 0
 
+    @property
+    def waiting(self) -> int:
+        """How many appends wait to be recorded."""
+        return self._committer.waiting
+
     def payload(self, stream: str, name: str) -> bytes | None:
         """What was put beside the log, until it is dropped."""
         return self._recorder.payload(stream, name)
@@ -229,9 +234,9 @@ class Tsm(Application[str]):
         """At most `limit` events after position `after`, in order."""
         return log.read(self._recorder, self._mapper, after, limit)
 
-    def at(self, positions: Sequence[int]) -> list[Event | Unreadable]:
-        """The events at these positions, in the order of the log; nothing of them is unsealed."""
-        return log.decoded(self._mapper, self._recorder.select_positions(positions), NOTHING)
+    def at(self, positions: Sequence[int], unseals: Unseals = NOTHING) -> list[Event | Unreadable]:
+        """The events at these positions, in the order of the log, with the personal fields of `unseals` unsealed."""
+        return log.decoded(self._mapper, self._recorder.select_positions(positions), unseals)
 
     def page(
         self,

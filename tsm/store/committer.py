@@ -82,7 +82,7 @@ class Committer:
             self._turn.release()
 
     def _queued(self, append: Append) -> _Waiting:
-        if self._queue.qsize() + len(self._left) >= self._most_waiting:
+        if self.waiting >= self._most_waiting:
             raise TsmError(ErrorCode.STORE_BUSY, f"{self._most_waiting} appends wait")
         waiting = _Waiting(append, append.changes(), append.touches())
         with self._gate:
@@ -98,6 +98,11 @@ class Committer:
                 return
             waiting.given_up = True
         raise TsmError(ErrorCode.STORE_BUSY, f"no transaction within {self._patience} s")
+
+    @property
+    def waiting(self) -> int:
+        """Appends that wait for their transaction."""
+        return self._queue.qsize() + len(self._left)
 
     def close(self) -> None:
         """Records what waits, then ends. Safe to repeat."""
