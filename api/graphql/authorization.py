@@ -25,6 +25,7 @@ from graphql import (
 )
 
 from api.access import Role
+from api.graphql.mutations import rules as mutations
 from tsm.errors import MESSAGES, ErrorCode
 
 Roles = frozenset[Role]
@@ -58,6 +59,7 @@ def connection(kind: str, roles: Roles) -> dict[str, Roles]:
 
 
 RULES: Mapping[str, Roles] = {
+    **mutations.RULES,
     **rules("Query", EVERYBODY, "node nodes viewer logPosition readModels counts"),
     **rules("Query", MANAGERS, "card cards securityDomain securityDomains loadFiles applications keys keyHistory"),
     **rules("Query", MANAGERS, "catalogue delegations sessions"),
@@ -135,6 +137,11 @@ RULES: Mapping[str, Roles] = {
     **rules("Operation", MANAGERS | {ADMINISTRATOR}, "expiresAt position changed"),
     **rules("Operation", MANAGERS, "iccid domain target reason requestedBy approvedBy reception correlation card"),
     **rules("Operation", MANAGERS, "events"),
+    #
+    **rules("Subscription", MANAGERS | {CLERK}, "events"),
+    **rules("Subscription", MANAGERS, "sessions operations"),
+    **rules("SessionChange", MANAGERS, "position session"),
+    **rules("OperationChange", MANAGERS, "position operation"),
     #
     **connection("Event", MANAGERS | {CLERK}),
     **rules("Event", MANAGERS | {CLERK}, "id position topic actor role tenant operator provider municipality"),

@@ -15,6 +15,7 @@ from graphql import GraphQLError
 
 from api.access import Caller
 from api.bootstrap import Parts
+from api.graphql.news import News
 from projections.viewer import Viewer
 from projections.views import Views
 from tsm.application import Tsm
@@ -44,6 +45,7 @@ class Context:
     parts: Parts
     caller: Caller
     request_id: str
+    news: News  # that the read models went on
     unsealed: Unsealed = field(default_factory=Unsealed)
 
     @property
@@ -58,6 +60,12 @@ class Context:
     def viewer(self) -> Viewer:
         """Whose eyes its queries are made for: every query over rows takes it."""
         return self.caller.viewer
+
+    def seconds_left(self) -> float | None:
+        """Until the proof of the caller's identity ends; None when it does not."""
+        if self.caller.expires_at is None:
+            return None
+        return max(0.0, (self.caller.expires_at - self.parts.clock()).total_seconds())
 
     def finish(self, query_sha256: str) -> None:
         """Records what was unsealed, if anything was: in `tsm.store.loop.run`, before the answer leaves.
@@ -75,4 +83,5 @@ MakeContext = Callable[[Caller, str], Context]  # of a caller and the request's 
 
 def contexts_of(parts: Parts) -> MakeContext:
     """A new context for each request to this server."""
-    return lambda caller, request_id: Context(parts, caller, request_id)
+    news = News(parts.views)
+    return lambda caller, request_id: Context(parts, caller, request_id, news)

@@ -18,7 +18,9 @@ from api.graphql.authorization import EVERYBODY, refusals
 from api.graphql.context import Context, contexts_of
 from api.graphql.documents import Persisted
 from api.graphql.gate import Gate
+from api.graphql.mutations.table import Mutation
 from api.graphql.plan import PlanningExecutor
+from api.graphql.subscriptions import Subscription
 from api.graphql.types.cards import (
     Application,
     ApplicationsFilter,
@@ -253,6 +255,8 @@ class QuietSchema(strawberry.Schema):
 
 SCHEMA = QuietSchema(
     query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
     types=[*LISTED, Event],  # `node` finds them through their interface
     config=StrawberryConfig(sort_schema=True, scalar_map=SCALARS),
     execution_context_class=PlanningExecutor,

@@ -78,8 +78,8 @@ class MemoryLog:
             if event.originator_id == stream and in_time and (position is None or event.position <= position):
                 yield event
 
-    def at(self, positions: Sequence[int]) -> list[Event | Unreadable]:
-        return [self._found(self.events[position - 1], {}) for position in sorted(positions)]
+    def at(self, positions: Sequence[int], unseals: Unseals = NOTHING) -> list[Event | Unreadable]:
+        return [self._found(self.events[position - 1], unseals) for position in sorted(positions)]
 
     def _found(self, event: Event, unseals: Unseals) -> Event | Unreadable:
         if event.position in self.unreadable:

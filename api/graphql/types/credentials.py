@@ -1,5 +1,6 @@
 """Credentials. Whose they are is sealed: a pseudonym, unless somebody may unseal it and says what for."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import strawberry
@@ -10,9 +11,13 @@ from api.graphql.types.events import Event, history
 from api.graphql.types.lists import Registered, kept_in
 from api.graphql.types.paging import Connection
 from api.graphql.types.scalars import Position, refuse
+from projections.event_batches import pages
+from projections.event_index import EventFilter
 from projections.registry.lists import CREDENTIALS
-from tsm.model import credential
 from tsm.model.credential import CredentialApplied, CredentialIssued, MainCertificateVerified
+from tsm.model.event import Event as Recorded
+from tsm.model.event import Fact
+from tsm.store.log import Unreadable
 from tsm.store.mapper import ERASED
 
 MAX_PURPOSE = 200  # characters
@@ -47,29 +52,48 @@ class PersonalData:
 
 
 def personal_data(found: strawberry.Parent[Any], info: Info[Context, None], purpose: Purpose) -> PersonalData:
-    """From the credential's own events, and of those only what is asked for."""
-    purpose = purpose.strip()
+    """From the credential's own events; those of a whole page are read at once."""
+    context, purpose = info.context, purpose.strip()
     if not purpose or len(purpose) > MAX_PURPOSE or not purpose.isprintable():
         raise refuse(f"a purpose is a readable text of 1 to {MAX_PURPOSE} characters")
-    info.context.unsealed.add(found.subject, purpose)
+    context.unsealed.add(found.subject, purpose)
+    told = found.siblings.once("personal data", lambda rows: unsealed(context, [row.credential for row in rows]))
     values: dict[str, str] = {}
-    for event in info.context.log.history(credential.stream(found.credential), unseals=UNSEALS):
-        match event.fact:
-            case CredentialApplied(applicant=applicant, iccid=iccid):
-                values |= {"applicant": applicant, "iccid": iccid}
-            case MainCertificateVerified(serial=serial):
-                values |= {"main_certificate_serial": serial}
-            case CredentialIssued(authentication_serial=authentication, signature_serial=signature):
-                values |= {"authentication_serial": authentication, "signature_serial": signature}
-    told = {name: value for name, value in values.items() if value != ERASED}
+    for event in told[found.credential]:
+        if isinstance(event, Unreadable):
+            raise event.error
+        values |= personal_values(event.fact)
+    known = {name: value for name, value in values.items() if value != ERASED}
     return PersonalData(
         subject=found.subject,
-        applicant=told.get("applicant"),
-        iccid=told.get("iccid"),
-        main_certificate_serial=told.get("main_certificate_serial"),
-        authentication_serial=told.get("authentication_serial"),
-        signature_serial=told.get("signature_serial"),
+        applicant=known.get("applicant"),
+        iccid=known.get("iccid"),
+        main_certificate_serial=known.get("main_certificate_serial"),
+        authentication_serial=known.get("authentication_serial"),
+        signature_serial=known.get("signature_serial"),
     )
+
+
+def unsealed(context: Context, credentials: Sequence[str]) -> dict[str, list[Recorded | Unreadable]]:
+    """By credential, those of its events that hold something personal, unsealed."""
+    wanted = [EventFilter(credential=each, topics=tuple(UNSEALS)) for each in credentials]
+    found = pages(context.views, context.viewer, wanted, 0, None, len(UNSEALS))
+    owners = {row.position: row.credential for rows in found for row in rows}
+    told: dict[str, list[Recorded | Unreadable]] = {each: [] for each in credentials}
+    for event in context.log.at(list(owners), UNSEALS):
+        told[owners[event.position]].append(event)
+    return told
+
+
+def personal_values(fact: Fact) -> dict[str, str]:
+    match fact:
+        case CredentialApplied(applicant=applicant, iccid=iccid):
+            return {"applicant": applicant, "iccid": iccid}
+        case MainCertificateVerified(serial=serial):
+            return {"main_certificate_serial": serial}
+        case CredentialIssued(authentication_serial=authentication, signature_serial=signature):
+            return {"authentication_serial": authentication, "signature_serial": signature}
+    return {}
 
 
 @kept_in(CREDENTIALS)

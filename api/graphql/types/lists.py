@@ -5,6 +5,7 @@ function, with the caller's viewer. Whatever lies beneath the rows of a page is 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
@@ -64,11 +65,8 @@ def kept_in(listing: Listing[Any], only: tuple[str, str] = ("", "")) -> Callable
 @lru_cache(maxsize=64)
 def conversions(kind: Any) -> tuple[tuple[str, str, Callable[[Any], Any]], ...]:
     """How the columns of a row become the plain fields of the type: field, column, conversion."""
-    hints = {name: hint for base in kind.__mro__ for name, hint in vars(base).get("__annotations__", {}).items()}
-    columns = {name: kind.renamed.get(name, name) for name in hints}
-    return tuple(
-        (name, column, conversion(hints[name])) for name, column in columns.items() if column in kind.listing.columns
-    )
+    plain = [field for field in fields(kind) if field.init and field.name != "id"]
+    return tuple((f.name, kind.renamed.get(f.name, f.name), conversion(f.type)) for f in plain)
 
 
 def conversion(hint: Any) -> Callable[[Any], Any]:
