@@ -1,7 +1,8 @@
 """Domain tree: what is on a card now. Security domains, their key versions, load files and applications.
 
 Answers `Card.domainTree`. It says what the cards acknowledged to this server, or told when they were asked: what
-somebody else changed on a card is not in it. Each part names the position of the event that made it so.
+somebody else changed on a card is not in it. Each part names the position of the event that made it so. What was deleted
+is in the trees of the past only.
 
 One row per card holds its tree as JSON. `evolve` takes a tree and an event to the next tree; the read model folds it
 page by page, and `at` folds one card's stream up to a past position or time: the same function, so the same answer.
@@ -23,6 +24,7 @@ from tsm.model.card import (
     CardAuthenticationFailed,
     CardRegistered,
     CardReleased,
+    ContentDeleted,
     KeysPut,
     LifeCycle,
     LifeCycleChanged,
@@ -208,6 +210,13 @@ def _life_cycle_changed(tree: CardRow, position: int, fact: LifeCycleChanged) ->
     return _with_life_cycle(tree, position, fact.instance, fact.domain, fact.life_cycle)
 
 
+def _deleted(tree: CardRow, _: int, fact: ContentDeleted) -> CardRow:
+    """What is gone leaves the tree, and whatever was in it."""
+    gone = frozenset(fact.deleted)
+    left = tuple(_without(domain, gone) for domain in tree.domains if domain.aid not in gone)
+    return msgspec.structs.replace(tree, domains=left)
+
+
 def _authentication_failed(tree: CardRow, _: int, fact: CardAuthenticationFailed) -> CardRow:
     return _with(tree, msgspec.structs.replace(_domain(tree, fact.domain), failures=fact.failures))
 
@@ -270,6 +279,14 @@ def _added(
     )
 
 
+def _without(domain: DomainRow, gone: frozenset[str]) -> DomainRow:
+    return msgspec.structs.replace(
+        domain,
+        load_files=tuple(file for file in domain.load_files if file.aid not in gone),
+        applications=tuple(application for application in domain.applications if application.aid not in gone),
+    )
+
+
 def _without_load_file(domain: DomainRow, aid: str) -> DomainRow:
     left = tuple(file for file in domain.load_files if file.aid != aid)
     return domain if len(left) == len(domain.load_files) else msgspec.structs.replace(domain, load_files=left)
@@ -290,13 +307,14 @@ CHANGES: Mapping[type[Fact], Callable[[CardRow, int, Any], CardRow]] = {
     CardAuthenticated: _authenticated,
     CardReleased: _authenticated,
     LifeCycleChanged: _life_cycle_changed,
+    ContentDeleted: _deleted,
 }
 DECODER = msgspec.json.Decoder(CardRow)
 ENCODER = msgspec.json.Encoder()
 
 DOMAIN_TREE = Projection(
     name="domain_tree",
-    version=2,
+    version=3,
     tables=(Table("card", {"card": "text", "tree": "text"}),),
     fold=fold,
     topics=(CardRegistered.topic, *(fact.topic for fact in CHANGES)),

@@ -148,6 +148,34 @@ def test_the_past_is_what_the_tree_was_then(log: MemoryLog, views: Views) -> Non
     assert at(log, ICCID, position=1) is None
 
 
+def deleted(*aids: str, of: str = DOMAIN) -> card.ContentDeleted:
+    return card.ContentDeleted(target=aids[0], domain=of, deleted=aids)
+
+
+def test_what_was_deleted_leaves_the_tree_and_stays_in_the_past(log: MemoryLog, views: Views) -> None:
+    after(log, views, keys_put(1, True), load_file_loaded(), application_installed())
+    before = log.events[-1].position
+    log.add(f"card-{ICCID}", deleted(APPLICATION))
+    Runner(log, views).catch_up()
+    assert domain(views).applications == ()
+    assert [file.aid for file in domain(views).load_files] == [LOAD_FILE]
+
+    log.add(f"card-{ICCID}", deleted(DOMAIN, LOAD_FILE, of=ISD))
+    Runner(log, views).catch_up()
+    assert [one.aid for one in found(views).domains] == [ISD]
+
+    then = at(log, ICCID, position=before)
+    assert then is not None
+    assert [one.aid for one in then.domains] == [ISD, DOMAIN]
+    assert [one.aid for one in then.domains[1].applications] == [APPLICATION]
+
+
+def test_a_domain_of_the_same_aid_may_come_again(log: MemoryLog, views: Views) -> None:
+    again = after(log, views, keys_put(1, True), deleted(DOMAIN, of=ISD), domain_created())
+    assert (again.life_cycle, again.keys) == ("SELECTABLE", ())
+    assert views.parked(DOMAIN_TREE) == []
+
+
 def test_a_card_that_is_registered_twice_or_not_at_all_is_parked(log: MemoryLog, views: Views) -> None:
     for iccid, fact in ((ICCID, registered()), (ICCID, registered()), (OTHER_ICCID, domain_created())):
         log.add(f"card-{iccid}", fact)
@@ -173,6 +201,7 @@ FACTS = st.lists(
             domain=st.just(DOMAIN),
             life_cycle=st.sampled_from(card.LifeCycle).map(str),
         ),
+        st.sampled_from([deleted(APPLICATION), deleted(LOAD_FILE, APPLICATION)]),
     ),
     max_size=12,
 )

@@ -210,7 +210,8 @@ class Exchange:
 
         The script was made for others, and its content may lie under another DEK: the party delegates anew.
         """
-        if self.card.domain(domain).key_version != key_version:  # else another session has recorded it since START
+        known = self.card.domains.get(domain)  # another session may have deleted it since START, or recorded the keys
+        if known is not None and known.key_version != key_version:
             put = KeysPut(
                 domain=domain,
                 key_version=key_version,

@@ -51,7 +51,9 @@ class ProvisionalKeysWorker(Follower):
         assert isinstance(event.fact, KeysPut)  # noqa: S101  as it was seen
         loaded = self._tsm.load(event.originator_id, cards.evolve)
         assert loaded.state is not None  # noqa: S101  the event is of its stream
-        domain = loaded.state.domain(event.fact.domain)
+        domain = loaded.state.domains.get(event.fact.domain)
+        if domain is None:  # it was deleted, and its keys are retired (`tsm.flows.retired_keys`)
+            return
         for put in () if domain.provisional else domain.provisional_keys:
             if put.key != domain.key:
                 # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.

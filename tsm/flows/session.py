@@ -334,7 +334,7 @@ class SessionService:
         if exchange.delegation_facts:
             of_delegation = delegations.stream(started.provider, started.reception)
             changes.append(Change(of_delegation, delegation.version, exchange.delegation_facts))
-        if exchange.card_facts:
+        if exchange.card_facts and started.domain in exchange.card.domains:  # else it was deleted meanwhile
             changes.append(Change(cards.stream(started.iccid), exchange.card_record.version, exchange.card_facts))
         if stream not in exchange.drop:
             exchange.put[(stream, ANSWER)] = msgspec.msgpack.encode(answer)
@@ -417,7 +417,8 @@ class SessionService:
         started = session.started
         card = self._tsm.load(cards.stream(started.iccid), cards.evolve)
         facts = cards.unanswered(started.domain, session.unanswered)
-        return [Change(cards.stream(started.iccid), card.version, facts)] if facts else []
+        is_there = card.state is not None and started.domain in card.state.domains
+        return [Change(cards.stream(started.iccid), card.version, facts)] if facts and is_there else []
 
     # What is loaded
 

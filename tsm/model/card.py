@@ -446,7 +446,8 @@ def changes_content(header: str) -> bool:
 
 def provisional_keys_destroyed(state: Card, put: KeysPut) -> list[ProvisionalKeysDestroyed]:
     """Decide that provisional keys are gone from the vault; once more is no news."""
-    if put not in state.domain(put.domain).provisional_keys:
+    domain = state.domains.get(put.domain)
+    if domain is None or put not in domain.provisional_keys:
         return []
     return [ProvisionalKeysDestroyed(domain=put.domain, key_version=put.key_version, key=put.key)]
 
