@@ -1,8 +1,8 @@
 """Domain tree: what is on a card now. Security domains, their key versions, load files and applications.
 
 Answers `Card.domainTree`. It says what the cards acknowledged to this server, or told when they were asked: what
-somebody else changed on a card is not in it. Each part names the position of the event that made it so. What was deleted
-is in the trees of the past only.
+somebody else changed on a card is not in it. Each part names the position of the event that made it so. Trees of the
+past hold what was deleted since.
 
 One row per card holds its tree as JSON. `evolve` takes a tree and an event to the next tree; the read model folds it
 page by page, and `at` folds one card's stream up to a past position or time: the same function, so the same answer.

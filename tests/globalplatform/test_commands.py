@@ -9,6 +9,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.globalplatform.commands import (
     Command,
+    Delete,
     EncryptedKey,
     ExternalAuthenticate,
     GetData,
@@ -21,6 +22,7 @@ from tsm.globalplatform.commands import (
     Load,
     PutKey,
     Select,
+    SetStatus,
     StoreData,
     parse_command,
 )
@@ -58,6 +60,12 @@ BY_THE_TABLES: list[tuple[Command, str]] = [
     (GetStatus(0x40), "80f24002 02 4f00 00"),
     (GetStatus(0x40, next=True), "80f24003 02 4f00 00"),
     (GetStatus(0x20, b"\xa0\x00", tag_list=b"\x9f\x70\xc5"), "80f22002 09 4f02a000 5c039f70c5 00"),
+    (Delete(DOMAIN), "80e40000 0a 4f08d392f0002601fe01 00"),
+    (Delete(DOMAIN, related=True), "80e40080 0a 4f08d392f0002601fe01 00"),
+    (SetStatus(0x40, 0x80, DOMAIN), "80f04080 08 d392f0002601fe01"),
+    (SetStatus(0x40, 0x00, DOMAIN), "80f04000 08 d392f0002601fe01"),
+    (SetStatus(0x60, 0x80, DOMAIN), "80f06080 08 d392f0002601fe01"),
+    (SetStatus(0x80, 0x7F), "80f0807f"),
     (GetData(0x66), "80ca0066 00"),
     (GetData(0x9F7F), "80ca9f7f 00"),
 ]
@@ -67,6 +75,31 @@ BY_THE_TABLES: list[tuple[Command, str]] = [
 def test_a_command_is_written_and_read_as_its_table_says(command: Command, wire: str) -> None:
     assert command.apdu().encode().hex() == wire.replace(" ", "")
     assert parse_command(CommandApdu.parse(bytes.fromhex(wire))) == command
+
+
+# DELETE and SET STATUS, as others write them
+
+
+def test_delete_is_what_another_project_sends_with_an_octet_for_the_answer() -> None:
+    plain = bytes.fromhex(vector("kaoh_scp03_delete_application")["plain_commands"][0])
+    command = parse_command(CommandApdu.parse(plain))
+    assert command == Delete(bytes.fromhex("a00100015141434c"), related=True)
+    assert command.apdu().encode() == plain + b"\x00"
+
+
+@pytest.mark.parametrize(
+    ("wire", "command"),
+    [  # jcexpress, GPSessionCommandTest
+        ("80F0408008A000000062030101", SetStatus(0x40, 0x80, bytes.fromhex("A000000062030101"))),
+        ("80F0400008A000000062030101", SetStatus(0x40, 0x00, bytes.fromhex("A000000062030101"))),
+        ("80F0608008A000000151000000", SetStatus(0x60, 0x80, bytes.fromhex("A000000151000000"))),
+        ("80F080FF", SetStatus(0x80, 0xFF)),
+    ],
+)
+def test_set_status_is_what_another_project_sends(wire: str, command: SetStatus) -> None:
+    assert command.apdu().encode() == bytes.fromhex(wire)
+    assert parse_command(CommandApdu.parse(bytes.fromhex(wire))) == command
+    assert command.locks == (wire[6:8] in ("80", "FF"))
 
 
 # PUT KEY, against vectors
@@ -105,6 +138,7 @@ def test_put_key_answers_version_and_check_values() -> None:
 
 
 aids = st.binary(max_size=16)
+whole_aids = st.binary(min_size=5, max_size=16)
 blocks = st.binary(min_size=1, max_size=255)
 octet = st.integers(0, 255)
 keys = st.builds(
@@ -137,6 +171,8 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(StoreData, octet, blocks, st.booleans(), st.booleans(), st.booleans()),
     st.builds(GetStatus, st.sampled_from([0x80, 0x40, 0x20, 0x10]), aids, st.booleans(), st.binary(max_size=20)),
     st.builds(GetData, st.integers(0, 0xFFFF)),
+    st.builds(Delete, whole_aids, st.booleans()),
+    st.builds(SetStatus, st.sampled_from([0x40, 0x60, 0x80]), octet, whole_aids),
 )
 
 
@@ -145,7 +181,7 @@ def test_a_command_that_is_written_reads_as_the_same(command: Command) -> None:
     assert parse_command(CommandApdu.parse(command.apdu().encode())) == command
 
 
-INSTRUCTIONS = st.sampled_from([0xA4, 0x50, 0x82, 0xE6, 0xE8, 0xD8, 0xE2, 0xF2, 0xCA])
+INSTRUCTIONS = st.sampled_from([0xA4, 0x50, 0x82, 0xE6, 0xE8, 0xD8, 0xE2, 0xE4, 0xF0, 0xF2, 0xCA])
 
 
 @given(
@@ -195,6 +231,16 @@ WRONG = [
     ("GET STATUS in its old form", "80f24000", "4f00"),
     ("GET STATUS with other criteria", "80f24002", "840101"),
     ("GET STATUS of another scope", "80f24102", "4f00"),
+    ("DELETE of a key", "80e40000", "d00101 d20101"),
+    ("DELETE of two things", "80e40000", "4f05a000000001 4f05a000000002"),
+    ("DELETE with a token", "80e40000", "4f05a000000001 9e01aa"),
+    ("DELETE of nothing", "80e40000", ""),
+    ("DELETE of less than an AID", "80e40000", "4f04a0000000"),
+    ("DELETE to be continued", "80e48000", "4f05a000000001"),
+    ("DELETE with another P2", "80e40001", "4f05a000000001"),
+    ("SET STATUS of another scope", "80f02080", "a000000001"),
+    ("SET STATUS of nothing", "80f04080", ""),
+    ("SET STATUS of less than an AID", "80f04080", "a0000000"),
     ("GET DATA with data", "80ca0066", "aa"),
     ("INITIALIZE UPDATE with another challenge", "80500000", "00" * 7),
     ("EXTERNAL AUTHENTICATE without a cryptogram", "84823300", ""),
