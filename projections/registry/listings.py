@@ -75,6 +75,8 @@ def counts(views: Views, viewer: Viewer) -> Mapping[str, int]:
 
     What was removed does not count, and a name is missing where there is nothing. No row is looked at for it.
     """
+    if not is_storable(viewer.party):
+        return {}
     query = "SELECT counts FROM {tally} WHERE viewer = ?"
     [[found]] = views.read(REGISTRY, query, (tally_viewer(viewer.kind, viewer.party),)) or [["{}"]]
     return json.decode(found, type=dict[str, int])
@@ -173,16 +175,16 @@ def _shown(column: str, kind: type, sight: Sight) -> str:
     if column not in sight.blank:
         return f"listed.{column}"
     blank = "''" if kind is str else "0"
-    return f"CASE WHEN {sight.unless} THEN {column} ELSE {blank} END"
+    return f"CASE WHEN {sight.unless} THEN {column} ELSE {blank} END AS {column}"
 
 
 def _seen(sight: Sight, found_otherwise: bool) -> list[str]:
-    """The viewer's condition. Where another one leaves few rows, it is written so that its own index is not taken."""
+    """The viewer's condition. One that leaves more rows than another is written so that its own index is not taken."""
     if not sight.column:
         return []
-    column = _place(sight, sight.column)
-    only = [f"{sight.only[0]} = '{sight.only[1]}'"] if sight.only[0] else []
-    return [f"{column} || '' = ?" if found_otherwise else f"{column} = ?", *only]
+    unindexed = " || ''" if found_otherwise else ""
+    only = [f"{sight.only[0]} || '' = '{sight.only[1]}'"] if sight.only[0] else []
+    return [f"{_place(sight, sight.column)}{unindexed} = ?", *only]
 
 
 def _place(sight: Sight, column: str) -> str:
