@@ -30,6 +30,7 @@ from graphql import (
     GraphQLNonNull,
     GraphQLObjectType,
     GraphQLOutputType,
+    GraphQLScalarType,
     GraphQLSchema,
     GraphQLString,
     OperationDefinitionNode,
@@ -49,8 +50,8 @@ from strawberry.types.field import StrawberryField
 
 ENABLED = os.environ.get("TSM_GRAPHQL_PLANS") != "off"
 MOST_PLANS = 1024  # when there are more, all are forgotten
+ANY = "__class__"  # an attribute that every object has, where its value does not matter
 DEFINITION = GraphQLCoreConverter.DEFINITION_BACKREF
-TYPENAME = "__typename"
 PASSED_ON: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}  # these stay as they are
 HARMLESS = frozenset({str, int, float, bool, bytes, datetime, list, tuple, dict})  # neither errors nor awaitable
 NO_VARIABLES = VariableValues({}, {})
@@ -149,29 +150,31 @@ class Planner:
         if is_leaf_type(of):
             return leaf(of, required)
         if isinstance(of, GraphQLList):
-            return unless_absent(self._list(of, details), required)
+            return self._list(of, details, required)
         if is_abstract_type(of):
-            return unless_absent(self._abstract(of, details), required)
-        return unless_absent(self._object(of, details), required)
+            return self._abstract(of, details, required)
+        return self._object(of, details, required)
 
-    def _list(self, type_: GraphQLList[Any], details: list[FieldDetails]) -> Complete:
+    def _list(self, type_: GraphQLList[Any], details: list[FieldDetails], required: bool = True) -> Complete:
         item = self._value(type_.of_type, details)
 
         def complete(value: Any) -> Any:
-            if type(value) is not list and type(value) is not tuple:
-                raise Surprise
-            return [item(each) for each in value]
+            if type(value) is list or type(value) is tuple:
+                return [item(each) for each in value]
+            return null_if_absent(value, required)
 
         return complete
 
-    def _abstract(self, type_: GraphQLAbstractType, details: list[FieldDetails]) -> Complete:
+    def _abstract(self, type_: GraphQLAbstractType, details: list[FieldDetails], required: bool) -> Complete:
         """By the exact class of the value."""
         of_class: dict[type, Complete] = {}
 
         def complete(value: Any) -> Any:
             kind = type(value)
             if kind not in of_class:
-                of_class[kind] = self._object(self._runtime_type(type_, kind), details)
+                if value is None or value is Undefined:
+                    return null_if_absent(value, required)
+                of_class[kind] = self._object(self._runtime_type(type_, kind), details, required)
             return of_class[kind](value)
 
         return complete
@@ -188,33 +191,38 @@ class Planner:
             raise Surprise
         return found
 
-    def _object(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> Complete:
+    def _object(self, type_: GraphQLObjectType, details: list[FieldDetails], required: bool) -> Complete:
         fields = self._fields(type_, details)
-        attributes = [attribute for _, attribute, _ in fields if attribute != TYPENAME]
-        reads = [(name, reader(type_, attribute), complete) for name, attribute, complete in fields]
+        attributes = [field.attribute for field in fields if field.attribute != ANY]
+        reads = [(field.name, attrgetter(field.attribute), field.passed_on, field.complete) for field in fields]
         may_be_cast = type_.is_type_of is not None
         known: set[type] = set()
 
         def complete(value: Any) -> Any:
             kind = type(value)
             if kind not in known:
+                if value is None or value is Undefined:
+                    return null_if_absent(value, required)
                 refuse_unless_plain(kind, type_, attributes)
                 known.add(kind)
             if may_be_cast and hasattr(value, TYPE_CAST_ATTRIBUTE):
                 raise Surprise
-            return {name: finish(read(value)) for name, read, finish in reads}
+            return {
+                name: found if type(found := read(value)) is passed_on else finish(found)
+                for name, read, passed_on, finish in reads
+            }
 
         return complete
 
-    def _fields(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> list[tuple[str, str, Complete]]:
-        """Response name, attribute and what becomes of its value, in the order of the answer."""
+    def _fields(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> list["PlainField"]:
+        """In the order of the answer."""
         grouped, _, _ = collect_subfields(self._schema, self._fragments, NO_VARIABLES, self._operation, type_, details)
-        return [(name, *self._field(type_, group)) for name, group in grouped.items()]
+        return [self._field(name, type_, group) for name, group in grouped.items()]
 
-    def _field(self, type_: GraphQLObjectType, group: list[FieldDetails]) -> tuple[str, Complete]:
+    def _field(self, name: str, type_: GraphQLObjectType, group: list[FieldDetails]) -> "PlainField":
         node = group[0].node
-        if node.name.value == TYPENAME:
-            return TYPENAME, str
+        if node.name.value == "__typename":
+            return PlainField(name, ANY, None, lambda _: type_.name)
         field = self._schema.get_field(type_, node.name.value)
         if field is None or field.args or node.arguments:
             raise Surprise
@@ -223,34 +231,39 @@ class Planner:
             raise Surprise
         if definition.default_resolver is not getattr or not getattr(field.resolve, "_is_default", False):
             raise Surprise
-        return definition.python_name, self._value(field.type, group)
+        of = field.type.of_type if isinstance(field.type, GraphQLNonNull) else field.type
+        return PlainField(name, definition.python_name, passed_on(of), self._value(field.type, group))
 
 
-def reader(type_: GraphQLObjectType, attribute: str) -> Callable[[Any], Any]:
-    if attribute == TYPENAME:
-        return lambda _: type_.name
-    return attrgetter(attribute)
+class PlainField(NamedTuple):
+    """A field that is an attribute."""
+
+    name: str  # in the answer
+    attribute: str
+    passed_on: type | None  # values of exactly this class stay as they are
+    complete: Complete
+
+
+def passed_on(type_: GraphQLOutputType) -> type | None:
+    """The class whose values a scalar answers as they are, if there is one."""
+    if isinstance(type_, GraphQLScalarType) and type_.coerce_output_value is int:
+        return int
+    return PASSED_ON.get(type_)
 
 
 def leaf(type_: GraphQLLeafType, required: bool) -> Complete:
     """A scalar or an enum."""
-    coerce = unless_absent(coerced(type_), required)
-    passed_on = PASSED_ON.get(type_)
-    if passed_on is None:
-        return coerce
+    coerce, as_it_is = type_.coerce_output_value, passed_on(type_)
 
     def complete(value: Any) -> Any:
-        return value if type(value) is passed_on else coerce(value)
-
-    return complete
-
-
-def coerced(type_: GraphQLLeafType) -> Complete:
-    coerce = type_.coerce_output_value
-
-    def complete(value: Any) -> Any:
-        if type(value) not in HARMLESS and (isinstance(value, Exception) or is_awaitable(value)):
-            raise Surprise
+        kind = type(value)
+        if kind is as_it_is:
+            return value
+        if kind not in HARMLESS:
+            if value is None or value is Undefined:
+                return null_if_absent(value, required)
+            if isinstance(value, Exception) or is_awaitable(value):
+                raise Surprise
         found = coerce(value)
         if type(found) not in HARMLESS and (found is None or found is Undefined or is_awaitable(found)):
             raise Surprise
@@ -259,15 +272,10 @@ def coerced(type_: GraphQLLeafType) -> Complete:
     return complete
 
 
-def unless_absent(complete: Complete, required: bool) -> Complete:
-    def complete_or_null(value: Any) -> Any:
-        if value is not None and value is not Undefined:
-            return complete(value)
-        if required:
-            raise Surprise
-        return None
-
-    return complete_or_null
+def null_if_absent(value: Any, required: bool) -> None:
+    """A surprise for any value, and for none where one is required."""
+    if required or not (value is None or value is Undefined):
+        raise Surprise
 
 
 def refuse_unless_plain(kind: type, type_: GraphQLObjectType, attributes: Iterable[str]) -> None:

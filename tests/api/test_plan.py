@@ -34,6 +34,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as St
 
 from api.graphql import plan
 from api.graphql.plan import PlanningExecutor
+from api.graphql.schema import SCHEMA
 from tsm.errors import ErrorCode, TsmError
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -511,6 +512,4 @@ def test_any_selection_of_any_values_gives_the_same_with_and_without(data: st.Da
 )
 def test_so_it_does_with_the_types_of_the_server(data: st.DataObject) -> None:
     """Fields with resolvers fail here for want of a context, in both alike."""
-    from api.graphql.schema import SCHEMA
-
     same_with_and_without(data, SCHEMA._schema)

@@ -1,0 +1,407 @@
+"""Pages of the admin API against a bare endpoint, as the log grows from ten thousand to a million events.
+
+Both are routes of one server process, with the same caller by the same token, the same rows by the same query and the
+same eight values of each. The bare one hands them to Starlette's `JSONResponse`; ours is a GraphQL request, with all
+that belongs to one. What is asked for lies anywhere in the log. Clients ask over plain HTTP/1.1 on kept connections,
+each in a closed loop; they and the database have one core, the server has the other. Before anything is measured the
+answers are compared.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from random import Random
+from socket import IPPROTO_TCP, TCP_NODELAY, create_server
+from statistics import median
+from typing import Any, NamedTuple
+
+import httpx
+from rich.progress import Progress
+from rich.table import Table
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from api import administration, local_login
+from api.access import ALL, Role
+from api.app import create_app
+from api.bench.history import Filler, History
+from api.bench.postgres import RUNTIME, PostgresServer
+from api.bench.report import SERVER_CORE, Line, faster, medians, on_other_core, tell, told, wide_console
+from api.bench.store import engine
+from api.bootstrap import CONFIG_FILE, STORE, VIEWS_FILE, Parts, Settings, build
+from api.demo.stage import Server
+from api.graphql.types.paging import cursor
+from api.tls import AnnouncingServer, EdgeConfig, PartyProtocol
+from projections import PROJECTIONS
+from projections.building import rebuild
+from projections.event_index import EVENT_INDEX, EventFilter, EventRow
+from projections.event_index import page as rows_of_page
+from projections.opening import open_views
+from projections.registry import REGISTRY
+from projections.registry.listings import page as registry_page
+from projections.registry.lists import CREDENTIALS
+from projections.viewer import EVERYTHING
+from projections.views import Views
+from tsm.keys.vault import SoftwareVault
+from tsm.store.loop import run
+from tsm.store.migrations import migrate_postgres
+
+HOST = "127.0.0.1"
+SEED = 7
+PAGE = 50  # nodes
+CLIENTS = 8
+CURSORS = 400  # different ones
+RATIO = 0.5  # the goal
+MEASURED = (EVENT_INDEX, REGISTRY)  # the read models that are asked
+UNLIMITED = 10**12  # objects a minute: the budget of clients is not what is measured
+EVENTS = """query ($after: String) { events(first: 50, after: $after) {
+  edges { cursor node { position topic actor tenant recordedAt correlation card stream } }
+  pageInfo { hasNextPage endCursor } } }"""
+PERSONAL = """query ($after: String) { credentials(first: 50, after: $after) {
+  edges { cursor node { credential provider municipality stage
+    personalData(purpose: "bench") { applicant iccid mainCertificateSerial authenticationSerial } } }
+  pageInfo { hasNextPage endCursor } } }"""
+END_OF_HEAD, LENGTH = b"\r\n\r\n", b"content-length: "
+
+
+class Sizes(NamedTuple):
+    """Events of the log at each look, and how long a side is asked in a round."""
+
+    events: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    seconds: float = 3.0
+
+
+# --- The server ---
+
+
+def serve_measured(data: Path) -> None:
+    """The server as it is, and the bare endpoint beside it; without TLS."""
+    parts = build(Settings.load(data))
+    app = create_app(parts)
+    app.router.routes.append(Route("/bare", partial(bare, parts), methods=["GET"]))
+    with create_server((HOST, 0)) as listener:
+        listener.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # as the server does, and the next but one line
+        config = EdgeConfig(
+            app, http=PartyProtocol, log_config=None, access_log=False, proxy_headers=False, server_header=False
+        )
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        gc.collect()
+        gc.freeze()
+        asyncio.run(AnnouncingServer(config, lambda: print(json.dumps({"url": url}), flush=True)).serve([listener]))
+
+
+async def bare(parts: Parts, request: Request) -> JSONResponse:
+    """A page of events, and nothing else."""
+    return JSONResponse(await run(bare_page, parts, request))
+
+
+def bare_page(parts: Parts, request: Request) -> list[dict[str, Any]]:
+    caller, after = parts.access.caller(request), int(request.query_params["after"])
+    rows = rows_of_page(parts.views, caller.viewer, EventFilter(), after, None, PAGE + 1)
+    return [values(row) for row in rows[:PAGE]]
+
+
+def values(row: EventRow) -> dict[str, Any]:
+    return {
+        "position": row.position,
+        "topic": row.topic,
+        "actor": row.actor,
+        "tenant": row.tenant,
+        "recordedAt": row.recorded_at.isoformat(),
+        "correlation": row.correlation,
+        "card": row.card or None,
+        "stream": row.stream,
+    }
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[Server]:
+    """A server process on its core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {SERVER_CORE})  # what is started now has it from the first thread on
+    try:
+        server = Server("api", ["api.bench", "serve-graphql", "--data", str(data)], data.with_suffix(".log"))
+    finally:
+        os.sched_setaffinity(0, before)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+# --- Who asks ---
+
+
+class Question(NamedTuple):
+    """One request."""
+
+    method: str
+    path: str
+    content: bytes = b""
+
+    def encode(self, token: str) -> bytes:
+        head = (
+            f"{self.method} {self.path} HTTP/1.1\r\nhost: {HOST}\r\nauthorization: Bearer {token}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(self.content)}\r\n\r\n"
+        )
+        return head.encode() + self.content
+
+
+def graphql(query: str, after: int) -> Question:
+    return Question("POST", "/graphql", json.dumps({"query": query, "variables": {"after": cursor(after)}}).encode())
+
+
+def bare_question(after: int) -> Question:
+    return Question("GET", f"/bare?after={after}")
+
+
+class Client(asyncio.Protocol):
+    """Asks the next as soon as it is answered, until its time is over."""
+
+    def __init__(self, requests: Iterator[bytes], end: float) -> None:
+        self._requests = requests
+        self._end = end
+        self._answer = bytearray()
+        self.answers = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101  TCP
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        head, separator, body = bytes(self._answer).partition(END_OF_HEAD)
+        if not separator or len(body) < length_of(head):
+            return
+        if not head.startswith(b"HTTP/1.1 200 "):
+            self._fail(f"{head.decode(errors='replace')} {body[:500].decode(errors='replace')}")
+            return
+        self.answers += 1
+        self._answer.clear()
+        if time.perf_counter() < self._end:
+            self._ask()
+        else:
+            self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self._fail(f"the connection is gone: {exc}")
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def _ask(self) -> None:
+        self._transport.write(next(self._requests))
+
+    def _fail(self, said: str) -> None:
+        self.done.set_exception(RuntimeError(said))
+
+
+def length_of(head: bytes) -> int:
+    return int(head.lower().partition(LENGTH)[2].partition(b"\r\n")[0])
+
+
+class Side:
+    """What is asked of one server in turn with others."""
+
+    def __init__(self, server: Server, token: str, questions: Sequence[Question], seconds: float) -> None:
+        self._server = server
+        self._requests = cycle([question.encode(token) for question in questions])
+        self._seconds = seconds
+        self._cpu_ms: list[float] = []
+
+    def answers(self) -> float:
+        """Answers a second."""
+        before = cpu_ms(self._server.pid)
+        number, took = asyncio.run(answered(self._server.url, self._requests, self._seconds))
+        self._cpu_ms.append((cpu_ms(self._server.pid) - before) / number)
+        return number / took
+
+    @property
+    def cpu_ms(self) -> float:
+        """Of the server, for an answer: the median of the rounds."""
+        return median(self._cpu_ms)
+
+
+def cpu_ms(pid: int) -> float:
+    """Milliseconds that all threads of a process have had a core, from the kernel's scheduler."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+
+
+async def answered(url: str, requests: Iterator[bytes], seconds: float) -> tuple[int, float]:
+    """How many answers, and in how many seconds."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    made = [
+        await loop.create_connection(lambda: Client(requests, began + seconds), host, int(port)) for _ in range(CLIENTS)
+    ]
+    clients = [client for _, client in made]
+    await asyncio.gather(*(client.done for client in clients))
+    took = time.perf_counter() - began
+    for client in clients:
+        client.close()
+    return sum(client.answers for client in clients), took
+
+
+def answer_to(url: str, token: str, question: Question) -> Any:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    said = httpx.request(
+        question.method, url + question.path, content=question.content, headers=headers, trust_env=False
+    )
+    if said.status_code != httpx.codes.OK:
+        raise RuntimeError(f"{question.path}: {said.status_code} {said.text}")
+    return said.json()
+
+
+def refuse_other_rows(url: str, token: str, afters: Sequence[int]) -> None:
+    """RuntimeError unless both sides answer the same."""
+    for after in afters:
+        ours = answer_to(url, token, graphql(EVENTS, after))["data"]["events"]["edges"]
+        theirs = answer_to(url, token, bare_question(after))
+        if [edge["node"] for edge in ours] != theirs or len(ours) != PAGE:
+            raise RuntimeError(f"after {after} the sides do not answer the same {PAGE} rows")
+
+
+# --- The log ---
+
+
+class Cost(NamedTuple):
+    """Pages a second, and milliseconds of the server's CPU for each."""
+
+    rate: float
+    cpu_ms: float
+
+    def __str__(self) -> str:
+        return f"{1000 / self.rate:.2f} ({self.cpu_ms:.2f})"
+
+
+class Pages(NamedTuple):
+    """What was measured at one size."""
+
+    events: Cost
+    bare: Cost
+    personal: Cost
+
+
+class Site:
+    """A server's data on one engine, whose log grows."""
+
+    def __init__(self, data: Path, store: str, stack: ExitStack) -> None:
+        administration.initialise(data, data.with_suffix(".kek"), HOST, 0, store)
+        self._data = data
+        self._settings = settings = measured_settings(data)
+        vault = SoftwareVault.open(data / "vault", settings.kek_file, os.urandom, settings.destroyed_keys)
+        stack.callback(vault.close)
+        self._token = local_login.sign(
+            vault, settings.public_url, Role.AUDITOR, ALL, "bench", local_login.LONGEST, datetime.now(UTC), os.urandom
+        )
+        self._engine = stack.enter_context(engine(settings.store_place, vault))
+        self._views = stack.enter_context(closing(open_views(settings.store_place, data / VIEWS_FILE, PROJECTIONS)))
+        self._filler = Filler(self._engine.recorder, vault, History(SEED).events())
+
+    def grow(self, events: int, progress: Progress) -> None:
+        """To that size; the read models are rebuilt."""
+        tsm = self._engine.tsm
+        self._filler.fill(events - tsm.position, progress)
+        for projection in MEASURED:
+            task = progress.add_task(projection.name, total=events)
+            rebuild(tsm, self._views, projection, lambda position, task=task: progress.update(task, completed=position))  # type: ignore[misc]
+
+    def measure(self, rounds: int, seconds: float) -> Pages:
+        """Pages from anywhere in the log."""
+        drawn = Random(SEED)  # noqa: S311 - nothing secret is drawn
+        afters = [drawn.randrange(self._engine.tsm.position - PAGE) for _ in range(CURSORS)]
+        people = last_but_a_page(self._views, drawn)
+        questions = (
+            [graphql(EVENTS, after) for after in afters],
+            [bare_question(after) for after in afters],
+            [graphql(PERSONAL, after) for after in people],
+        )
+        with serving(self._data) as server, on_other_core():
+            refuse_other_rows(server.url, self._token, afters[:5])
+            sides = [Side(server, self._token, asked, seconds) for asked in questions]
+            rates = medians(rounds, *(side.answers for side in sides))
+            return Pages(*(Cost(rate, side.cpu_ms) for rate, side in zip(rates, sides, strict=True)))
+
+
+def last_but_a_page(views: Views, drawn: Random) -> list[int]:
+    """Where pages of credentials may begin."""
+    rows = registry_page(views, CREDENTIALS, EVERYTHING, {}, 0, None, CURSORS + PAGE)
+    begins = [0, *[row.position for row in rows[:-PAGE]]]
+    return [drawn.choice(begins) for _ in range(CURSORS)]
+
+
+def measured_settings(data: Path) -> Settings:
+    """No read model is followed meanwhile, and no client's budget ends."""
+    file = data / CONFIG_FILE
+    settings = json.loads(file.read_bytes())
+    settings |= {"projections": "separate", "limits": {"cost_per_minute": {Role.AUDITOR: UNLIMITED}}}
+    file.write_text(json.dumps(settings))
+    return Settings.load(data)
+
+
+def grown(site: Site, rounds: int, sizes: Sizes, progress: Progress) -> list[Pages]:
+    measured = []
+    for events in sizes.events:
+        site.grow(events, progress)
+        measured.append(site.measure(rounds, sizes.seconds))
+    return measured
+
+
+# --- The report ---
+
+
+def on_sqlite(folder: Path, rounds: int, sizes: Sizes, progress: Progress) -> list[Pages]:
+    with ExitStack() as stack:
+        return grown(Site(folder / "sqlite", STORE, stack), rounds, sizes, progress)
+
+
+def on_postgres(folder: Path, rounds: int, sizes: Sizes, progress: Progress) -> list[Pages]:
+    with ExitStack() as stack:
+        with on_other_core():  # it stays there
+            server = stack.enter_context(PostgresServer())
+        database = server.fresh_database()
+        migrate_postgres(database.owner_dsn, RUNTIME)
+        return grown(Site(folder / "postgresql", database.runtime_dsn, stack), rounds, sizes, progress)
+
+
+def lines(name: str, pages: Pages) -> Iterator[Line]:
+    events, bare, personal = (cost.rate for cost in pages)
+    yield faster(f"{name}: page of {PAGE} events x 8 fields", events, "bare Starlette, JSON", bare, RATIO)
+    yield told("  credentials with personal data, each page recorded", personal, "page of events", events)
+
+
+def growth(measured: dict[str, list[Pages]], sizes: Sizes) -> Table:
+    """What a page costs at each size."""
+    table = Table(title=f"A page as the log grows: ms for {CLIENTS} clients at once, and of it the server's CPU")
+    table.add_column("events")
+    for size in sizes.events:
+        table.add_column(f"{size:,}", justify="right")
+    for name, pages in measured.items():
+        for place, what in enumerate(("page of events", "the same, bare", "with personal data")):
+            table.add_row(f"{name}: {what}", *(str(each[place]) for each in pages))
+    return table
+
+
+def report(rounds: int, sizes: Sizes | None = None) -> bool:
+    """Measure and print; whether every goal was met."""
+    console, sizes = wide_console(), sizes or Sizes()
+    with tempfile.TemporaryDirectory() as made, Progress(console=console, transient=True) as progress:
+        sqlite = on_sqlite(Path(made), rounds, sizes, progress)
+        postgres = on_postgres(Path(made), rounds, sizes, progress)
+    console.print(growth({"SQLite": sqlite, "PostgreSQL": postgres}, sizes))
+    title = f"Pages of the API out of {sizes.events[-1]:,} events, medians of {rounds} rounds"
+    return tell(console, title, [*lines("SQLite", sqlite[-1]), *lines("PostgreSQL", postgres[-1])])
