@@ -1,5 +1,6 @@
 """A real server whose log tells of two operators, two providers, their cards and credentials; and people who ask it."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from os import urandom
 from pathlib import Path
@@ -12,23 +13,22 @@ from projections.runner import Runner
 from tests.api.admin_world import Client
 from tests.projections.registry_story import Story, tell_all
 from tsm.application import Change
-
-ISSUER = "https://127.0.0.1:8443"
+from tsm.model.event import Event
 
 
 class World:
     """The server. No worker runs: the read models are brought up to date by steps."""
 
-    def __init__(self, folder: Path, store: str | None = None, story: Story | None = None) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         data = folder / "server"
         administration.initialise(data, folder / "kek", "127.0.0.1", 8443, *([] if store is None else [store]))
         self.parts: Parts = build(Settings.load(data))
         self.app: Any = create_app(self.parts)
-        self.record(story or tell_all(Story()))
+        self.record(tell_all(Story()).events[:-1])  # the last withdraws a provider, who has to be able to ask
 
-    def record(self, story: Story, after: int = 0) -> None:
-        """Takes what the story tells, from the event after that one on, into the log."""
-        for event in story.events[after:]:
+    def record(self, events: Sequence[Event]) -> None:
+        """Takes what a story tells into the log."""
+        for event in events:
             change = Change(event.originator_id, event.originator_version - 1, [event.fact])
             self.parts.tsm.commit(change, context=event.context, occurred_at=event.occurred_at)
         self.catch_up()

@@ -65,8 +65,9 @@ def kept_in(listing: Listing[Any], only: tuple[str, str] = ("", "")) -> Callable
 @lru_cache(maxsize=64)
 def conversions(kind: Any) -> tuple[tuple[str, str, Callable[[Any], Any]], ...]:
     """How the columns of a row become the plain fields of the type: field, column, conversion."""
-    plain = [field for field in fields(kind) if field.init and field.name != "id"]
-    return tuple((f.name, kind.renamed.get(f.name, f.name), conversion(f.type)) for f in plain)
+    hints = {name: hint for base in kind.__mro__ for name, hint in vars(base).get("__annotations__", {}).items()}
+    plain = [field.name for field in fields(kind) if field.init and field.name != "id"]
+    return tuple((name, kind.renamed.get(name, name), conversion(hints[name])) for name in plain)
 
 
 def conversion(hint: Any) -> Callable[[Any], Any]:
