@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
@@ -13,11 +13,12 @@ import pytest
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from rich.progress import Progress
 
-from api.bench import large, mas, order, projections, raw, store
+from api.bench import graphql, large, mas, order, projections, raw, store
 from api.bench.history import Filler, History
 from api.bench.postgres import Database, PostgresServer
 from api.bench.report import adds, faster
 from api.bench.stock import StockSessions, open_log
+from api.bootstrap import STORE
 from projections.opening import open_views
 from projections.projection import Projection
 from tsm.errors import TsmError
@@ -269,6 +270,55 @@ def test_a_rebuild_and_one_event_at_a_time_make_the_same_rows(
             queries = [f"SELECT * FROM {place.format(generation)}" for generation in (1, 2)]  # noqa: S608
             whole, single = views.look(lambda session, queries=queries: [session.execute(query) for query in queries])
             assert whole == single and whole
+
+
+# --- Pages of the admin API ---
+
+
+@pytest.mark.parametrize("measure", [graphql.on_sqlite, graphql.on_postgres])
+def test_pages_are_asked_of_both_sides_at_each_size(
+    tmp_path: Path, measure: Callable[[Path, int, graphql.Sizes, Progress], list[graphql.Pages]]
+) -> None:
+    """That the rows are the same is looked at by the bench itself."""
+    with Progress(disable=True) as progress:
+        measured = measure(tmp_path, 1, graphql.Sizes((12_000, 13_000), 0.2), progress)
+    assert len(measured) == 2
+    for pages in measured:
+        assert all(cost.rate > 0 and cost.cpu_ms > 0 for cost in pages)
+    [line, told] = graphql.lines("An engine", measured[-1])
+    assert line.met is (measured[-1].events.rate >= 0.5 * measured[-1].bare.rate) and told.met is None
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[graphql.Site]:
+    with ExitStack() as stack, Progress(disable=True) as progress:
+        made = graphql.Site(tmp_path_factory.mktemp("pages") / "data", STORE, stack)
+        made.grow(12_000, progress)
+        yield made
+
+
+def test_each_page_with_personal_data_is_recorded(site: graphql.Site) -> None:
+    with graphql.serving(site.data) as server:
+        answer = graphql.answer_to(server.url, site.token, graphql.graphql(graphql.PERSONAL, 0))
+        assert "errors" not in answer
+        credentials = [edge["node"] for edge in answer["data"]["credentials"]["edges"]]
+        assert len(credentials) == 50 and all(found["personalData"]["applicant"] for found in credentials)
+    assert [event.topic for event in site.tsm.read(12_000, 10)] == ["reading.data_accessed"]
+
+
+def test_an_answer_that_is_none_ends_the_bench(site: graphql.Site) -> None:
+    with graphql.serving(site.data) as server:
+        side = graphql.Side(server, "no token of ours", [graphql.bare_question(0)], 0.1)
+        with pytest.raises(RuntimeError, match="401"):
+            side.answers()
+
+
+def test_other_rows_end_the_bench(site: graphql.Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    with graphql.serving(site.data) as server:
+        graphql.refuse_other_rows(server.url, site.token, [0, 7000])
+        monkeypatch.setattr(graphql, "bare_question", lambda after: graphql.Question("GET", f"/bare?after={after + 1}"))
+        with pytest.raises(RuntimeError, match="after 7000"):
+            graphql.refuse_other_rows(server.url, site.token, [7000])
 
 
 # --- Large logs ---

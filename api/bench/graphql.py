@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle
@@ -45,10 +46,10 @@ from api.tls import AnnouncingServer, EdgeConfig, PartyProtocol
 from projections import PROJECTIONS
 from projections.building import rebuild
 from projections.event_index import EVENT_INDEX, EventFilter, EventRow
-from projections.event_index import page as rows_of_page
+from projections.event_index import page as page_of_events
 from projections.opening import open_views
 from projections.registry import REGISTRY
-from projections.registry.listings import page as registry_page
+from projections.registry.listings import page as page_of_listing
 from projections.registry.lists import CREDENTIALS
 from projections.viewer import EVERYTHING
 from projections.views import Views
@@ -85,8 +86,9 @@ class Sizes(NamedTuple):
 
 
 def serve_measured(data: Path) -> None:
-    """The server as it is, and the bare endpoint beside it; without TLS."""
-    parts = build(Settings.load(data))
+    """The server as it is, and the bare endpoint beside it; without TLS, and without workers, who would go on with
+    what the history left unfinished."""
+    parts = replace(build(Settings.load(data)), workers=())
     app = create_app(parts)
     app.router.routes.append(Route("/bare", partial(bare, parts), methods=["GET"]))
     with create_server((HOST, 0)) as listener:
@@ -107,7 +109,7 @@ async def bare(parts: Parts, request: Request) -> JSONResponse:
 
 def bare_page(parts: Parts, request: Request) -> list[dict[str, Any]]:
     caller, after = parts.access.caller(request), int(request.query_params["after"])
-    rows = rows_of_page(parts.views, caller.viewer, EventFilter(), after, None, PAGE + 1)
+    rows = page_of_events(parts.views, caller.viewer, EventFilter(), after, None, PAGE + 1)
     return [values(row) for row in rows[:PAGE]]
 
 
@@ -301,54 +303,56 @@ class Site:
 
     def __init__(self, data: Path, store: str, stack: ExitStack) -> None:
         administration.initialise(data, data.with_suffix(".kek"), HOST, 0, store)
-        self._data = data
-        self._settings = settings = measured_settings(data)
+        settings = measured_settings(data)
+        self.data = data
         vault = SoftwareVault.open(data / "vault", settings.kek_file, os.urandom, settings.destroyed_keys)
         stack.callback(vault.close)
-        self._token = local_login.sign(
+        self.token = local_login.sign(
             vault, settings.public_url, Role.AUDITOR, ALL, "bench", local_login.LONGEST, datetime.now(UTC), os.urandom
         )
-        self._engine = stack.enter_context(engine(settings.store_place, vault))
+        log = stack.enter_context(engine(settings.store_place, vault))
+        self.tsm = log.tsm
         self._views = stack.enter_context(closing(open_views(settings.store_place, data / VIEWS_FILE, PROJECTIONS)))
-        self._filler = Filler(self._engine.recorder, vault, History(SEED).events())
+        self._filler = Filler(log.recorder, vault, History(SEED).events())
 
     def grow(self, events: int, progress: Progress) -> None:
         """To that size; the read models are rebuilt."""
-        tsm = self._engine.tsm
-        self._filler.fill(events - tsm.position, progress)
+        self._filler.fill(events - self.tsm.position, progress)
         for projection in MEASURED:
             task = progress.add_task(projection.name, total=events)
-            rebuild(tsm, self._views, projection, lambda position, task=task: progress.update(task, completed=position))  # type: ignore[misc]
+            rebuild(self.tsm, self._views, projection, lambda at, task=task: progress.update(task, completed=at))  # type: ignore[misc]
 
     def measure(self, rounds: int, seconds: float) -> Pages:
         """Pages from anywhere in the log."""
         drawn = Random(SEED)  # noqa: S311 - nothing secret is drawn
-        afters = [drawn.randrange(self._engine.tsm.position - PAGE) for _ in range(CURSORS)]
-        people = last_but_a_page(self._views, drawn)
+        afters = [drawn.randrange(self.tsm.position - PAGE) for _ in range(CURSORS)]
+        people = begins_of_pages(self._views, drawn)
         questions = (
             [graphql(EVENTS, after) for after in afters],
             [bare_question(after) for after in afters],
             [graphql(PERSONAL, after) for after in people],
         )
-        with serving(self._data) as server, on_other_core():
-            refuse_other_rows(server.url, self._token, afters[:5])
-            sides = [Side(server, self._token, asked, seconds) for asked in questions]
+        with serving(self.data) as server, on_other_core():
+            refuse_other_rows(server.url, self.token, afters[:5])
+            sides = [Side(server, self.token, asked, seconds) for asked in questions]
             rates = medians(rounds, *(side.answers for side in sides))
             return Pages(*(Cost(rate, side.cpu_ms) for rate, side in zip(rates, sides, strict=True)))
 
 
-def last_but_a_page(views: Views, drawn: Random) -> list[int]:
-    """Where pages of credentials may begin."""
-    rows = registry_page(views, CREDENTIALS, EVERYTHING, {}, 0, None, CURSORS + PAGE)
-    begins = [0, *[row.position for row in rows[:-PAGE]]]
+def begins_of_pages(views: Views, drawn: Random) -> list[int]:
+    """After what full pages of credentials begin: 0, or the position of one."""
+    rows = page_of_listing(views, CREDENTIALS, EVERYTHING, {}, 0, None, CURSORS + PAGE)
+    if len(rows) < PAGE:
+        raise RuntimeError(f"a log with {len(rows)} credentials is too short")
+    begins = [0, *(row.position for row in rows[:-PAGE])]
     return [drawn.choice(begins) for _ in range(CURSORS)]
 
 
 def measured_settings(data: Path) -> Settings:
-    """No read model is followed meanwhile, and no client's budget ends."""
+    """No client's budget ends."""
     file = data / CONFIG_FILE
     settings = json.loads(file.read_bytes())
-    settings |= {"projections": "separate", "limits": {"cost_per_minute": {Role.AUDITOR: UNLIMITED}}}
+    settings |= {"limits": {"cost_per_minute": {Role.AUDITOR: UNLIMITED}}}
     file.write_text(json.dumps(settings))
     return Settings.load(data)
 
