@@ -79,12 +79,18 @@ def request_id(request: HTTPConnection) -> str:
 
 
 def logged(request: HTTPConnection, error: Exception) -> ErrorCode:
-    """The code to tell outside; the rest goes to the log, with the traceback when nobody expected it."""
+    """The code to tell outside; the rest goes to the log, with the traceback when nobody expected it.
+
+    Of an error that is not ours only its kind: its text may quote whatever was being handled. Nor is the path told, but
+    the route that it took.
+    """
     code = error.code if isinstance(error, TsmError) else ErrorCode.INTERNAL
+    what = str(error) if isinstance(error, TsmError) else type(error).__qualname__
+    route = getattr(request.scope.get("route"), "path", "no route")
     if HTTP_STATUS.get(code, BAD_REQUEST) >= SERVER_FAULT:
-        log.error("%s %s: %s", request_id(request), request.url.path, error, exc_info=error)
+        log.error("%s %s: %s", request_id(request), route, what, exc_info=error)
     else:
-        log.info("%s %s: %s", request_id(request), request.url.path, error)
+        log.info("%s %s: %s", request_id(request), route, what)
     return code
 
 

@@ -40,6 +40,7 @@ from starlette.routing import BaseRoute, Route
 from api.access import Access, Caller, Role
 from api.errors import logged, request_id
 from api.graphql.types.paging import cursor, read_cursor
+from api.metrics import Metrics
 from projections.event_index import EVENT_INDEX, MOST, EventFilter, EventRow, in_outline, page, span
 from projections.lines import line
 from projections.viewer import Viewer
@@ -81,6 +82,8 @@ class Parts(Protocol):
     def views(self) -> Views: ...
     @property
     def access(self) -> Access: ...
+    @property
+    def metrics(self) -> Metrics: ...
 
 
 class Form(NamedTuple):
@@ -157,6 +160,7 @@ class Exports:
             ending = {"complete": False, "cursor": cursor(last), "events": events, "code": code}
             yield form.last({**ending, "requestId": request_id(request)})
             return
+        self._parts.metrics.exported(events)
         log.info("%s export of %d events", request_id(request), events)
         yield form.last({"complete": True, "cursor": cursor(max(end, asked.after)), "events": events})
 

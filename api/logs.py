@@ -14,6 +14,7 @@ import logging
 import traceback
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -41,6 +42,15 @@ def set_up(style: Style) -> None:
 
 class Text(logging.Formatter):
     """For people. Errors without their texts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        own = copy(record)
+        own.exc_text = None  # another formatter may have left the whole traceback there
+        return super().format(own)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        told = [*about_request().values(), *(f"{name} {value}" for name, value in getattr(record, "facts", {}).items())]
+        return super().formatMessage(record) + (f" ({', '.join(told)})" if told else "")
 
     def formatException(self, ei: Any) -> str:
         return "\n".join(places(ei[1]))

@@ -43,6 +43,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 COSTS = (1, 10, 50, 100, 500, 1_000, 5_000, 10_000)  # objects
 METHODS = {"GET", "HEAD", "POST", "OPTIONS"}
 NO_ROUTE, CUT = "none", "cut"  # a route that there is not; a status that was never sent
+SERVER_FAULT = "500"
 log = logging.getLogger("api.requests")
 
 
@@ -181,6 +182,9 @@ class Observed:
 
         try:
             await self.app(scope, receive, sending)
+        except Exception:
+            status = SERVER_FAULT if status == CUT else status  # it will be told so, further out
+            raise
         finally:
             self._tell(scope, status, time.perf_counter() - began)
             REQUEST.reset(token)
