@@ -6,7 +6,7 @@ costs. Only then something runs, with a time limit. What was unsealed is recorde
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -91,7 +91,7 @@ class Gate:
     only_persisted: frozenset[str] = frozenset()  # roles
     budgets: Budgets = field(default_factory=Budgets)
 
-    async def caller(self, scope: Mapping[str, Any]) -> Caller:
+    async def caller(self, scope: MutableMapping[str, Any]) -> Caller:
         """Who asks, over HTTP or a websocket: UNAUTHENTICATED or FORBIDDEN when it is nobody who may."""
         caller = await run(self.access.of, scope)
         if caller.role not in self.roles:

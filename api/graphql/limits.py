@@ -31,6 +31,7 @@ from graphql import (
     is_list_type,
 )
 
+from api.graphql.types.paging import DEFAULT_PAGE, MAX_PAGE
 from tsm.errors import ErrorCode
 
 MAX_BODY = 256 * 1024  # octets of a request
@@ -49,7 +50,6 @@ MAX_VALUES = 5000  # in all variables together: a list or an object is one, and 
 MAX_NESTING = 8  # of lists and objects in variables
 MAX_ERRORS = 50  # in one answer
 
-DEFAULT_PAGE, MAX_PAGE = 50, 100
 UNPAGED = 3  # objects that a list without pages is taken to hold
 MUTATION = 10  # what each change costs, beside the objects that it answers
 

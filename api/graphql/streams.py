@@ -11,7 +11,7 @@ A request that is refused is a `next` with errors.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, MutableMapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -72,7 +72,7 @@ class Streams:
         return min(self.limits.stream_seconds, (caller.expires_at - self.gate.clock()).total_seconds())
 
     async def feed(
-        self, scope: Mapping[str, Any], caller: Caller, asked: Asked, request_id: str
+        self, scope: MutableMapping[str, Any], caller: Caller, asked: Asked, request_id: str
     ) -> AsyncGenerator[tuple[Mapping[str, int], ExecutionResult] | None, None]:
         """Results with what they cost, and None after some seconds of silence.
 
@@ -240,7 +240,7 @@ class Conversation:
     def __init__(self, streams: Streams, socket: WebSocket) -> None:
         self._streams = streams
         self._socket = socket
-        self._scope: Mapping[str, Any] = socket.scope
+        self._scope: MutableMapping[str, Any] = socket.scope
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._caller: Caller | None = None
         self._loop = asyncio.get_running_loop()
@@ -387,7 +387,7 @@ def read_message(text: str) -> Message:
     return message
 
 
-def with_token(scope: Mapping[str, Any], authorization: object) -> Mapping[str, Any]:
+def with_token(scope: MutableMapping[str, Any], authorization: object) -> MutableMapping[str, Any]:
     """The scope as if the handshake had had this header; as it is without one."""
     if not isinstance(authorization, str):
         return scope

@@ -11,7 +11,7 @@ from api.tls import TlsFiles, serve_https
 
 
 @contextmanager
-def serving(app: Any, files: TlsFiles, **options: bool) -> Iterator[str]:
+def serving(app: Any, files: TlsFiles, **options: Any) -> Iterator[str]:
     """The URL at which `app` answers until the block ends."""
     listener, ready, running = create_server(("127.0.0.1", 0)), Event(), []
 
