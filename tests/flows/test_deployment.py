@@ -53,9 +53,9 @@ class Deployment:
         transport = self.vault.public_key("transport").hex()
         world.record(f"provider-{PROVIDER}", msgspec.structs.replace(enrolled, transport_key=transport))
         world.tsm.register_load_file(registered(), BLOCK, CONTEXT)
-        contacts = Contacts(world.tsm, world.vault, world.sessions, RETURN_URLS[OPERATOR], world.tsm.now, urandom)
-        self.operations = Operations(world.tsm, contacts, Scripts(world.tsm, world.vault), Policy(), {})
-        self.deployments = Deployments(world.tsm, world.vault, contacts, self.operations, world.tsm.now)
+        self.contacts = Contacts(world.tsm, world.vault, world.sessions, RETURN_URLS[OPERATOR], world.tsm.now, urandom)
+        self.operations = Operations(world.tsm, self.contacts, Scripts(world.tsm, world.vault), Policy(), {})
+        self.deployments = Deployments(world.tsm, world.vault, self.contacts, self.operations, world.tsm.now)
         self.keys = DomainKeys(world.tsm, world.vault)
 
     def deploy(self) -> LaunchParameters:

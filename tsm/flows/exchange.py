@@ -124,7 +124,13 @@ class Exchange:
                 wire_sha256=sha256(wire).hexdigest(),
             )
         )
-        return RESPONSES[Step(sent.step)](self, response)
+        try:
+            return RESPONSES[Step(sent.step)](self, response)
+        except TsmError as error:
+            if error.code is not ErrorCode.UNKNOWN_KEY:
+                raise
+            log.warning("%s-%s: %s", self.session.started.provider, self.session.started.reception, error)
+            return self.stop(Status.CHANNEL_BROKEN, sent.order)  # the domain was deleted meanwhile, and its keys
 
     def disconnect_result(self) -> LinkResponse:
         """Whether or not the phone managed, the session is over."""
