@@ -261,7 +261,7 @@ class Tsm(Application[str]):
 
         INVALID_INPUT; ALREADY_EXISTS with other values, or when a provider has this spId.
         """
-        self._refuse_taken(service_provider.stream(enrolled.operator))
+        self._refuse_taken(service_provider.stream(enrolled.operator), "operator")
         return self._decide(
             operator.stream(enrolled.operator), operator.evolve, lambda o: operator.enrol(o, enrolled), context, command
         )
@@ -272,7 +272,7 @@ class Tsm(Application[str]):
         INVALID_INPUT; NOT_FOUND when its authority is not enrolled; FORBIDDEN for the issuer's security domain;
         ALREADY_EXISTS with other values, when an operator has this spId, or another provider this domain.
         """
-        self._refuse_taken(operator.stream(enrolled.provider))
+        self._refuse_taken(operator.stream(enrolled.provider), "provider")
         if self.load(authority.stream(enrolled.authority), authority.evolve).state is None:
             raise TsmError(ErrorCode.NOT_FOUND, f"authority {enrolled.authority}", ("authority",))
         streams = service_provider.stream(enrolled.provider), domain.stream(enrolled.domain)
@@ -384,10 +384,10 @@ class Tsm(Application[str]):
         change = Change(stream, loaded.version, decide(loaded.state))
         return self.commit(change, context=context, occurred_at=self._clock(), command=command)
 
-    def _refuse_taken(self, stream: str) -> None:
+    def _refuse_taken(self, stream: str, field: str) -> None:
         """Operators and providers delegate under one name space: an spId is either's, not both's."""
         if self._recorder.select_events(stream, limit=1):
-            raise TsmError(ErrorCode.ALREADY_EXISTS, f"{stream} has this spId")
+            raise TsmError(ErrorCode.ALREADY_EXISTS, f"{stream} has this spId", (field,))
 
     def _recall(self, stream: str, evolve: Evolve[S]) -> Loaded[S]:
         with self._kept_lock:

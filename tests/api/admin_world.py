@@ -23,9 +23,9 @@ from tsm.application import Change
 from tsm.globalplatform.cap import build_cap
 from tsm.identifiers import luhn_digit
 from tsm.jpki.personalisation import APPLICATION, LOAD_FILE, MODULE
-from tsm.model import card as cards
 from tsm.model.card import CardAuthenticationFailed
-from tsm.model.event import Context
+from tsm.model.event import Context, Fact
+from tsm.model.streams import evolve_of
 from tsm.store.migrations import migrate_postgres
 
 OPERATOR, OTHER_OPERATOR = "MNO00001", "MNO00002"
@@ -150,6 +150,14 @@ class World:
     def events(self) -> list[Any]:
         return self.parts.tsm.read(0, 100_000)
 
+    def tell(self, stream: str, *facts: Fact) -> None:
+        """What cards and people did."""
+        tsm = self.parts.tsm
+        evolve = evolve_of(stream)
+        assert evolve is not None
+        context = Context(actor="phone", role="phone", tenant=OPERATOR, correlation="story")
+        tsm.commit(Change(stream, tsm.load(stream, evolve).version, facts), context=context, occurred_at=tsm.now())
+
     @property
     def position(self) -> int:
         """Where the log ends."""
@@ -195,14 +203,11 @@ def terminal(name: str, municipality: str = "13101", certificate: str = FINGERPR
 
 
 def iccid(number: int) -> str:
-    digits = f"89811{number:013}"
+    """Of cards that nobody registered, one for each number."""
+    digits = f"89811{number + 10_000:013}"
     return digits + luhn_digit(digits)
 
 
 def fail(world: World, iccid: str) -> None:
     """An authentication of the issuer's domain that failed."""
-    tsm, stream = world.parts.tsm, cards.stream(iccid)
-    context = Context(actor="phone", role="phone", tenant=OPERATOR, correlation="story")
-    fact = CardAuthenticationFailed(domain=ISD, key_version=1, failures=1)
-    change = Change(stream, tsm.load(stream, cards.evolve).version, [fact])
-    tsm.commit(change, context=context, occurred_at=tsm.now())
+    world.tell(f"card-{iccid}", CardAuthenticationFailed(domain=ISD, key_version=1, failures=1))

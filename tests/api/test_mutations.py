@@ -104,7 +104,7 @@ def test_an_operators_signing_key_is_made_in_the_vault(world: World, house: Clie
         ({"domain": ISD}, [("FORBIDDEN", ["domain"])]),
         ({"domain": DOMAIN}, [("ALREADY_EXISTS", ["domain"])]),
         ({"notifyUrl": "http://sp.example"}, [("INVALID_INPUT", ["notifyUrl"])]),
-        ({"returnUrls": []}, [("INVALID_INPUT", None)]),
+        ({"returnUrls": []}, [("INVALID_INPUT", ["returnUrls"])]),
         ({"returnUrls": ["https://a.example", "ftp://b"]}, [("INVALID_INPUT", ["returnUrls"])]),
         ({"authority": "nobody"}, [("NOT_FOUND", ["authority"])]),
         ({"provider": OPERATOR}, [("ALREADY_EXISTS", ["provider"])]),

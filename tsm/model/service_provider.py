@@ -11,7 +11,7 @@ from typing import ClassVar
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Aid, SpId
 from tsm.model import party
-from tsm.model.checks import SHA256_OCTETS, check_hex, check_https, check_identifier, check_name, check_text
+from tsm.model.checks import SHA256_OCTETS, check_hex, check_https, check_identifier, check_name, check_text, refusal
 from tsm.model.event import Fact
 
 
@@ -54,7 +54,7 @@ def enrol(state: ServiceProvider | None, enrolled: ProviderEnrolled) -> list[Fac
     for url in enrolled.return_urls:
         check_https(url, "return_urls")
     if not enrolled.return_urls:
-        raise TsmError(ErrorCode.INVALID_INPUT, "return_urls: at least one")
+        raise refusal("return_urls", "at least one")
     return party.enrol(state, enrolled, enrolled, f"service provider {enrolled.provider}")
 
 

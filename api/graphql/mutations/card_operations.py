@@ -9,8 +9,14 @@ from api.graphql.mutations.inputs import AID, WHY, OnCard
 from api.graphql.mutations.mutate import Act
 from api.graphql.mutations.operations import REQUESTED
 from api.graphql.mutations.rows import Row
-from api.graphql.mutations.whose import issued_card, own_application, own_domain, own_load_file, registered_load_file
-from tsm.errors import ErrorCode, TsmError
+from api.graphql.mutations.whose import (
+    card_for_domain,
+    card_for_load_file,
+    issued_card,
+    own_application,
+    own_domain,
+    own_load_file,
+)
 from tsm.flows.operations import Operations
 from tsm.model.card import Card
 
@@ -39,8 +45,7 @@ class OnLoadFile(OnCard):
 
 
 @strawberry.input(description="A security domain that a card does not have yet.")
-class SecurityDomainCreateInput(OnCard):
-    provider: str = strawberry.field(description="The provider whose domain it is to be: its spId.")
+class SecurityDomainCreateInput(OnDomain):
     reason: str | None = strawberry.field(default=None, description=WHY)
 
 
@@ -100,16 +105,12 @@ Ask = Callable[..., Any]  # one of the methods of `Operations` that ask for some
 
 
 def create(act: Act, given: SecurityDomainCreateInput) -> None:
-    """A provider asks for its own domain, on whatever card; an operator for anybody's, on its own cards."""
-    own = act.caller.viewer.kind == "provider"
-    if own and act.caller.viewer.party != given.provider:
-        raise TsmError(ErrorCode.UNKNOWN_SERVICE_PROVIDER, f"{given.provider} is not who asks", ("provider",))
-    card = act.parts.tsm.card_of(given.iccid) if own else issued_card(act, given.iccid)
-    ask(act, card, Operations.create_domain, given, given.provider)
+    card = card_for_domain(act, given.iccid, given.domain)
+    ask(act, card, Operations.create_domain, given, given.domain)
 
 
 def install(act: Act, given: ApplicationInstallInput) -> None:
-    card = registered_load_file(act, given.iccid, given.load_file)
+    card = card_for_load_file(act, given.iccid, given.load_file)
     ask(act, card, Operations.install, given, given.load_file)
 
 
@@ -158,7 +159,7 @@ def ask(act: Act, card: Card, what: Ask, given: Any, *about: Any) -> None:
 ROWS = (
     Row(
         "securityDomainCreate",
-        "Create a provider's security domain, with provisional keys. ALREADY_EXISTS; UNKNOWN_SERVICE_PROVIDER.",
+        "Create a provider's security domain, with provisional keys. ALREADY_EXISTS; NOT_FOUND when it is nobody's.",
         SecurityDomainCreateInput,
         create,
         (REQUESTED,),

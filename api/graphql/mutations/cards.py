@@ -5,11 +5,10 @@ import strawberry
 from api.graphql.context import Context
 from api.graphql.mutations.inputs import AID, WHY, Keyed, OnCard
 from api.graphql.mutations.mutate import Act
-from api.graphql.mutations.rows import Row, Shown, changed
+from api.graphql.mutations.rows import Row, Shown, changed, wait_until_shown
 from api.graphql.mutations.whose import issued_card
 from api.graphql.types.cards import Card
 from api.graphql.types.lists import find_listed
-from api.graphql.types.reading import wait_for
 from tsm.errors import ErrorCode, TsmError, within
 from tsm.identifiers import Aid
 from tsm.model.card import CardReleased
@@ -57,7 +56,7 @@ def release(act: Act, given: CardReleaseInput) -> None:
 
 
 def registered(context: Context, given: CardRegisterInput, recorded: Recorded) -> list[Card]:
-    wait_for(context, recorded.head)
+    wait_until_shown(context, recorded)
     return list(find_listed(context, Card, [row.iccid for row in given.rows]).values())
 
 

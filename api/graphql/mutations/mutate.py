@@ -48,6 +48,7 @@ WRONG_FIELD: Mapping[ErrorCode, tuple[str, ...]] = {  # for refusals that do not
     ErrorCode.COMMAND_REUSED: ("idempotency_key",),
     ErrorCode.UNKNOWN_CARD: ("iccid",),
     ErrorCode.UNKNOWN_SECURITY_DOMAIN: ("domain",),
+    ErrorCode.UNKNOWN_SERVICE_PROVIDER: ("provider",),
 }
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def mutate(context: Context, name: str, given: Any, work: Work) -> Recorded | li
         if HTTP_STATUS.get(error.code, BAD_REQUEST) >= SERVER_FAULT:
             raise
         log.info("%s %s: %s", context.request_id, name, error)
-        return list(user_errors(error))
+        return list(user_errors(error, given))
 
 
 def _done(context: Context, name: str, given: Any, work: Work) -> Recorded:
@@ -155,7 +156,7 @@ def command_of(context: Context, name: str, given: Any) -> Command:
     if not KEY.fullmatch(key):
         raise refusal("idempotency_key", "not 1 to 255 visible ASCII characters")
     refuse_unprintable(values)
-    content = json.dumps([name, context.viewer, values], sort_keys=True, separators=(",", ":"), default=str)
+    content = json.dumps([name, context.viewer, values], sort_keys=True, separators=(",", ":"))
     keep_until = context.log.now() + timedelta(days=IDEMPOTENCY_DAYS)
     return Command(f"{context.caller.client} {key}", sha256(content.encode()).hexdigest(), keep_until)
 
@@ -173,14 +174,14 @@ def refuse_unprintable(value: Any, *place: str) -> None:
                 refuse_unprintable(each, *place, str(number))
 
 
-def user_errors(error: TsmError) -> Iterator[UserError]:
+def user_errors(error: TsmError, given: Any) -> Iterator[UserError]:
     """What the caller may know of his fault."""
     if isinstance(error, ProductionFileRefused):
         for fault in error.faults:
             place = (*error.field, str(fault.line), fault.column)
             yield UserError(code=error.code, message=fault.why, field=field_of(place))
     else:
-        place = error.field or WRONG_FIELD.get(error.code, ())
+        place = error.field or tuple(name for name in WRONG_FIELD.get(error.code, ()) if hasattr(given, name))
         yield UserError(code=error.code, message=error.message, field=field_of(place))
 
 

@@ -1,6 +1,7 @@
 """Credentials are revoked, persons erased, and parties' certificates withdrawn: each by an operation."""
 
 from enum import Enum
+from typing import Any
 
 import strawberry
 
@@ -68,7 +69,7 @@ class PersonEraseInput(Keyed):
 
 def withdraw(act: Act, given: PartyWithdrawInput) -> None:
     refuse_other_tenants(act)
-    kind = str(given.kind.value)
+    kind = value_of(PartyKind, given.kind)
     model = ENROLLED[kind]
     if act.parts.tsm.load(model.stream(given.party), model.evolve).state is None:
         raise TsmError(ErrorCode.NOT_FOUND, f"{kind} {given.party}", ("party",))
@@ -78,7 +79,9 @@ def withdraw(act: Act, given: PartyWithdrawInput) -> None:
 
 
 def revoke(act: Act, given: CredentialRevokeInput) -> None:
-    ask_of_credential(act, given, OperationKind.REVOKE_CREDENTIAL, {"reason": str(given.revocation_reason.value)})
+    ask_of_credential(
+        act, given, OperationKind.REVOKE_CREDENTIAL, {"reason": value_of(RevocationReason, given.revocation_reason)}
+    )
 
 
 def erase(act: Act, given: PersonEraseInput) -> None:
@@ -93,6 +96,11 @@ def ask_of_credential(
     act.parts.operations.request_other(
         kind, given.credential, given.reason, context, act.command, provider=provider, values=values
     )
+
+
+def value_of(kind: type[Enum], given: Any) -> str:
+    """What a value of an enumeration stands for: sorting the schema makes the library hand on that itself."""
+    return str(kind(given).value)
 
 
 ROWS = (

@@ -34,13 +34,18 @@ class Shown(NamedTuple):
 
 
 def changed(name: str, kind: Any, key: Find, what: str) -> Shown:
-    """The thing that was changed, by its key, as queries show it once they have come to what was recorded."""
+    """The thing that was changed, by its key, as its own queries show it."""
 
     def find(context: Context, given: Any, recorded: Recorded) -> Any:
-        wait_for(context, recorded.head)
+        wait_until_shown(context, recorded)
         return one(context, kind, key(context, given, recorded))
 
     return Shown(name, kind, what, find)
+
+
+def wait_until_shown(context: Context, recorded: Recorded) -> None:
+    """Until the read models have come to what was recorded; for an answer of old to what is true now."""
+    wait_for(context, context.log.position if recorded.repeated else recorded.head)
 
 
 class Row(NamedTuple):

@@ -16,6 +16,7 @@ KEEPERS: Roles = ISSUER | {Role.SECURITY_OFFICER}  # of the issuer's keys
 OWNER: Roles = frozenset({Role.PROVIDER})
 GUARDIANS: Roles = OWNER | {Role.SECURITY_OFFICER}  # of persons
 BOTH: Roles = ISSUER | OWNER
+SEEING: Roles = BOTH | {Role.SECURITY_OFFICER}  # who agrees has to know to what: an administrator does not
 ALL: Roles = HOUSE | BOTH
 
 COMMON = "logPosition repeated userErrors"
@@ -50,8 +51,8 @@ MUTATIONS: Mapping[str, Rule] = {
     "applicationDelete": Rule(BOTH, "operation"),
     "credentialRevoke": Rule(GUARDIANS, "operation"),
     "personErase": Rule(GUARDIANS, "operation"),
-    "operationApprove": Rule(ALL, "operation"),
-    "operationReject": Rule(ALL, "operation"),
+    "operationApprove": Rule(SEEING, "operation"),
+    "operationReject": Rule(SEEING, "operation"),
     "operationCancel": Rule(ALL, "operation"),
     "operationContact": Rule(BOTH, "operation launch"),
 }

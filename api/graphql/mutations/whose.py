@@ -3,13 +3,8 @@
 Reading asks the same of the read models. What is decided here rests on the log, for a read model may lag behind it.
 """
 
-from typing import Any
-
 from api.access import Role
 from api.graphql.mutations.mutate import Act
-from projections.registry.listings import find
-from projections.registry.lists import APPLICATIONS, LOAD_FILES, Listing
-from projections.registry.rows import key
 from projections.viewer import EVERYTHING, Viewer
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import catalogue as catalogues
@@ -60,30 +55,35 @@ def own_domain(act: Act, iccid: str, domain: str) -> Card:
 def own_application(act: Act, iccid: str, application: str) -> Card:
     """The card of an application. NOT_FOUND."""
     card = seen_card(act, iccid)
-    _refuse_unless_own(act, card, card.applications.get(application), APPLICATIONS, "application")
+    _refuse_unless_own(act, card.applications.get(application), "application")
     return card
 
 
 def own_load_file(act: Act, iccid: str, load_file: str) -> Card:
     """The card of a load file that is on it. NOT_FOUND."""
     card = seen_card(act, iccid)
-    _refuse_unless_own(act, card, card.load_files.get(load_file), LOAD_FILES, "load_file")
+    _refuse_unless_own(act, card.load_files.get(load_file), "load_file")
     return card
 
 
-def _refuse_unless_own(
-    act: Act, card: Card, thing: Application | LoadedFile | None, listing: Listing[Any], field: str
-) -> None:
-    """A provider's is what is in its domain; an operator's what is in no provider's, and what it is shown as well."""
-    viewer = act.caller.viewer
-    own = viewer.party if viewer.kind == "provider" else ""
-    is_own = thing is not None and owner_of(act, thing.domain) == own
-    if thing is None or not (is_own or find(act.context.views, listing, viewer, key(card.iccid, thing.aid))):
-        raise TsmError(ErrorCode.NOT_FOUND, f"{field} on {card.iccid}", (field,))
+def _refuse_unless_own(act: Act, thing: Application | LoadedFile | None, field: str) -> None:
+    """A provider's is what lies in its domain; an operator's, on its cards, what lies in no provider's."""
+    own = act.caller.viewer.party if act.caller.viewer.kind == "provider" else ""
+    if thing is None or owner_of(act, thing.domain) != own:
+        raise TsmError(ErrorCode.NOT_FOUND, f"no such {field} of {act.caller.viewer.party}", (field,))
 
 
-def registered_load_file(act: Act, iccid: str, load_file: str) -> Card:
-    """The card for a load file that the provider registered. NOT_FOUND."""
+def card_for_domain(act: Act, iccid: str, domain: str) -> Card:
+    """For a new domain: the provider's own, on whatever card, or any provider's, on the operator's. NOT_FOUND."""
+    viewer, owner = act.caller.viewer, owner_of(act, domain)
+    card = act.parts.tsm.card_of(iccid) if viewer.kind == "provider" else issued_card(act, iccid)
+    if not owner or (viewer.kind == "provider" and owner != viewer.party):
+        raise TsmError(ErrorCode.NOT_FOUND, f"{domain} is nobody's, or another's", ("domain",))
+    return card
+
+
+def card_for_load_file(act: Act, iccid: str, load_file: str) -> Card:
+    """For a load file that the provider registered: a card with its domain. NOT_FOUND."""
     card = seen_card(act, iccid)
     known = act.parts.tsm.load(catalogues.stream(load_file), catalogues.evolve).state
     if known is None or known.current.provider != act.caller.viewer.party:
