@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from projections.registry import REGISTRY
+from projections.registry.batches import find_all, pages
 from projections.registry.listings import (
     CARDS,
     CREDENTIALS,
@@ -316,6 +317,30 @@ def test_a_clerk_sees_his_terminals_and_applications_and_nothing_of_cards(views:
     assert set(counts(views, clerk)) == {
         "credentials", "credentials.HANDED_OUT", "credentials.APPLIED", "parties", "parties.terminal",
     }  # fmt: skip
+
+
+# Many at once
+
+
+@pytest.mark.parametrize("viewer", VIEWERS, ids="-".join)
+def test_many_pages_and_rows_in_one_query_are_those_of_one_query_each(views: Views, viewer: Viewer) -> None:
+    for listing in LISTINGS.values():
+        column = (*listing.narrow, *listing.wide)[0]
+        every = rows(views, listing, EVERYTHING)
+        wheres: list[dict[str, str | int]] = [{column: getattr(row, column)} for row in every]
+        for newest_first in (False, True):
+            alone = [page(views, listing, viewer, where, 0, None, 2, newest_first=newest_first) for where in wheres]
+            assert pages(views, listing, viewer, wheres, 0, None, 2, newest_first=newest_first) == alone
+        found = {row[0]: find(views, listing, viewer, row[0]) for row in every}
+        wanted = {name: row for name, row in found.items() if row is not None}
+        assert find_all(views, listing, viewer, [*found, "unknown", "\0"]) == wanted
+
+
+def test_more_pages_than_one_query_takes_are_asked_for_in_several(views: Views) -> None:
+    wheres: list[dict[str, str | int]] = [{"iccid": iccid} for iccid in (CARD, "none", OTHER_CARD) * 50]
+    found = pages(views, DOMAINS, EVERYTHING, wheres, 0, None, 10)
+
+    assert [{row.iccid for row in some} for some in found] == [{CARD}, set(), {OTHER_CARD}] * 50
 
 
 # What a page costs
