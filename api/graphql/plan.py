@@ -12,6 +12,7 @@ from its beginning: results, errors and their places are always its own. `TSM_GR
 
 import inspect
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
@@ -49,7 +50,8 @@ from strawberry.types.cast import TYPE_CAST_ATTRIBUTE
 from strawberry.types.field import StrawberryField
 
 ENABLED = os.environ.get("TSM_GRAPHQL_PLANS") != "off"
-MOST_PLANS = 1024  # when there are more, all are forgotten
+MOST_OPERATIONS = 256  # whose plans are kept: those that were asked for last
+MOST_FIELDS = 1000  # of one plan: fragments within fragments can make any number of them
 ANY = "__class__"  # an attribute that every object has, where its value does not matter
 DEFINITION = GraphQLCoreConverter.DEFINITION_BACKREF
 PASSED_ON: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}  # these stay as they are
@@ -64,15 +66,21 @@ class Surprise(Exception):
 
 
 class Plan(NamedTuple):
-    """How lists of one type under one selection are completed; keeps alive what it is found by."""
+    """How lists of one type under one selection are completed."""
 
-    type: GraphQLList[Any]
-    nodes: tuple[FieldNode, ...]
+    type: GraphQLList[Any]  # kept alive, for the plan is found by its identity
     fragments: tuple[FragmentDefinitionNode, ...]  # those that the selection spreads
     complete: Complete | None  # None: not by plan
 
 
-PLANS: dict[tuple[int, ...], Plan] = {}  # by identity of type and nodes: a document that is kept is planned once
+class Plans(NamedTuple):
+    """The plans of one operation, by identity of type and nodes. Who keeps a document has it planned once."""
+
+    operation: OperationDefinitionNode
+    made: dict[tuple[int, ...], Plan]
+
+
+KEPT: OrderedDict[int, Plans] = OrderedDict()  # by identity of the operation
 
 
 class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
@@ -98,13 +106,19 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
     def _plan(self, type_: GraphQLList[GraphQLOutputType], details: list[FieldDetails]) -> Complete | None:
         if not ENABLED or (self.middleware_manager is not None and self.middleware_manager.middlewares):
             return None
-        key = (id(type_), *[id(each.node) for each in details])
-        plan = PLANS.get(key)
+        plans, key = plans_of(self.operation), (id(type_), *[id(each.node) for each in details])
+        plan = plans.get(key)
         if plan is None or any(self.fragment_definitions.get(f.name.value) is not f for f in plan.fragments):
-            if len(PLANS) >= MOST_PLANS:
-                PLANS.clear()
-            plan = PLANS[key] = Planner(self.schema, self.fragments, self.operation).plan(type_, details)
+            plan = plans[key] = Planner(self.schema, self.fragments, self.operation).plan(type_, details)
         return plan.complete
+
+
+def plans_of(operation: OperationDefinitionNode) -> dict[tuple[int, ...], Plan]:
+    known = KEPT.setdefault(id(operation), Plans(operation, {}))
+    KEPT.move_to_end(id(operation))
+    if len(KEPT) > MOST_OPERATIONS:
+        KEPT.popitem(last=False)
+    return known.made
 
 
 class Planner:
@@ -116,15 +130,14 @@ class Planner:
         self._schema = schema
         self._fragments = fragments
         self._operation = operation
+        self._fields_left = MOST_FIELDS
 
     def plan(self, type_: GraphQLList[GraphQLOutputType], details: Sequence[FieldDetails]) -> Plan:
-        nodes = tuple(each.node for each in details)
         try:
-            fragments = self._spread(nodes)
-            complete = self._list(type_, list(details))
+            fragments = self._spread(each.node for each in details)
+            return Plan(type_, fragments, self._list(type_, list(details)))
         except Surprise:
-            return Plan(type_, nodes, (), None)
-        return Plan(type_, nodes, fragments, complete)
+            return Plan(type_, (), None)
 
     def _spread(self, nodes: Iterable[FieldNode]) -> tuple[FragmentDefinitionNode, ...]:
         """The fragments beneath these nodes; a surprise where anything depends on a directive or a variable."""
@@ -217,6 +230,9 @@ class Planner:
     def _fields(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> list["PlainField"]:
         """In the order of the answer."""
         grouped, _, _ = collect_subfields(self._schema, self._fragments, NO_VARIABLES, self._operation, type_, details)
+        self._fields_left -= len(grouped)
+        if self._fields_left < 0:
+            raise Surprise
         return [self._field(name, type_, group) for name, group in grouped.items()]
 
     def _field(self, name: str, type_: GraphQLObjectType, group: list[FieldDetails]) -> "PlainField":

@@ -5,7 +5,7 @@ import enum
 import gc
 import json
 import weakref
-from collections.abc import Iterator
+from collections import OrderedDict
 from dataclasses import fields as dataclass_fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -43,12 +43,15 @@ T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
-def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Any, plan.Plan]]:
-    """None at first; and they are made even where the rest of the suite runs without."""
-    made: dict[Any, plan.Plan] = {}
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No plans at first; and they are made even where the rest of the suite runs without."""
     monkeypatch.setattr(plan, "ENABLED", True)
-    monkeypatch.setattr(plan, "PLANS", made)
-    yield made
+    monkeypatch.setattr(plan, "KEPT", OrderedDict())
+
+
+def planned() -> list[bool]:
+    """Of all lists that were looked at: whether they go by plan."""
+    return sorted(made.complete is not None for plans in plan.KEPT.values() for made in plans.made.values())
 
 
 class Counting(PlanningExecutor):
@@ -109,6 +112,12 @@ class Screw(Thing):
 class Edge(Generic[T]):
     cursor: str
     node: T
+
+
+@strawberry.type
+class Branch:
+    name: str
+    next: "Branch | None" = None
 
 
 Either = Annotated[Part | Screw, strawberry.union("Either")]
@@ -189,9 +198,9 @@ def test_a_list_of_plain_objects_is_completed_by_its_plan(field: str) -> None:
     assert left_to_the_library(schema_of(box(), box(first=None)), f"{{ {field} {{ {PLAIN} }} }}") == []
 
 
-def test_edges_with_their_nodes_are_completed_by_one_plan(plans: dict[Any, plan.Plan]) -> None:
+def test_edges_with_their_nodes_are_completed_by_one_plan() -> None:
     assert left_to_the_library(schema_of(box(), box()), f"{{ edges {{ cursor node {{ {PLAIN} }} }} }}") == []
-    assert [p.complete is not None for p in plans.values()] == [True]
+    assert planned() == [True]
 
 
 def test_an_interface_is_completed_by_the_class_of_its_value() -> None:
@@ -229,9 +238,9 @@ def test_a_directive_is_asked_anew_each_time() -> None:
         assert list(result.data["boxes"][0]) == (["name", "colour"] if yes else ["name"])
 
 
-def test_only_the_list_around_a_resolver_is_left(plans: dict[Any, plan.Plan]) -> None:
+def test_only_the_list_around_a_resolver_is_left() -> None:
     assert left_to_the_library(schema_of(box(), box()), "{ boxes { loud parts { name size } } }") == ["boxes"]
-    assert sorted(p.complete is not None for p in plans.values()) == [False, True]
+    assert planned() == [False, True]
 
 
 class Cast:
@@ -340,7 +349,7 @@ def test_introspection_is_left_to_the_library() -> None:
     left_to_the_library(schema_of(), "{ __schema { types { name kind fields { name args { name } } } } }")
 
 
-def test_a_fragment_of_another_document_is_not_mistaken(plans: dict[Any, plan.Plan]) -> None:
+def test_a_fragment_of_another_document_is_not_mistaken() -> None:
     """The same nodes in a document with another fragment of that name."""
     schema = schema_of(box())
     document = parse("{ boxes { ...F } } fragment F on Box { name }")
@@ -353,20 +362,32 @@ def test_a_fragment_of_another_document_is_not_mistaken(plans: dict[Any, plan.Pl
         assert list(result.data["boxes"][0]) == [member]
 
 
-def test_a_document_is_planned_once_and_not_all_are_kept(
-    plans: dict[Any, plan.Plan], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "MOST_PLANS", 3)
+def test_a_document_is_planned_once_and_not_all_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "MOST_OPERATIONS", 3)
     schema, document = schema_of(box()), parse("{ boxes { name } }")
-    for _ in range(5):
-        execute(schema, document, executor_class=PlanningExecutor)
-    assert len(plans) == 1
     for n in range(10):
         execute(schema, parse(f"{{ boxes {{ a{n}: name }} }}"), executor_class=PlanningExecutor)
-    assert len(plans) <= 3
+        execute(schema, document, executor_class=PlanningExecutor)
+        execute(schema, document, executor_class=PlanningExecutor)
+    assert len(plan.KEPT) == 3 and planned() == [True] * 3
+    assert id(document.definitions[0]) in plan.KEPT
 
 
-def test_a_plan_keeps_nothing_of_a_request(plans: dict[Any, plan.Plan]) -> None:
+def test_a_selection_that_unfolds_without_end_is_not_planned() -> None:
+    """Each fragment spreads the next twice: a few lines are millions of fields, of which nothing may exist."""
+    chain = " ".join(
+        f"fragment F{n} on Branch {{ a: next {{ ...F{n + 1} }} b: next {{ ...F{n + 1} }} }}" for n in range(30)
+    )
+    text = f"{{ branches {{ ...F0 }} }} {chain} fragment F30 on Branch {{ name }}"
+
+    @strawberry.type
+    class Query:
+        branches: list[Branch] = strawberry.field(resolver=lambda: [Branch(name="b")])
+
+    assert left_to_the_library(strawberry.Schema(Query)._schema, text) == ["branches"]
+
+
+def test_a_plan_keeps_nothing_of_a_request() -> None:
     found = [box()]
     gone = weakref.ref(found[0])
 
@@ -375,7 +396,7 @@ def test_a_plan_keeps_nothing_of_a_request(plans: dict[Any, plan.Plan]) -> None:
         boxes: list[Box] = strawberry.field(resolver=lambda: list(found))
 
     left_to_the_library(strawberry.Schema(Query)._schema, f"{{ boxes {{ {PLAIN} }} }}")
-    assert [p.complete is not None for p in plans.values()] == [True]
+    assert planned() == [True]
     found.clear()
     gc.collect()
     assert gone() is None
