@@ -111,9 +111,13 @@ class PartyProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no request, or too large a one, is answered if no answer is under way, and ends the connection."""
-        if not self._busy():
+        """What is no request, or too large a one, is answered unless an answer has begun, and ends the connection."""
+        answering = self._busy()
+        if not (answering and self.cycle.response_started):
             self.transport.write(last_words(self._refused_as))
+        if answering:  # the application hears that its client is gone, and writes no more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self._end()
 
     def _busy(self) -> bool:
@@ -231,12 +235,12 @@ class PartyWebSocket(WebSocketsSansIOProtocol):
             der = tls.getpeercert(binary_form=True) if tls else None
             self.scope["extensions"]["tls"] = {"client_cert_der": der}
 
-    def handle_parser_exception(self) -> None:
-        """Before the handshake there is nobody to tell."""
-        if self.conn.close_sent is None:
-            self.transport.abort()
-        else:
-            super().handle_parser_exception()
+    def data_received(self, data: bytes) -> None:
+        """The first data are the whole head: one that is refused leaves an answer that uvicorn does not send."""
+        super().data_received(data)
+        if not self.handshake_initiated:
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
 
 
 def server_context(files: TlsFiles, require_client_certificate: bool = False) -> ssl.SSLContext:
