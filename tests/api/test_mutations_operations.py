@@ -358,6 +358,20 @@ def test_the_phone_gets_what_it_needs_and_the_same_again(operator: Client) -> No
     assert late["repeated"] and late["launch"] is None and late["operation"]["state"] == "CANCELLED"
 
 
+def test_phones_that_come_at_the_same_moment_get_one_launch(world: World, operator: Client) -> None:
+    operator.done("cardRegister", rows=[row(iccid(2))])
+    made = operator.done("cardAudit", SHOWN, iccid=iccid(2))["operation"]["operation"]
+    asked = {"idempotencyKey": "contact-2", "operation": made}
+    payloads = at_once(operator, "operationContact", asked, 6, "launch")
+    assert [payload["userErrors"] for payload in payloads] == [[]] * 6
+    assert sorted(payload["repeated"] for payload in payloads) == [False] + [True] * 5
+    assert len({LaunchParameters.parse(payload["launch"]).reception for payload in payloads}) == 1
+    delegated = [event for event in world.events() if event.topic == "operation.delegated"]
+    assert len([event for event in delegated if event.context.correlation == made]) == 1
+    anew = operator.done("operationContact", "launch", operation=made)  # under another key, the same launch
+    assert not anew["repeated"] and LaunchParameters.parse(anew["launch"]).reception in payloads[0]["launch"]
+
+
 # Given
 
 
@@ -388,9 +402,9 @@ def ended(client: Client, operation: str) -> str:
     raise AssertionError(f"the operation is {state}")
 
 
-def at_once(client: Client, name: str, asked: dict[str, Any], times: int) -> list[Answer]:
+def at_once(client: Client, name: str, asked: dict[str, Any], times: int, shown: str = SHOWN) -> list[Answer]:
     async def ask_all() -> list[Any]:
-        sent = (client.send(mutation(name, SHOWN), {"input": asked}) for _ in range(times))
+        sent = (client.send(mutation(name, shown), {"input": asked}) for _ in range(times))
         return await asyncio.gather(*sent)
 
     answers = [response.json() for response in asyncio.run(ask_all())]

@@ -331,7 +331,7 @@ class Operations:
 
     # The contact
 
-    def contact(self, operation: str, context: Context) -> LaunchParameters:
+    def contact(self, operation: str, context: Context, command: Command | None = None) -> LaunchParameters:
         """The phone is at hand: what it needs to fetch the commands, and the same again until it has.
 
         NOT_FOUND, FORBIDDEN. WRONG_ORDER unless it waits for the card, while another contact is under way, and when it
@@ -342,7 +342,13 @@ class Operations:
         refuse_other_tenant(state.requested, context)
         if not state.is_on_card:
             raise TsmError(ErrorCode.WRONG_ORDER, f"{state.kind} needs no card")
-        return self._contact(state, context, "", "")
+        return self._contact(state, context, "", "", command)
+
+    def launch(self, operation: str) -> LaunchParameters | None:
+        """The launch of a contact that nobody has begun; None when there is no such contact. NOT_FOUND."""
+        state = self.find(operation)
+        begun = state.state is not OperationState.DELEGATED or self._has_begun(state)
+        return None if begun else self._contacts.launch(state.requested.operator, state.reception)
 
     def next_contact(self, iccid: str, provider: str, return_url: str, request_id: str = "") -> LaunchParameters | None:
         """The first of what waits for a card that a provider has in contact; None when nothing does.
@@ -366,22 +372,29 @@ class Operations:
         found = [self.find(row.stream.removeprefix(operations.stream(""))) for row in rows]
         return [state.requested.operation for state in sorted(found, key=lambda state: state.requested.expires_at)]
 
-    def _contact(self, state: Operation, context: Context, provider: str, return_url: str) -> LaunchParameters:
+    def _contact(
+        self, state: Operation, context: Context, provider: str, return_url: str, command: Command | None = None
+    ) -> LaunchParameters:
         if state.state is OperationState.DELEGATED:
             return self._relaunch(state)
-        reception = decided(partial(self._delegate, state.requested.operation, context, provider, return_url))
+        operation = state.requested.operation
+        reception = decided(partial(self._delegate, operation, context, provider, return_url, command))
         if reception is None:
             raise TsmError(ErrorCode.WRONG_ORDER, "it is done already")
         return self._contacts.launch(state.requested.operator, reception)
 
     def _relaunch(self, state: Operation) -> LaunchParameters:
         """The launch of a contact that nobody has begun, for a browser that asks again."""
-        _, of_session = places(state)
-        if self._tsm.load(of_session, sessions.evolve).state is not None:
+        if self._has_begun(state):
             raise TsmError(ErrorCode.WRONG_ORDER, "a session with the card is under way")
         return self._contacts.launch(state.requested.operator, state.reception)
 
-    def _delegate(self, operation: str, context: Context, provider: str, return_url: str) -> str | None:
+    def _has_begun(self, state: Operation) -> bool:
+        return self._tsm.load(places(state)[1], sessions.evolve).state is not None
+
+    def _delegate(
+        self, operation: str, context: Context, provider: str, return_url: str, command: Command | None
+    ) -> str | None:
         """DELEGATE, then remember for what; the reception number, or None when the card's record says that it is done.
 
         A delegation that is not remembered, for somebody else was faster, nobody can start, and it ends by itself.
@@ -412,7 +425,7 @@ class Operations:
         also = Also(
             (Change(deployments.stream(reception), 0, [step]), Change(cards.stream(card.iccid), record.version, []))
         )
-        self._commit(state, loaded.version, operations.delegate(state, reception, now), context, also)
+        self._commit(state, loaded.version, operations.delegate(state, reception, now), context, also, command)
         return reception
 
     def _commands(self, loaded: Loaded[Operation], state: Operation, card: Card, context: Context) -> list[CommandApdu]:

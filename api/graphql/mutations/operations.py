@@ -56,10 +56,11 @@ def cancel(act: Act, given: OperationCancelInput) -> None:
 
 
 def contact(act: Act, given: OperationContactInput) -> None:
-    """DELEGATE has a transaction of its own; asked again, it leads to the same launch. So the key may come last."""
-    context = concerning(act, given)
-    act.parts.operations.contact(given.operation, context)
-    act.parts.tsm.commit(context=context, occurred_at=act.parts.tsm.now(), command=act.command)
+    """Where a contact is under way that nobody has begun, its launch is given again, and only the key is new."""
+    context, tsm = concerning(act, given), act.parts.tsm
+    act.parts.operations.contact(given.operation, context, act.command)
+    if tsm.answered(act.command) is None:
+        tsm.commit(context=context, occurred_at=tsm.now(), command=act.command)
 
 
 def concerning(act: Act, given: OnOperation, reason: str = "") -> event.Context:
