@@ -71,6 +71,31 @@ ROOTS = """
     Subscription.events            O P C A S .
     Subscription.sessions          O P . A S .
     Subscription.operations        O P . A S .
+    Mutation.applicationDelete     O P . . . .
+    Mutation.applicationInstall    . P . . . .
+    Mutation.applicationLock       O P . . . .
+    Mutation.applicationUnlock     O P . . . .
+    Mutation.authorityEnrol        . . . . S X
+    Mutation.cardAudit             O . . . . .
+    Mutation.cardRegister          O . . . . .
+    Mutation.cardRelease           O . . . . .
+    Mutation.credentialRevoke      . P . . S .
+    Mutation.domainKeysRotate      O . . . S .
+    Mutation.loadFileDelete        O P . . . .
+    Mutation.loadFileRegister      . P . . . .
+    Mutation.operationApprove      O P . . S .
+    Mutation.operationCancel       O P . . S X
+    Mutation.operationContact      O P . . . .
+    Mutation.operationReject       O P . . S .
+    Mutation.operatorEnrol         . . . . S X
+    Mutation.partyWithdraw         . . . . S X
+    Mutation.personErase           . P . . S .
+    Mutation.providerEnrol         . . . . S X
+    Mutation.securityDomainCreate  O P . . . .
+    Mutation.securityDomainDelete  O P . . . .
+    Mutation.securityDomainLock    O P . . . .
+    Mutation.securityDomainUnlock  O P . . . .
+    Mutation.terminalEnrol         . . . . S X
 """
 SPECIAL = """
     Credential.personalData        . . . A S .
@@ -112,7 +137,7 @@ def test_rules_name_roles_of_the_admin_api_only_and_none_is_empty() -> None:
 
 def test_what_each_role_may_ask_for_is_what_the_table_says() -> None:
     wanted = table(ROOTS)
-    roots = {field for field in coordinates() if field.startswith(("Query.", "Subscription."))}
+    roots = {field for field in coordinates() if field.startswith(("Query.", "Mutation.", "Subscription."))}
     assert set(wanted) == roots
     assert {field: {str(role) for role in RULES[field]} for field in wanted} == wanted
 
