@@ -21,7 +21,11 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     execute,
-    subscribe,
+)
+from graphql.execution.execute import (
+    create_source_event_stream,
+    execute_subscription_event,
+    map_source_to_response_event,
 )
 from strawberry import Schema
 
@@ -89,6 +93,7 @@ class Gate:
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     persisted: Persisted = field(default_factory=lambda: Persisted({}))
     only_persisted: frozenset[str] = frozenset()  # roles
+    ide_roles: frozenset[str] = frozenset()  # who gets GraphiQL: those who may introspect
     budgets: Budgets = field(default_factory=Budgets)
 
     async def caller(self, scope: MutableMapping[str, Any]) -> Caller:
@@ -160,7 +165,7 @@ class Gate:
         The time limit is met where the work waits: for the database, for a commit, for a read model.
         """
         context = self.make_context(admitted.caller, request_id)
-        began_at = context.log.position
+        began_at = await run(lambda: context.log.position)
         try:
             async with asyncio.timeout(self.limits.execution_seconds):
                 result = await run(self._execute, admitted, context)
@@ -197,19 +202,23 @@ class Gate:
             yield await self.execute(admitted, request_id)
             return
         context = self.make_context(admitted.caller, request_id)
-        source = subscribe(
+        executor: Any = self.schema.execution_context_class.build(
             self.schema._schema,
             admitted.document.node,
-            variable_values=dict(admitted.variables),
-            operation_name=admitted.operation_name,
             context_value=context,
-            executor_class=self.schema.execution_context_class,
+            raw_variable_values=dict(admitted.variables),
+            operation_name=admitted.operation_name,
         )
+        if isinstance(executor, list):
+            raise Refused(NOT_VALID, executor)
+        source: Any = create_source_event_stream(executor)
         if inspect.isawaitable(source):
             source = await source
         if isinstance(source, ExecutionResult):
             raise Refused(NOT_VALID, source.errors or [])
-        async with aclosing(source) as results:  # type: ignore[type-var]  # it is a generator
+        # Each answer is made as that of a query: where it waits for the database, the loop goes on.
+        answers = map_source_to_response_event(executor, source, lambda each: run(execute_subscription_event, each))
+        async with aclosing(answers) as results:
             async for result in results:
                 await run(context.finish, admitted.document.sha256)
                 yield result

@@ -22,9 +22,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from api.access import Caller
 from api.errors import Receive, Scope, Send, read_body, request_id
+from api.graphql import ide
 from api.graphql.answers import (
     EVENTS,
     GRAPHQL_JSON,
+    HTML,
     JSON,
     NO_STORE,
     UTF_8,
@@ -65,10 +67,11 @@ class GraphQLEndpoint:
         caller = await self._gate.caller(request.scope)
         if is_foreign(request.headers):
             return refusal(request, FORBIDDEN, "not from a page of another site", code=ErrorCode.FORBIDDEN)
-        offered = [GRAPHQL_JSON, JSON, EVENTS] if request.method == "POST" else [GRAPHQL_JSON, JSON]
-        answer_type = negotiate(request.headers.get("accept"), offered)
+        answer_type = negotiate(request.headers.get("accept"), self._offered(request, caller))
         if answer_type is None:
             return refusal(request, NOT_ACCEPTABLE, f"accept {GRAPHQL_JSON} or {JSON}")
+        if answer_type == HTML:
+            return ide.page()
         if request.method == "POST" and not is_json(request.headers.get("content-type", "")):
             return refusal(request, UNSUPPORTED, f"send {JSON} in UTF-8", {"Accept-Post": JSON})
         try:
@@ -78,6 +81,13 @@ class GraphQLEndpoint:
             return await self._run(request, caller, asked, answer_type)
         except Refused as error:
             return refused_response(request, error)
+
+    def _offered(self, request: Request, caller: Caller) -> list[str]:
+        """The types of an answer, the best first."""
+        if request.method == "POST":
+            return [GRAPHQL_JSON, JSON, EVENTS]
+        page = caller.role in self._gate.ide_roles and not request.scope["query_string"]
+        return [GRAPHQL_JSON, JSON, HTML] if page else [GRAPHQL_JSON, JSON]
 
     async def _run(self, request: Request, caller: Caller, asked: Asked, answer_type: str) -> Response:
         admitted = self._gate.admit(caller, asked)
@@ -196,9 +206,10 @@ def weight(parameters: Mapping[str, str]) -> float:
 
 
 def routes(gate: Gate) -> list[BaseRoute]:
-    """`/graphql`: requests, and websockets."""
+    """`/graphql`: requests, and websockets; and the files of its page."""
     streams = Streams(gate)
     return [
         Route("/graphql", GraphQLEndpoint(gate, streams)),
         WebSocketRoute("/graphql", WebSocketEndpoint(streams)),
+        Route("/graphql/ide/{name}", ide.answer, methods=["GET"]),
     ]

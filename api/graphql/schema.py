@@ -14,7 +14,7 @@ from strawberry.types import ExecutionContext, Info
 from api.access import Role
 from api.bootstrap import Parts
 from api.graphql import http
-from api.graphql.authorization import EVERYBODY, refusals
+from api.graphql.authorization import EVERYBODY, INTROSPECTORS, refusals
 from api.graphql.context import Context, contexts_of
 from api.graphql.documents import Persisted
 from api.graphql.gate import Gate
@@ -281,5 +281,6 @@ def routes(parts: Parts) -> list[BaseRoute]:
         limits=settings.limits,
         persisted=Persisted.load(settings.documents),
         only_persisted=frozenset(settings.only_persisted),
+        ide_roles=frozenset(INTROSPECTORS),
     )
     return http.routes(gate)
