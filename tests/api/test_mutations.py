@@ -1,6 +1,7 @@
 """What the admin API does: parties, cards and load files; who may, and what is told to whoever is refused."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from graphql import get_named_type, get_nullable_type, is_enum_type, is_input_ob
 
 from api.graphql.mutations.rules import MUTATIONS, Rule
 from api.graphql.schema import SCHEMA
+from api.graphql.types import reading
 from tests.api.admin_world import (
     APPLICATION_AID,
     CAP,
@@ -34,6 +36,7 @@ from tests.api.admin_world import (
 from tests.samples import FINGERPRINT
 from tsm.model import operator as operators
 from tsm.model.card import CardReleased
+from tsm.store.committer import Committer
 
 NEW = ("8981100000000000044", "8981100000000000051", "8981100000000000069")
 UNKNOWN = "8981100000000000077"
@@ -269,6 +272,42 @@ def test_the_table_of_roles_names_every_mutation_and_all_that_its_payload_shows(
     for name, field in schema.mutation_type.fields.items():
         shown = get_named_type(field.type).fields.keys() - {"logPosition", "repeated", "userErrors"}
         assert shown == set(MUTATIONS[name].shown.split())
+
+
+# When the server lags or is at fault
+
+
+def test_a_thing_that_the_read_models_have_not_come_to_is_missing_and_the_rest_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    try:
+        world.parts.workers[-1].stop()
+        monkeypatch.setattr(reading, "READ_YOUR_WRITES", 0.01)
+        house = world.person("administrator", "*", "root")
+        answer = house.ask(mutation("terminalEnrol", "terminal { party }"), input=keyed(terminal("T-late")))
+        payload = answer["data"]["terminalEnrol"]
+        assert (payload["logPosition"], payload["userErrors"], payload["terminal"]) == (world.position, [], None)
+        assert [(error["path"], error["extensions"]["code"]) for error in answer["errors"]] == [
+            (["terminalEnrol", "terminal"], "READ_MODEL_BEHIND")
+        ]
+    finally:
+        world.close()
+
+
+def test_a_fault_of_the_server_is_no_user_error_and_leaves_the_key_free(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    try:
+        house, given = world.person("administrator", "*", "root"), keyed(terminal("T-fault"))
+        writes, world.parts.tsm._committer = world.parts.tsm._committer, Committer(world.parts.tsm._recorder)
+        world.parts.tsm._committer.close()
+        answer = house.ask(mutation("terminalEnrol"), input=given)
+        assert answer.get("data") is None
+        assert [error["extensions"]["code"] for error in answer["errors"]] == ["STORE_UNAVAILABLE"]
+        world.parts.tsm._committer = writes
+        assert not house.done("terminalEnrol", **given)["repeated"]
+    finally:
+        world.close()
 
 
 # Odd requests

@@ -2,6 +2,8 @@
 
 import strawberry
 
+from api.graphql.mutations.mutate import IDEMPOTENCY_DAYS
+
 WHY = "Why, 200 characters at most: it stays in the log, so it names nobody."
 AID = "5 to 16 octets in upper-case hex"
 
@@ -12,7 +14,7 @@ class Keyed:
 
     idempotency_key: str = strawberry.field(
         description="A name of your choice for this mutation, 1 to 255 visible ASCII characters, a UUID for one: the"
-        " same again within 30 days is done once and answered as at first."
+        f" same again within {IDEMPOTENCY_DAYS} days is done once and answered as at first."
     )
 
 

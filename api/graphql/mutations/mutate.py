@@ -93,7 +93,7 @@ class Act:
     def caller(self) -> Caller:
         return self.context.caller
 
-    def of(self, tenant: str, reason: str = "", *tenants: str) -> event.Context:
+    def of(self, tenant: str, reason: str = "") -> event.Context:
         """What its events say of who acted, for whom and why. A reason that is given must be readable."""
         if reason:
             check_text(reason, "reason")
@@ -101,7 +101,6 @@ class Act:
             actor=self.caller.actor,
             role=self.caller.role,
             tenant=tenant,
-            tenants=tenants,
             correlation=uuid4().hex,
             request=self.context.request_id,
             command=self.command.id,

@@ -114,7 +114,8 @@ ROWS = (
     Row(
         "operationContact",
         "The phone with the card is at hand: delegate the commands, and get what the phone needs to fetch them, the"
-        " same again until it has. WRONG_ORDER unless it waits for its card.",
+        " same again until it has. WRONG_ORDER unless it waits for its card; what the card's record forbids by now ends"
+        " the operation as FAILED.",
         OperationContactInput,
         contact,
         (

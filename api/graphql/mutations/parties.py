@@ -73,7 +73,7 @@ def enrol_a_provider(act: Act, given: ProviderEnrolInput) -> None:
 
 
 def enrol_a_terminal(act: Act, given: TerminalEnrolInput) -> None:
-    refuse_other_tenants(act, Viewer("municipality", given.municipality))
+    refuse_other_tenants(act)
     act.parts.tsm.enrol_terminal(described(given, TerminalEnrolled), act.of(given.terminal), act.command)
 
 
