@@ -4,14 +4,35 @@ import msgspec
 import pytest
 from mas_world import DOMAIN, GET_IIN, GET_KEY_INFORMATION, ICCID, ISD, OPERATOR, World
 
-from tsm.flows.audit import INSTANCES, LOAD_FILES, found, questions
+from tsm.flows.audit import (
+    BRIEF,
+    INSTANCES,
+    LOAD_FILES,
+    WITNESS,
+    asks_enough,
+    everything,
+    found,
+    inventory,
+    proof_of_absence,
+    questions,
+)
 from tsm.flows.content import life_cycle
-from tsm.globalplatform.commands import GetStatus
+from tsm.globalplatform.commands import Delete, GetStatus, InstallForInstall, parse_command
 from tsm.globalplatform.responses import StatusEntry
-from tsm.model.card import ApplicationInstalled, Card, KeysPut, LifeCycleChanged, LoadFileLoaded, SecurityDomainCreated
+from tsm.model import card as cards
+from tsm.model.card import (
+    ApplicationInstalled,
+    Card,
+    ContentDeleted,
+    KeysPut,
+    LifeCycleChanged,
+    LoadFileLoaded,
+    SecurityDomainCreated,
+)
 from tsm.model.session import ResponseReceived
 
 APPLICATION, LOAD_FILE = "D392F000260100000001", "D392F0002601FF"
+OTHER = "A00000000101"  # of which the record knows nothing
 CHECK_VALUES = ("010101", "020202", "030303")
 KEY = f"card/{ICCID}/{DOMAIN}/01"
 
@@ -88,6 +109,66 @@ def test_of_a_load_file_only_the_place_is_told(card):
 def test_what_lies_in_a_domain_that_nobody_recorded_is_left_out(bare):
     assert told(bare, INSTANCES, entry(APPLICATION, domain=DOMAIN)) == []
     assert told(bare, LOAD_FILES, entry(LOAD_FILE, 0x01, "", domain=DOMAIN)) == []
+
+
+WITHOUT_IT = ContentDeleted(target=DOMAIN, domain=ISD, deleted=(DOMAIN,), found=True)
+
+
+def listed(card: Card, command, *entries, complete=True):
+    return found(card, command, b"".join(one.encode() for one in entries), lambda _: (), complete=complete)
+
+
+def brief(aid, state=0x07):
+    return StatusEntry(bytes.fromhex(aid), state)
+
+
+def test_a_list_of_everything_proves_what_is_not_in_it(card):
+    assert listed(card, everything(INSTANCES), brief(OTHER)) == [WITHOUT_IT]
+    assert listed(card, everything(INSTANCES), brief(DOMAIN, 0x0F)) == []
+    assert listed(card, everything(LOAD_FILES), brief(OTHER, 0x01)) == []
+
+
+def test_with_a_domain_all_is_gone_that_was_in_it(card):
+    loaded = LoadFileLoaded(load_file=LOAD_FILE, domain=DOMAIN, sha256="", size=0)
+    card = cards.evolve(card, loaded)
+    gone = msgspec.structs.replace(WITHOUT_IT, deleted=(DOMAIN, LOAD_FILE))
+    assert listed(card, everything(INSTANCES), brief(OTHER)) == [gone]
+    file_gone = ContentDeleted(target=LOAD_FILE, domain=DOMAIN, deleted=(LOAD_FILE,), found=True)
+    assert listed(card, everything(LOAD_FILES), brief(OTHER, 0x01)) == [file_gone]
+
+
+def test_nothing_else_proves_it(card):
+    """A list with more to come, or of another domain's; a question for some; the rest of an answer."""
+    assert listed(card, everything(INSTANCES), brief(OTHER), complete=False) == []
+    assert listed(card, GetStatus(INSTANCES, bytes.fromhex("A0"), tag_list=BRIEF).apdu(), brief(OTHER)) == []
+    assert listed(card, GetStatus(INSTANCES, next=True, tag_list=BRIEF).apdu(), brief(OTHER)) == []
+    assert found(card, everything(INSTANCES), b"\xe3\x05\x4f", lambda _: (), complete=True) == []
+
+
+def test_a_brief_list_tells_states_and_introduces_nobody(card):
+    locked = LifeCycleChanged(instance=DOMAIN, domain=ISD, life_cycle="LOCKED", found=True)
+    assert listed(card, everything(INSTANCES), brief(OTHER), brief(DOMAIN, 0x8F)) == [locked]
+
+
+def test_a_proof_of_absence_has_a_witness_that_goes_again(card):
+    install, instances, delete, files = map(parse_command, proof_of_absence(card))
+    assert isinstance(install, InstallForInstall) and install.application_aid == WITNESS
+    assert delete == Delete(WITNESS)
+    assert [parse_command(everything(scope)) for scope in (INSTANCES, LOAD_FILES)] == [instances, files]
+    left_behind = msgspec.structs.replace(CREATED, domain=WITNESS.hex().upper())
+    assert proof_of_absence(cards.evolve(card, left_behind)) == proof_of_absence(card)[1:]
+
+
+def test_only_a_script_that_asks_for_instances_and_at_last_for_load_files_ends_a_doubt(card):
+    def headers(*commands):
+        return [command.header.hex() for command in commands]
+
+    assert asks_enough(headers(*questions(DOMAIN, LOAD_FILE, APPLICATION)))
+    assert asks_enough(headers(*inventory()))
+    assert asks_enough(headers(*proof_of_absence(card)))
+    assert not asks_enough(headers(everything(INSTANCES)))
+    assert not asks_enough(headers(*inventory(), Delete(WITNESS).apdu()))
+    assert not asks_enough([])
 
 
 def test_an_answer_that_is_not_understood_is_no_news(bare):

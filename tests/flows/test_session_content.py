@@ -10,6 +10,7 @@ from tsm.flows.content import card_facts, key_reference
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.globalplatform.cap import CapFile, load_commands
 from tsm.globalplatform.commands import (
+    Delete,
     EncryptedKey,
     GetData,
     InstallForInstall,
@@ -18,12 +19,15 @@ from tsm.globalplatform.commands import (
     InstallForPersonalization,
     Load,
     PutKey,
+    SetStatus,
     StoreData,
 )
 from tsm.globalplatform.dgi import Dgi, key_dgis, store_data_blocks
+from tsm.model import card as cards
 from tsm.model.card import (
     ApplicationInstalled,
     ApplicationPersonalized,
+    ContentDeleted,
     KeysPut,
     LifeCycleChanged,
     LoadFileLoaded,
@@ -100,6 +104,60 @@ def test_an_application_is_personalised_with_the_last_block(card):
     script = [InstallForPersonalization(bytes.fromhex(APPLICATION)), *blocks]
     assert facts(card, script[:-1], DOMAIN) == []
     assert facts(card, script, DOMAIN) == [ApplicationPersonalized(application=APPLICATION, domain=DOMAIN)]
+
+
+def with_application(card):
+    """The card with a load file and an application in the provider's domain."""
+    loaded = LoadFileLoaded(load_file="D392F0002601FF", domain=DOMAIN, sha256="ab" * 32, size=1)
+    installed = ApplicationInstalled(
+        application=APPLICATION,
+        module="",
+        load_file="D392F0002601FF",
+        domain=DOMAIN,
+        privileges="00",
+        life_cycle="PERSONALIZED",
+    )
+    return cards.evolve(cards.evolve(card, loaded), installed)
+
+
+@pytest.mark.parametrize("related", [True, False])
+def test_what_is_deleted_is_gone_with_what_belonged_to_it(card, related):
+    """A card deletes nothing to which something belongs, unless that goes too: so its 9000 means the same."""
+    card = with_application(card)
+    assert facts(card, [Delete(bytes.fromhex(DOMAIN), related)]) == [
+        ContentDeleted(target=DOMAIN, domain=ISD, deleted=(DOMAIN, APPLICATION, "D392F0002601FF"))
+    ]
+    assert facts(card, [Delete(bytes.fromhex(APPLICATION), related)]) == [
+        ContentDeleted(target=APPLICATION, domain=DOMAIN, deleted=(APPLICATION,))
+    ]
+    assert facts(card, [Delete(bytes.fromhex("A00000000101"), related)]) == [  # it came with the card
+        ContentDeleted(target="A00000000101", domain=ISD, deleted=("A00000000101",))
+    ]
+
+
+def test_set_status_locks_and_returns_to_what_was_before(card):
+    card = with_application(card)
+    aid = bytes.fromhex(APPLICATION)
+    [locked] = facts(card, [SetStatus(0x40, 0x80, aid)])
+    assert locked == LifeCycleChanged(instance=APPLICATION, domain=DOMAIN, life_cycle="LOCKED")
+    card = cards.evolve(card, locked)
+    for state in (0x00, 0x03):  # the bits beside the lock do not count
+        [unlocked] = facts(card, [SetStatus(0x40, state, aid)])
+        assert unlocked == LifeCycleChanged(instance=APPLICATION, domain=DOMAIN, life_cycle="PERSONALIZED")
+
+
+def test_set_status_of_a_domain_may_include_its_applications(card):
+    card = with_application(card)
+    changed = facts(card, [SetStatus(0x60, 0x80, bytes.fromhex(DOMAIN))])
+    assert [(fact.instance, fact.domain, fact.life_cycle) for fact in changed] == [
+        (DOMAIN, ISD, "LOCKED"),
+        (APPLICATION, DOMAIN, "LOCKED"),
+    ]
+
+
+def test_of_an_instance_that_nobody_recorded_the_state_is_what_was_set(card):
+    locked = SetStatus(0x40, 0x80, bytes.fromhex("A00000000101"))
+    assert facts(card, [locked]) == [LifeCycleChanged(instance="A00000000101", domain=ISD, life_cycle="LOCKED")]
 
 
 @pytest.mark.parametrize(

@@ -408,6 +408,26 @@ def test_a_secret_comes_out_as_it_went_in_until_it_is_destroyed(vault: SoftwareV
     vault.destroy("credential/1/key")  # safe to repeat
 
 
+def test_a_key_set_is_destroyed_unless_it_is_another_by_now(vault: SoftwareVault, folder: Path, kek_file: Path) -> None:
+    first = vault.generate_aes_key_set("card/1/domain/01")
+    vault.destroy_key_set("card/1/domain/01", ("000000", *first[1:]))
+    vault.destroy_key_set("card/1/domain/02", first)
+    assert vault.check_values("card/1/domain/01") == first
+
+    vault.destroy_key_set("card/1/domain/01", [value.upper() for value in first[:2]])  # as far as both know them
+    vault.destroy_key_set("card/1/domain/01", first)
+    for each in (vault, SoftwareVault.open(folder, kek_file)):
+        assert not each.has("card/1/domain/01")
+    refuses(ErrorCode.UNKNOWN_KEY, lambda: vault.check_values("card/1/domain/01"))
+
+    second = vault.generate_aes_key_set("card/1/domain/01")
+    vault.destroy_key_set("card/1/domain/01", first)
+    assert vault.check_values("card/1/domain/01") == second
+    vault.put_secret("credential/1/key", b"x")
+    vault.destroy_key_set("credential/1/key", first)
+    assert vault.secret("credential/1/key") == b"x"
+
+
 def test_a_blind_index_meets_equal_values_of_one_purpose_in_one_vault(
     vault: SoftwareVault, other: SoftwareVault
 ) -> None:
