@@ -76,6 +76,7 @@ class Context:
             self.parts.readings.record(
                 self.caller, self.request_id, self.unsealed.purpose, query_sha256, self.unsealed.subjects
             )
+            self.unsealed.subjects.clear()  # a subscription's next result has its own
 
 
 MakeContext = Callable[[Caller, str], Context]  # of a caller and the request's id

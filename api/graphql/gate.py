@@ -16,6 +16,7 @@ import msgspec
 from graphql import (
     DocumentNode,
     ExecutionResult,
+    Executor,
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
@@ -165,12 +166,13 @@ class Gate:
         The time limit is met where the work waits: for the database, for a commit, for a read model.
         """
         context = self.make_context(admitted.caller, request_id)
-        began_at = await run(lambda: context.log.position)
+        mutates = admitted.kind is OperationType.MUTATION
+        began_at = await run(lambda: context.log.position) if mutates else None
         try:
             async with asyncio.timeout(self.limits.execution_seconds):
                 result = await run(self._execute, admitted, context)
         except TimeoutError:
-            raise await run(self._late, admitted, context, began_at) from None
+            raise await run(self._late, context, began_at) from None
         if result.data is None and not any(error.path for error in result.errors or ()):
             raise Refused(NOT_VALID, result.errors or [])  # its variables do not fit
         return result
@@ -188,10 +190,10 @@ class Gate:
         context.finish(admitted.document.sha256)
         return result  # type: ignore[return-value]  # nothing in it is awaitable
 
-    def _late(self, admitted: Admitted, context: Context, began_at: int) -> Refused:
+    def _late(self, context: Context, began_at: int | None) -> Refused:
         """What a mutation has committed stays. What it was about to commit may yet be: its key says what came of it."""
         extensions: dict[str, Any] = {"code": ErrorCode.TIMEOUT}
-        if admitted.kind is OperationType.MUTATION:
+        if began_at is not None:
             events = context.log.read(began_at, LOOKED_AT)
             extensions["committed"] = [e.position for e in events if e.context.request == context.request_id]
         return Refused(UNAVAILABLE, [GraphQLError(MESSAGES[ErrorCode.TIMEOUT], extensions=extensions)])
@@ -217,7 +219,7 @@ class Gate:
         if isinstance(source, ExecutionResult):
             raise Refused(NOT_VALID, source.errors or [])
         # Each answer is made as that of a query: where it waits for the database, the loop goes on.
-        answers = map_source_to_response_event(executor, source, lambda each: run(execute_subscription_event, each))
+        answers = map_source_to_response_event(executor, source, lambda each: run(_answer, each))
         async with aclosing(answers) as results:
             async for result in results:
                 await run(context.finish, admitted.document.sha256)
@@ -227,3 +229,7 @@ class Gate:
 def never(_: object) -> TypeGuard[Awaitable[Any]]:
     """Resolvers are plain functions (`api.graphql.context`)."""
     return False
+
+
+def _answer(executor: Executor[Any]) -> ExecutionResult:
+    return execute_subscription_event(executor)  # type: ignore[return-value]  # nothing in it is awaitable
