@@ -5,16 +5,10 @@ resumed: whoever names the position of the last thing that he got misses nothing
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import strawberry
-from graphql import DocumentNode, ExecutionResult, Executor, GraphQLSchema
-from graphql.execution.execute import (
-    create_source_event_stream,
-    execute_subscription_event,
-    map_source_to_response_event,
-)
 from strawberry.types import Info
 
 from api.graphql.context import Context
@@ -140,31 +134,6 @@ async def changes(
             thing = found.get(name)
             if thing is not None and all(getattr(thing.row, column) == value for column, value in columns.items()):
                 yield Position(position), thing
-
-
-def answers(
-    schema: GraphQLSchema,
-    executor_class: Any,
-    document: DocumentNode,
-    variables: Mapping[str, Any],
-    operation_name: str | None,
-    context: Context,
-) -> AsyncIterable[ExecutionResult] | ExecutionResult:
-    """The answers of a subscription as they come; an `ExecutionResult` when it cannot begin.
-
-    Each is made in `tsm.store.loop.run`, as those of queries are.
-    """
-    executor = executor_class.build(schema, document, None, context, dict(variables), operation_name)
-    if isinstance(executor, list):
-        return ExecutionResult(None, errors=executor)
-    source: Any = create_source_event_stream(executor)
-    if isinstance(source, ExecutionResult):
-        return source
-    return map_source_to_response_event(executor, source, lambda each: run(_answer, each))
-
-
-def _answer(executor: Executor[Any]) -> ExecutionResult:
-    return execute_subscription_event(executor)  # type: ignore[return-value]  # resolvers are plain functions
 
 
 def _position(context: Context) -> int:

@@ -15,6 +15,8 @@ from tests.projections.registry_story import Story, tell_all
 from tsm.application import Change
 from tsm.model.event import Event
 
+LIFE = timedelta(hours=1)  # of a token
+
 
 class World:
     """The server. No worker runs: the read models are brought up to date by steps."""
@@ -42,7 +44,7 @@ class World:
 
     def token(self, role: str, tenant: str, name: str = "someone") -> str:
         settings, vault, now = self.parts.settings, self.parts.vault, self.parts.clock()
-        return local_login.sign(vault, settings.public_url, role, tenant, name, timedelta(hours=1), now, urandom)
+        return local_login.sign(vault, settings.public_url, role, tenant, name, LIFE, now, urandom)
 
     def close(self) -> None:
         self.parts.close()
