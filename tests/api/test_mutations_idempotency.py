@@ -6,8 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from strawberry.utils.str_converters import to_snake_case
 
+from api.access import Caller
 from api.app import create_app
+from api.graphql.context import contexts_of
+from api.graphql.mutations.mutate import Act, mutate
+from api.graphql.mutations.parties import TerminalEnrolInput, enrol_a_terminal
 from tests.api.admin_world import (
     ICCIDS,
     ISD,
@@ -22,6 +27,7 @@ from tests.api.admin_world import (
     row,
     terminal,
 )
+from tsm.errors import ErrorCode, TsmError
 
 AT_ONCE = 12
 
@@ -187,6 +193,20 @@ def test_other_content_under_one_key_at_the_same_moment_is_done_for_one_of_them(
     assert world.position == before + 1
 
 
+def test_whoever_is_refused_because_the_same_was_done_meanwhile_gets_its_answer(world: World) -> None:
+    """Decided on what another request under the same key has left, it would be refused."""
+    make, caller = contexts_of(world.parts), Caller("root", "administrator", "", client="root")
+    given = TerminalEnrolInput(idempotency_key="meanwhile", **to_python(terminal("T-meanwhile")))
+    first: list[Any] = []
+
+    def overtaken(act: Act, given: Any) -> None:
+        first.append(mutate(make(caller, "request-1"), "terminalEnrol", given, enrol_a_terminal))
+        raise TsmError(ErrorCode.WRONG_ORDER, "too late")
+
+    outcome = mutate(make(caller, "request-2"), "terminalEnrol", given, overtaken)
+    assert outcome == first[0]._replace(repeated=True) and not first[0].repeated
+
+
 def at_once(clients: list[Client], name: str, *asked: dict[str, Any]) -> list[Answer]:
     """The payloads of all clients, who ask at the same moment: all the same, or each its own."""
     given = [asked[number % len(asked)] for number in range(len(clients))]
@@ -198,6 +218,10 @@ def at_once(clients: list[Client], name: str, *asked: dict[str, Any]) -> list[An
     answers = [response.json() for response in asyncio.run(ask_all())]
     assert all("errors" not in answer for answer in answers), answers
     return [answer["data"][name] for answer in answers]
+
+
+def to_python(given: dict[str, Any]) -> dict[str, Any]:
+    return {to_snake_case(name): value for name, value in given.items()}
 
 
 def several(*names: str) -> str:
