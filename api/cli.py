@@ -7,7 +7,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api import admin_commands, administration, erasure_commands, logs, projection_commands, store_commands
+from api import (
+    admin_commands,
+    administration,
+    audit_commands,
+    erasure_commands,
+    logs,
+    projection_commands,
+    store_commands,
+)
 from api.access import ENROLLED
 from api.app import create_app
 from api.bootstrap import STORE, Settings, build
@@ -173,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     admin_commands.add_to(commands, add, DATA)
     erasure_commands.add_to(commands, add, DATA)
     projection_commands.add_to(commands, add, DATA)
+    audit_commands.add_to(commands, add)
 
     cards = commands.add_parser("card", help="the simulated card").add_subparsers(required=True, metavar="command")
     made = add(cards, "serve", card_serve, "put a card behind PC/SC through vpcd")

@@ -303,7 +303,8 @@ def _cell(name: str, value: Any) -> str:
     elif name == "values":
         value = ENCODER.encode(value).decode()
     text = value.isoformat() if isinstance(value, datetime) else str(value)
-    return f"'{text}" if text.startswith(FORMULA) else text
+    text = f"'{text}" if text.startswith(FORMULA) else text
+    return text.replace("\r", " ").replace("\n", " ")  # one line is one event, however it is read
 
 
 ENCODER = msgspec.json.Encoder(enc_hook=str)  # an identifier is the text that it is
