@@ -6,7 +6,7 @@ GET  /mno/return              RE-ACCESS           anybody's browser        MC-05
      /sp-tsm/*                deployment, keys, access codes               JSON, provider
      /counter/*               applications                                 JSON, terminal
      /authority/*             what the certificate authority reports       JSON, authority
-POST /graphql                 what happened       auditor                  GraphQL
+     /graphql                 the admin API       everybody with a role    GraphQL over HTTP, SSE, websockets
 GET  /exports/events          the same, in bulk   auditor, officer, party  JSON Lines or CSV, streamed
 GET  /metrics                 how much, how fast  administrator            Prometheus
 GET  /health                  is it up            anybody                  JSON, 503 when a worker does not keep up

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from graphql import (
 )
 
 from api.access import Role
+from api.bench.postgres import Database
 from api.graphql.authorization import EVERYBODY, RULES, refusals
 from api.graphql.schema import SCHEMA
 from tests.api.admin_world import Client
@@ -495,3 +497,16 @@ def test_parked_events_name_streams_of_all_and_are_told_to_nobody_of_one_tenant(
         assert {e["extensions"]["code"] for e in person(world, who, "parked").ask(query)["errors"]} == {"FORBIDDEN"}
     assert "errors" not in world.person("auditor", "*").ask(query)
     assert "errors" not in world.person("administrator", "*").ask(query)
+
+
+def test_on_postgresql_nobody_sees_what_is_anothers_either(postgres_store: Database, tmp_path: Path) -> None:
+    made = World(tmp_path, postgres_store.runtime_dsn)
+    try:
+        for who, (role, _, foreign) in SOMEBODY.items():
+            for number, query in enumerate(everything(role, 1)):
+                answer = person(made, who, str(number // 40)).ask(query)
+                assert [e for e in answer.get("errors", ()) if "parked" not in e.get("path", ())] == [], query
+                text = json.dumps(answer)
+                assert [word for word in foreign if word in text] == [], query
+    finally:
+        made.close()
