@@ -17,7 +17,7 @@ from tsm.flows.operations import Operations, OperationsWorker, Policy
 from tsm.flows.retired_keys import RetiredKeysWorker
 from tsm.flows.scripts import Scripts
 from tsm.globalplatform.commands import Select
-from tsm.mas.messages import LinkRequest, Process
+from tsm.mas.messages import LinkRequest, Process, Return
 from tsm.model.card import (
     ContentAudited,
     ContentDeleted,
@@ -40,8 +40,8 @@ from tsm.store.recorder import Command
 from tsm.uicc.faults import ConnectionCut, cut_after, cut_before, deny, from_command
 
 APP, FILE, WITNESS_AID = APPLICATION.hex().upper(), LOAD_FILE.hex().upper(), WITNESS.hex().upper()
-ALICE = Context(actor="alice", role="operator", tenant=OPERATOR, correlation="")
-BOB = Context(actor="bob", role="operator", tenant=OPERATOR, correlation="")
+ALICE = Context(actor="alice", role="operator", tenant=OPERATOR, correlation="", person="alice")
+BOB = Context(actor="bob", role="operator", tenant=OPERATOR, correlation="", person="bob")
 OPENING = 3  # SELECT, INITIALIZE UPDATE, EXTERNAL AUTHENTICATE
 NO_WAIT_FOR_ANYBODY = Policy(four_eyes=frozenset())
 
@@ -350,6 +350,34 @@ def test_an_answer_that_a_phone_held_back_says_nothing_of_a_domain_that_is_gone(
     assert set(world.card_record().domains) == {ISD}
 
 
+def test_an_acknowledgement_that_a_phone_held_back_does_not_undo_what_came_after_it(world, prepared):
+    """The card unlocked and was locked again; then the phone delivers what it had kept: only the card can tell."""
+    prepared.contact(prepared.operations.lock(ICCID, APP, "reported stolen", ALICE).operation)
+    unlocked = prepared.operations.unlock(ICCID, APP, "found again", ALICE).operation
+    launch = prepared.operations.contact(unlocked, ALICE)
+    phone = world.phone()
+    answer = phone.say(
+        LinkRequest(Process.START, provider=launch.provider, reception=launch.reception, signature=launch.signature)
+    )
+    for _ in range(1 + OPENING):
+        answer = phone.say(phone.obey(answer))
+    kept = phone.obey(answer)  # the card has unlocked the application
+    world.card._memory.applications[0].life_cycle |= 0x80  # and another session locks it again, in the record too:
+    world.record(f"card-{ICCID}", LifeCycleChanged(instance=APP, domain=DOMAIN, life_cycle="LOCKED"))
+
+    answer = phone.say(kept)
+    while answer.process is not Return.END:
+        answer = phone.say(LinkRequest(Process.DISCONNECT_RESULT) if answer.process is Return.DISCONNECT else kept)
+    prepared.follow()
+
+    assert world.card_record().applications[APP].life_cycle == "LOCKED"
+    assert world.card_record().doubtful == {ISD}
+    prepared.contact(unlocked)  # asks
+    assert (prepared.state(unlocked), world.card_record().doubtful) == ("WAITING", frozenset())
+    prepared.contact(unlocked)
+    assert (prepared.state(unlocked), prepared.selects(APP)) == ("DONE", "9000")
+
+
 # two persons
 
 
@@ -559,7 +587,7 @@ def test_what_concerns_no_card_is_carried_out_when_a_second_person_agreed(world,
     asked = withdrawal(desk)
     desk.follow()
     assert executor.done == []
-    desk.operations.approve(asked, Context(actor="bob", role="administrator", tenant=PROVIDER, correlation=""))
+    desk.operations.approve(asked, msgspec.structs.replace(BOB, role="administrator", tenant=PROVIDER))
     desk.follow()
     desk.follow()
     assert executor.done == [("provider/JPKI0001", "left", f"operation-{asked}")]

@@ -53,6 +53,7 @@ from tsm.model.session import (
 )
 
 LEVEL = FULL  # C-MAC, C-DECRYPTION, R-MAC, R-ENCRYPTION: the phone can neither read nor change
+LOAD, STORE_DATA, LAST_BLOCK = 0xE8, 0xE2, 0x80
 CHALLENGE_SIZE = 8  # octets: SCP03 in S8 mode
 LAST_KEY_VERSION = 0x7F  # GPCS v2.3.1 section 11.8.2.3
 
@@ -246,8 +247,19 @@ class Exchange:
         self.notify(order, Status.OK if answered else refusal(plain.sw), plain.sw.to_bytes(2), plain.data)
         if not answered:
             return self.refused(plain, verified)
-        self.card_facts += self.learnt(order, plain)
+        if self.is_latest():
+            self.card_facts += self.learnt(order, plain)
+        else:
+            self.card_facts += cards.unanswered(self.session.started.domain, self.sent.header)
         return self.next(channel)
+
+    def is_latest(self) -> bool:
+        """Whether nothing was recorded of the card since the command was sent.
+
+        Else a phone may have held the answer back while another session changed the same thing, and nobody can tell
+        which came first: the card has to be asked.
+        """
+        return not self.sent.card_version or self.sent.card_version == self.card_record.version
 
     def learnt(self, order: int, answer: ResponseApdu) -> list[Fact]:
         """What a delegated command's answer says of the card."""
@@ -275,7 +287,15 @@ class Exchange:
         step, order = following
         plain = self.delegated(order)
         wrapped = channel.wrap(plain)
-        return self.send(step, plain, wrapped, order=order, counter=channel.counter, chaining=channel.chaining.hex())
+        return self.send(
+            step,
+            plain,
+            wrapped,
+            order=order,
+            counter=channel.counter,
+            chaining=channel.chaining.hex(),
+            card_version=self.card_record.version + len(self.card_facts) if says_something(plain) else 0,
+        )
 
     def send(
         self,
@@ -287,6 +307,7 @@ class Exchange:
         host_challenge: str = "",
         counter: int = 0,
         chaining: str = "",
+        card_version: int = 0,
     ) -> LinkResponse:
         """COMMAND."""
         wire = wrapped.encode()
@@ -301,6 +322,7 @@ class Exchange:
                 host_challenge=host_challenge,
                 counter=counter,
                 chaining=chaining,
+                card_version=card_version,
             )
         )
         return LinkResponse(Return.COMMAND, wire)
@@ -390,6 +412,13 @@ class Exchange:
 def command_name(order: int) -> str:
     """The payload that holds one delegated command."""
     return f"command-{order:03}"
+
+
+def says_something(command: CommandApdu) -> bool:
+    """Whether the answer will say something of the card: all that change it do but the blocks before the last."""
+    if command.ins in (LOAD, STORE_DATA):
+        return bool(command.p1 & LAST_BLOCK)
+    return command.ins == audit.GET_STATUS or cards.changes_content(command.header.hex())
 
 
 MESSAGES: Mapping[Process, Callable[[Exchange], LinkResponse]] = {

@@ -51,6 +51,7 @@ class CommandSent(Fact, frozen=True, kw_only=True):
     host_challenge: str = ""  # INITIALIZE UPDATE only, hex
     counter: int = 0  # SCP03 command counter after this command
     chaining: str = ""  # SCP03 MAC chaining value after this command, hex
+    card_version: int = 0  # of the card's stream then, where the answer will say something of the card
 
 
 class ResponseReceived(Fact, frozen=True, kw_only=True):
