@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import uvicorn
 import websockets.http11
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from api.limits import EdgeLimits
@@ -72,6 +72,7 @@ class PartyProtocol(HttpToolsProtocol):
 
     config: EdgeConfig
     client_cert_der: bytes | None = None
+    _served: RequestResponseCycle = None  # type: ignore[assignment]  # as `cycle`, which is the last one that came
     _in_head = True  # from the beginning: whoever connects has something to say
     _in_body = False
     _head = 0  # octets of the request line and the headers so far
@@ -88,6 +89,7 @@ class PartyProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
+        self._tell_application()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -112,16 +114,23 @@ class PartyProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no request, or too large a one, is answered unless an answer has begun, and ends the connection."""
-        answering = self._busy()
-        if not (answering and self.cycle.response_started):
+        if not (self._busy() and self._served.response_started):
             self.transport.write(last_words(self._refused_as))
-        if answering:  # the application hears that its client is gone, and writes no more
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._tell_application()
         self._end()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _busy(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._served is not None and not self._served.response_complete
+
+    def _tell_application(self) -> None:
+        """That its client is gone, so that it writes no more: uvicorn tells the last request that came, not this one."""
+        if self._busy():
+            self._served.disconnected = True
+            self._served.message_event.set()
 
     def _watch(self) -> None:
         """Starts the timer of what the connection waits for now; one that runs already goes on."""
@@ -165,7 +174,7 @@ class PartyProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server stops: an idle client that keeps its connection will not answer a TLS farewell."""
-        idle = self.cycle is None or self.cycle.response_complete
+        idle = not self._busy()
         super().shutdown()
         if idle:
             self.transport.abort()

@@ -13,7 +13,7 @@ import pytest
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from rich.progress import Progress
 
-from api.bench import graphql, large, mas, order, projections, raw, store
+from api.bench import graphql, large, mas, order, projections, raw, refusals, store
 from api.bench.history import Filler, History
 from api.bench.postgres import Database, PostgresServer
 from api.bench.report import adds, faster
@@ -356,3 +356,14 @@ def test_a_gap_is_found(postgres_store: Database) -> None:
 def test_a_goal_is_met_or_missed() -> None:
     assert faster("a", 30.0, "b", 10.0, 3.0).met and not faster("a", 29.0, "b", 10.0, 3.0).met
     assert adds("a", 1.1, "b", 1.0, 0.2).met and not adds("a", 1.3, "b", 1.0, 0.2).met
+
+
+# --- Refusals ---
+
+
+@pytest.mark.parametrize("attack", refusals.ATTACKS.values(), ids=refusals.ATTACKS.keys())
+def test_every_attack_is_refused_before_it_is_validated(
+    attack: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.graphql.documents.validate", lambda *_, **__: pytest.fail("it was validated"))
+    refusals.refuse(attack(), 0)

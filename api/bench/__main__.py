@@ -5,14 +5,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api.bench import graphql, large, mas, order, projections, store
+from api.bench import graphql, large, mas, order, projections, refusals, store
 
-ALL = ("mas", "store", "projections", "graphql")  # what `make bench` measures
+ALL = ("mas", "store", "projections", "graphql", "refusals")  # what `make bench` measures
 PARTS: dict[str, Callable[[int], bool]] = {
     "mas": mas.report,
     "store": store.report,
     "projections": projections.report,
     "graphql": graphql.report,
+    "refusals": refusals.report,
     "order": order.report,
     "large": large.report,
 }

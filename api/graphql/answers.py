@@ -10,9 +10,9 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from api.errors import logged, request_id
-from api.graphql.documents import Refused
+from api.graphql.documents import NOT_VALID, Refused
 from api.graphql.gate import OverBudget
-from api.graphql.limits import MAX_ERRORS
+from api.graphql.limits import MAX_ERRORS, check_values
 from tsm.errors import MESSAGES, ErrorCode, TsmError
 
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -25,9 +25,15 @@ FOREIGN = {"cross-site", "same-site"}  # Sec-Fetch-Site of what another site's p
 
 
 def read_json(body: bytes) -> object:
-    """A JSON text in UTF-8 in which no name comes twice: readers differ in which of the two they take."""
+    """A JSON text in UTF-8 in which no name comes twice: readers differ in which of the two they take.
+
+    MALFORMED_MESSAGE for anything else; `Refused` when it holds too much. The second reading costs more than the
+    first, so it comes last.
+    """
     try:
         value: object = msgspec.json.decode(body)
+        if excesses := check_values(value):
+            raise Refused(NOT_VALID, excesses)
         json.loads(body, object_pairs_hook=once)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise TsmError(ErrorCode.MALFORMED_MESSAGE, type(error).__name__) from None

@@ -33,7 +33,7 @@ from strawberry import Schema
 from api.access import Access, Caller
 from api.graphql.context import Context, MakeContext
 from api.graphql.documents import NOT_ALLOWED, NOT_VALID, Document, Persisted, Refused, read, refused
-from api.graphql.limits import check_variables, cost
+from api.graphql.limits import cost
 from api.limits import Balance, Budgets, EdgeLimits
 from tsm.errors import MESSAGES, ErrorCode, TsmError
 from tsm.store.loop import run
@@ -120,8 +120,6 @@ class Gate:
 
     def _admit(self, caller: Caller, asked: Asked, minute: int) -> Admitted:
         variables = asked.variables or {}
-        if excesses := check_variables(variables):
-            raise Refused(NOT_VALID, excesses)
         document = read(self.schema._schema, self._text(caller, asked))
         operation = document.operation(asked.operation_name)
         if errors := self.refusals(document.node, asked.operation_name, caller.role, self.schema._schema):

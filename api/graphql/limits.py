@@ -46,8 +46,8 @@ MAX_SAME = 10  # fields that answer under the same name in the same place
 MAX_DEFINITIONS = 40  # operations and fragments
 MAX_DIRECTIVES = 40
 MAX_VARIABLES = 50
-MAX_VALUES = 5000  # in all variables together: a list or an object is one, and so is each of what it holds
-MAX_NESTING = 8  # of lists and objects in variables
+MAX_VALUES = 5000  # in one JSON text: a list or an object is one, and so is each of what it holds
+MAX_NESTING = 10  # of lists and objects in one JSON text
 MAX_ERRORS = 50  # in one answer
 
 UNPAGED = 3  # objects that a list without pages is taken to hold
@@ -169,9 +169,9 @@ def _crowd(sets: list[SelectionSetNode], fragments: Mapping[str, FragmentDefinit
     )
 
 
-def check_variables(variables: Mapping[str, Any]) -> list[GraphQLError]:
-    """An error when the values are too many or too deep: before anything is made of them."""
-    values, level, waiting = 0, 0, [list(variables.values())]
+def check_values(value: object) -> list[GraphQLError]:
+    """An error when the values of a JSON text are too many or too deep: before anything is made of them."""
+    values, level, waiting = 0, 0, [[value]]
     while waiting:
         values += sum(map(len, waiting))
         if values > MAX_VALUES:

@@ -382,7 +382,7 @@ def read_message(text: str) -> Message:
     """`Ends` with 4400 for what is no message of the protocol."""
     try:
         message: Message = msgspec.convert(read_json(text.encode()), Message)
-    except (TsmError, msgspec.ValidationError, UnicodeError):
+    except (TsmError, Refused, msgspec.ValidationError, UnicodeError):
         raise Ends(INVALID, "Invalid message") from None
     return message
 

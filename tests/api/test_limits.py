@@ -31,7 +31,7 @@ from api.graphql.limits import (
     MAX_VALUES,
     MAX_VARIABLES,
     UNPAGED,
-    check_variables,
+    check_values,
     cost,
     crowd,
     excesses,
@@ -174,31 +174,32 @@ def test_what_was_made_of_a_text_is_remembered(edge: Edge, monkeypatch: pytest.M
     assert edge.client().ask(text).status_code == 200
 
 
-# Variables
+# Values
 
 
 def deep(levels: int) -> Any:
     return 1 if levels == 0 else [deep(levels - 1)]
 
 
-def test_variables_may_hold_so_many_values_and_not_one_more() -> None:
-    assert check_variables({"a": [1] * (MAX_VALUES - 1)}) == []
-    [error] = check_variables({"a": [1] * MAX_VALUES})
+def test_a_json_text_may_hold_so_many_values_and_not_one_more() -> None:
+    assert check_values({"a": [1] * (MAX_VALUES - 2)}) == []
+    [error] = check_values({"a": [1] * (MAX_VALUES - 1)})
     assert error.message == f"the query exceeds {MAX_VALUES} values"
-    [error] = check_variables({"a": [{"b": [1, 2]}] * (MAX_VALUES // 3)})
+    [error] = check_values({"a": [{"b": [1, 2]}] * (MAX_VALUES // 3)})
     assert error.message == f"the query exceeds {MAX_VALUES} values"
 
 
-def test_variables_may_be_so_deep_and_not_deeper() -> None:
-    assert check_variables({"a": deep(MAX_NESTING)}) == []
-    [error] = check_variables({"a": deep(MAX_NESTING + 1)})
+def test_a_json_text_may_be_so_deep_and_not_deeper() -> None:
+    assert check_values(deep(MAX_NESTING)) == []
+    [error] = check_values(deep(MAX_NESTING + 1))
     assert error.message == f"the query exceeds {MAX_NESTING} levels of values"
 
 
-def test_too_many_variables_are_refused_before_the_document_is_read(
+def test_too_many_variables_are_refused_before_names_are_compared_and_the_document_is_read(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.graphql.documents.parse", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr("api.graphql.answers.once", lambda *_, **__: pytest.fail("its names were compared"))
     answer = edge.client().ask("{ hello # never read\n }", variables={"x": [1] * 100_000})
     assert answer.json()["errors"][0]["extensions"]["code"] == "MESSAGE_TOO_LARGE"
 
