@@ -308,27 +308,41 @@ def _along_story(story: Where, kind: Where, bounds: Bounds, table: str) -> tuple
 
 def _along_view(viewer: Viewer, bounds: Bounds) -> tuple[str, Sequence[object]]:
     """Along the index of what the viewer may see."""
-    view = Where((), ()) if viewer.kind == "everything" else Where((f"e.for_{viewer.kind} = ?",), (viewer.party,))
-    conditions = [*view.conditions, "e.position > ?", "e.position < ?", "k.kind = e.kind"]
-    query = (
-        f"SELECT {SHOWN} FROM {{event}} AS e CROSS JOIN {{kind}} AS k"  # noqa: S608 - constants only
-        f" WHERE {' AND '.join(conditions)} ORDER BY e.position {bounds.direction} LIMIT ?"
-    )
-    return query, (*view.values, bounds.after, bounds.before, bounds.limit)
+    view = Where((), ()) if viewer.kind == "everything" else Where((f"for_{viewer.kind} = ?",), (viewer.party,))
+    return _fetch(_stretch(view, bounds), (*view.values, bounds.after, bounds.before, bounds.limit), bounds)
 
 
 def _along_kinds(views: Views, kind: Where, bounds: Bounds) -> tuple[str, Sequence[object]]:
-    """The kinds whose next events come first are as many as the page has rows at most; their events are merged."""
+    """The kinds whose next events come first are as many as the page has rows at most; their events are merged.
+
+    Of the first kind all rows of the page may be; of the second all but one, for one of the first comes before; and so
+    on.
+    """
     kinds = _next_kinds(views, kind, bounds)
-    each = "SELECT position FROM {event} WHERE kind = ? AND position > ? AND position < ?"
+    if not kinds:
+        return "", ()
+    each = f"SELECT position FROM ({_stretch(Where(('kind = ?',), ()), bounds)}) AS of_kind"  # noqa: S608 - constants only
     merged = f"{' UNION ALL '.join([each] * len(kinds))} ORDER BY position {bounds.direction} LIMIT ?"
-    query = (
-        f"SELECT {SHOWN} FROM {{event}} AS e CROSS JOIN {{kind}} AS k"  # noqa: S608 - constants only
-        f" WHERE e.position IN (SELECT position FROM ({merged}) AS merged) AND k.kind = e.kind"
-        f" ORDER BY e.position {bounds.direction}"
+    values = [v for at, kind in enumerate(kinds) for v in (kind, bounds.after, bounds.before, bounds.limit - at)]
+    return _fetch(merged, (*values, bounds.limit), bounds)
+
+
+def _stretch(where: Where, bounds: Bounds) -> str:
+    """The first positions of an index: it ends there, whatever the planner believes of the rows."""
+    conditions = [*where.conditions, "position > ?", "position < ?"]
+    return (
+        f"SELECT position FROM {{event}} WHERE {' AND '.join(conditions)}"  # noqa: S608 - constants only
+        f" ORDER BY position {bounds.direction} LIMIT ?"
     )
-    values = [value for number in kinds for value in (number, bounds.after, bounds.before)]
-    return (query, (*values, bounds.limit)) if kinds else ("", ())
+
+
+def _fetch(positions: str, values: Sequence[object], bounds: Bounds) -> tuple[str, Sequence[object]]:
+    """The rows at these positions."""
+    query = (
+        f"SELECT {SHOWN} FROM ({positions}) AS n CROSS JOIN {{event}} AS e CROSS JOIN {{kind}} AS k"  # noqa: S608
+        f" WHERE e.position = n.position AND k.kind = e.kind ORDER BY n.position {bounds.direction}"
+    )
+    return query, values
 
 
 def _next_kinds(views: Views, kind: Where, bounds: Bounds) -> list[int]:

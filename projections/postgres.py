@@ -26,6 +26,9 @@ READERS = 8  # connections
 POOL_TIMEOUT = 5  # seconds that a read waits for a connection
 LOCK_TIMEOUT = 8_000  # milliseconds
 OPTIONS = f"-c search_path=tsm_views -c timezone=UTC -c lock_timeout={LOCK_TIMEOUT}"
+# Pages are ranges of an index, in its order, and end at their limit. Where the planner knows little of new rows it would
+# rather collect all that fit, and sort them: what a page costs would then grow with the log.
+READING = f"{OPTIONS} -c enable_bitmapscan=off"
 
 
 class PostgresSession(Session):
@@ -97,7 +100,7 @@ class PostgresViews(Views):
             min_size=1,
             max_size=READERS,
             timeout=POOL_TIMEOUT,
-            kwargs={"autocommit": True, **connection_options(dsn, OPTIONS)},
+            kwargs={"autocommit": True, **connection_options(dsn, READING)},
             configure=_for_snapshots,
             open=True,
         )
