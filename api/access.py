@@ -84,6 +84,7 @@ class Caller:
     person: str = ""  # who of the party, where a token says so
     client: str = ""  # whose idempotency keys, limits and costs these are
     expires_at: datetime | None = None  # when the proof of its identity ends
+    identity: str = ""  # which person that is, in every role and tenant; empty for programs and machines
 
     @property
     def actor(self) -> str:
@@ -194,6 +195,7 @@ def caller_by(granted: Granted) -> Caller:
         tenant=party,
         viewer=viewer,
         person="" if whole else granted.person,
+        identity=granted.identity,
         client=granted.client,
         expires_at=granted.expires_at,
     )

@@ -26,6 +26,7 @@ class Readings:
             tenant=caller.tenant or SERVER,
             correlation=request_id,
             request=request_id,
+            person=caller.identity,
         )
         facts = reading.access(purpose, query_sha256, subjects)
         change = Change(reading.stream(request_id), 0, facts)

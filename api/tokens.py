@@ -41,6 +41,7 @@ class Granted(NamedTuple):
     person: str  # who of the tenant
     client: str
     expires_at: datetime
+    identity: str = ""  # which person that is, whatever role and tenant: issuer and subject; empty for a program
     thumbprint: str = ""  # the holder must show the certificate with this SHA-256 (Base64url); empty: none
 
 
@@ -167,6 +168,7 @@ class AccessTokens:
             person=claims.sub,
             client=f"{issuer.name}|{claims.client_id}|{claims.sub}",
             expires_at=datetime.fromtimestamp(claims.exp, UTC),
+            identity="" if claims.sub == claims.client_id else f"{issuer.name}|{claims.sub}",  # RFC 9068 section 2.2
             thumbprint=claims.cnf.thumbprint if claims.cnf else "",
         )
 

@@ -3,11 +3,15 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from datetime import timedelta
+from os import urandom
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from api import administration
+from api.service_tokens import ServiceTokens
 from tests.api.admin_world import (
     APPLICATION_AID,
     CAP,
@@ -89,6 +93,11 @@ def provider(world: World) -> Client:
 
 
 @pytest.fixture
+def paula(world: World) -> Client:
+    return world.person("provider", f"provider:{PROVIDER}", "paula")
+
+
+@pytest.fixture
 def alice(world: World) -> Client:
     return world.person("operator", f"operator:{OPERATOR}", "alice")
 
@@ -154,6 +163,7 @@ def test_what_the_card_forbids_or_lacks_a_reason_is_refused(
 
 OF_APPLICATION = {"application": APPLICATION_AID, "reason": WHY}
 OF_DOMAIN = {"domain": DOMAIN, "reason": WHY}
+WITH_ALL_OF_IT = {**OF_DOMAIN, "related": True}
 OF_FILE = {"loadFile": LOAD_FILE_AID, "reason": WHY}
 ABOUT = {
     "securityDomainLock": OF_DOMAIN,
@@ -248,7 +258,36 @@ def test_what_destroys_awaits_a_second_person_and_both_are_recorded(world: World
     )
     assert approved["operation"]["requestedBy"] == f"operator:{OPERATOR}/alice"
     [event] = world.parts.tsm.read(approved["logPosition"] - 1, 1)
-    assert event.fact == OperationApproved(approved_by=f"operator:{OPERATOR}/bob")
+    server = world.parts.settings.public_url
+    assert event.fact == OperationApproved(approved_by=f"operator:{OPERATOR}/bob", person=f"{server}|bob")
+    assert event.context.person == f"{server}|bob"
+
+
+def test_one_person_in_two_roles_is_one_person(world: World, alice: Client) -> None:
+    made = alice.done("securityDomainDelete", SHOWN, iccid=CARD, **WITH_ALL_OF_IT)["operation"]["operation"]
+    as_officer = world.person("security-officer", "*", "alice")
+    as_provider = world.person("provider", f"provider:{PROVIDER}", "alice")
+    before = world.position
+    for client in (alice, as_officer, as_provider):
+        assert client.refused("operationApprove", operation=made) == [("FORBIDDEN", None)]
+        assert client.refused("operationReject", operation=made, reason=WHY) == [("FORBIDDEN", None)]
+    assert world.position == before
+    assert world.person("security-officer", "*", "otto").done("operationApprove", operation=made)["userErrors"] == []
+
+
+@pytest.mark.parametrize("program", ["certificate", "service token"])
+def test_a_program_is_no_person(world: World, alice: Client, program: str) -> None:
+    client = world.party(OPERATOR) if program == "certificate" else serving(world)
+    asked = alice.done("securityDomainDelete", SHOWN, iccid=CARD, **WITH_ALL_OF_IT)["operation"]["operation"]
+    before = world.position
+    assert client.refused("operationApprove", operation=asked) == [("FORBIDDEN", None)]
+    assert client.refused("operationReject", operation=asked, reason=WHY) == [("FORBIDDEN", None)]
+    assert client.refused("securityDomainDelete", iccid=CARD, **WITH_ALL_OF_IT) == [("FORBIDDEN", None)]
+    assert world.position == before
+    audit = client.done("cardAudit", SHOWN, iccid=CARD)["operation"]  # what needs no second person, it may ask for
+    assert (audit["state"], audit["requestedBy"].partition("/")[0]) == ("WAITING", f"operator:{OPERATOR}")
+    taken_back = client.done("operationCancel", SHOWN, operation=asked, reason=WHY)["operation"]
+    assert taken_back["state"] == "CANCELLED"
 
 
 def test_a_second_person_refuses_with_a_reason(alice: Client, bob: Client) -> None:
@@ -307,10 +346,10 @@ def test_only_who_manages_the_whole_house_withdraws_parties(world: World) -> Non
 # Persons
 
 
-def test_a_person_is_erased_once_two_people_want_it(world: World, provider: Client) -> None:
+def test_a_person_is_erased_once_two_people_want_it(world: World, paula: Client) -> None:
     credential = applied(world)
     asked = {"credential": credential, "reason": "the application was withdrawn"}
-    made = provider.done("personErase", SHOWN, **asked)["operation"]
+    made = paula.done("personErase", SHOWN, **asked)["operation"]
     assert made["state"] == "AWAITING_APPROVAL"
     officer = world.person("security-officer", "*", "otto")
     officer.done("operationApprove", operation=made["operation"])
@@ -319,12 +358,12 @@ def test_a_person_is_erased_once_two_people_want_it(world: World, provider: Clie
     assert [event.originator_id for event in erased] == [credentials.stream(credential)]
 
 
-def test_what_cannot_be_revoked_fails_and_says_why(world: World, provider: Client) -> None:
+def test_what_cannot_be_revoked_fails_and_says_why(world: World, paula: Client) -> None:
     credential = applied(world)
     asked = {"credential": credential, "revocationReason": "KEY_COMPROMISE", "reason": "the phone was stolen"}
-    made = provider.done("credentialRevoke", SHOWN, **asked)["operation"]
+    made = paula.done("credentialRevoke", SHOWN, **asked)["operation"]
     world.person("security-officer", "*", "otto").done("operationApprove", operation=made["operation"])
-    assert ended(provider, made["operation"]) == "FAILED"  # nothing was issued
+    assert ended(paula, made["operation"]) == "FAILED"  # nothing was issued
 
 
 @pytest.mark.parametrize("name", ["credentialRevoke", "personErase"])
@@ -373,6 +412,14 @@ def test_phones_that_come_at_the_same_moment_get_one_launch(world: World, operat
 
 
 # Given
+
+
+def serving(world: World) -> Client:
+    """A program of the operator, with a service token."""
+    tsm, until = world.parts.tsm, world.parts.tsm.now() + timedelta(hours=1)
+    by = administration.administrator("test")
+    issued = ServiceTokens(tsm).issue("desk", "operator", f"operator:{OPERATOR}", until, by, urandom)
+    return Client(world.app, issued.token)
 
 
 def applied(world: World) -> str:

@@ -81,8 +81,17 @@ def test_a_token_of_the_issuer_grants_what_it_says(tokens, signer, algorithm):
         person="alice",
         client=f"{ISSUER}|console|alice",
         expires_at=datetime.fromtimestamp(NOW + 600, UTC),
+        identity=f"{ISSUER}|alice",
         thumbprint="",
     )
+
+
+def test_a_person_is_the_same_by_whatever_client_in_whatever_role_and_a_program_is_none(tokens):
+    alice = tokens.granted(EC.token()).identity
+    officer = claims_of(client_id="phone", roles=["security-officer"], tenant="*", jti="two")
+    assert tokens.granted(EC.token(officer)).identity == alice
+    assert tokens.granted(EC.token(claims_of(sub="bob"))).identity != alice
+    assert tokens.granted(EC.token(claims_of(sub="console"))).identity == ""  # client credentials: RFC 9068 section 2.2
 
 
 def test_a_token_that_openssl_signed_is_taken(tokens, tmp_path):

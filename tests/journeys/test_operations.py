@@ -5,6 +5,7 @@ Alice asks, Bob agrees where two are needed, a phone carries. What is true in th
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from mas_world import DOMAIN, GET_KEY_INFORMATION, ICCID, ISD, OPERATOR, OTHER_ICCID, PROVIDER, RETURN_URLS
 from test_deployment import APPLICATION, LOAD_FILE, Deployment

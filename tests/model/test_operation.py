@@ -27,14 +27,16 @@ ASKED = OperationRequested(
     kind=OperationKind.DELETE,
     target=SSD,
     reason="the contract has ended",
-    requested_by="alice",
+    requested_by="operator:MNO00001/alice",
+    person="alice",
     needs_approval=True,
     expires_at=LATER,
     iccid=ICCID,
     operator="MNO00001",
 )
 AT_ONCE = msgspec.structs.replace(ASKED, kind=OperationKind.AUDIT, needs_approval=False, reason="")
-APPROVED = OperationApproved(approved_by="bob")
+BOB = "operator:MNO00001/bob", "bob"  # as he acts, and who he is
+APPROVED = OperationApproved(approved_by=BOB[0], person=BOB[1])
 DELEGATED = OperationDelegated(reception="2026112100000001")
 PUT_BACK = OperationPutBack(status="41")
 DONE = OperationEnded(state="DONE")
@@ -76,25 +78,45 @@ def test_an_id_is_used_once() -> None:
 
 
 def test_a_second_person_approves_and_once_more_is_no_news() -> None:
-    given(operation.evolve, ASKED).when(operation.approve, "bob", NOW).then(APPROVED)
-    given(operation.evolve, ASKED, APPROVED).when(operation.approve, "bob", NOW).then_nothing()
+    given(operation.evolve, ASKED).when(operation.approve, *BOB, NOW).then(APPROVED)
+    given(operation.evolve, ASKED, APPROVED).when(operation.approve, *BOB, NOW).then_nothing()
+    given(operation.evolve, ASKED, APPROVED).when(operation.approve, "security-officer:bob", "bob", NOW).then_nothing()
 
 
-def test_whoever_asked_neither_approves_nor_rejects() -> None:
-    given(operation.evolve, ASKED).when(operation.approve, "alice", NOW).then_refused(ErrorCode.FORBIDDEN)
-    given(operation.evolve, ASKED).when(operation.reject, "alice", "no", NOW).then_refused(ErrorCode.FORBIDDEN)
+@pytest.mark.parametrize(
+    ("actor", "person"),
+    [
+        ("operator:MNO00001/alice", "alice"),
+        ("security-officer:alice", "alice"),  # who asked for it, in another role
+        ("operator:MNO00001", ""),  # a program
+    ],
+)
+def test_nobody_but_another_person_approves_or_rejects(actor: str, person: str) -> None:
+    given(operation.evolve, ASKED).when(operation.approve, actor, person, NOW).then_refused(ErrorCode.FORBIDDEN)
+    given(operation.evolve, ASKED).when(operation.reject, actor, person, "no", NOW).then_refused(ErrorCode.FORBIDDEN)
+
+
+def test_a_program_asks_for_what_needs_no_second_person_only() -> None:
+    given(operation.evolve).when(operation.request, by_a_program(ASKED), NOW).then_refused(ErrorCode.FORBIDDEN)
+    given(operation.evolve).when(operation.request, by_a_program(AT_ONCE), NOW).then(by_a_program(AT_ONCE))
+
+
+def by_a_program(asked: OperationRequested) -> OperationRequested:
+    return msgspec.structs.replace(asked, requested_by="operator:MNO00001", person="")
 
 
 def test_nobody_approves_what_awaits_no_approval() -> None:
     for facts in ((AT_ONCE,), (ASKED, APPROVED), (ASKED, APPROVED, DONE)):
-        given(operation.evolve, *facts).when(operation.approve, "carol", NOW).then_refused(ErrorCode.WRONG_ORDER)
-    given(operation.evolve, ASKED).when(operation.approve, "bob", LATER).then_refused(ErrorCode.WRONG_ORDER)
+        given(operation.evolve, *facts).when(operation.approve, "carol", "carol", NOW).then_refused(
+            ErrorCode.WRONG_ORDER
+        )
+    given(operation.evolve, ASKED).when(operation.approve, *BOB, LATER).then_refused(ErrorCode.WRONG_ORDER)
 
 
 def test_a_rejection_says_who_and_why() -> None:
-    rejected = OperationEnded(state="REJECTED", ended_by="bob", reason="the wrong card")
-    given(operation.evolve, ASKED).when(operation.reject, "bob", "the wrong card", NOW).then(rejected)
-    given(operation.evolve, ASKED).when(operation.reject, "bob", " ", NOW).then_refused(ErrorCode.INVALID_INPUT)
+    rejected = OperationEnded(state="REJECTED", ended_by=BOB[0], reason="the wrong card")
+    given(operation.evolve, ASKED).when(operation.reject, *BOB, "the wrong card", NOW).then(rejected)
+    given(operation.evolve, ASKED).when(operation.reject, *BOB, " ", NOW).then_refused(ErrorCode.INVALID_INPUT)
 
 
 @pytest.mark.parametrize("before", [(ASKED,), (ASKED, APPROVED), (ASKED, APPROVED, DELEGATED), (AT_ONCE,)])

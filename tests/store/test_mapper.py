@@ -42,6 +42,7 @@ def test_a_stored_event_reads_without_our_code(mapper: JsonMapper) -> None:
             "request": "",
             "command": "",
             "reason": "",
+            "person": "",
         },
         "data": {"domain": "A0000001510000", "key_version": 2, "check_values": ["e79c05", "d1bd77", "3fde8c"]},
     }

@@ -112,7 +112,8 @@ class Operations:
         self._executors = executors
 
     # Asking. The context's tenant is the card's operator, or the provider whose domain is concerned, else FORBIDDEN.
-    # All of them: UNKNOWN_CARD, INVALID_INPUT without a reason for what destroys, COMMAND_REUSED.
+    # All of them: UNKNOWN_CARD, INVALID_INPUT without a reason for what destroys, COMMAND_REUSED; FORBIDDEN for a
+    # program that asks for what a second person has to approve.
 
     def create_domain(
         self, iccid: str, domain: str, reason: str, context: Context, command: Command | None = None
@@ -226,6 +227,7 @@ class Operations:
             target=target,
             reason=reason,
             requested_by=context.actor,
+            person=context.person,
             needs_approval=kind in self._policy.four_eyes,
             expires_at=self._tsm.now() + self._policy.wait,
             values=values,
@@ -278,12 +280,14 @@ class Operations:
     # Deciding. FORBIDDEN in another tenant's name, NOT_FOUND; the log's position comes back.
 
     def approve(self, operation: str, context: Context, command: Command | None = None) -> int:
-        """A second person agrees. FORBIDDEN for whoever asked for it, WRONG_ORDER."""
-        return self._decide(operation, context, command, lambda o, at: operations.approve(o, context.actor, at))
+        """A second person agrees. FORBIDDEN for whoever asked for it and for programs, WRONG_ORDER."""
+        actor, person = context.actor, context.person
+        return self._decide(operation, context, command, lambda o, at: operations.approve(o, actor, person, at))
 
     def reject(self, operation: str, reason: str, context: Context, command: Command | None = None) -> int:
-        """A second person refuses. FORBIDDEN for whoever asked for it, WRONG_ORDER, INVALID_INPUT without a reason."""
-        return self._decide(operation, context, command, lambda o, at: operations.reject(o, context.actor, reason, at))
+        """A second person refuses. FORBIDDEN as for `approve`, WRONG_ORDER, INVALID_INPUT without a reason."""
+        actor, person = context.actor, context.person
+        return self._decide(operation, context, command, lambda o, at: operations.reject(o, actor, person, reason, at))
 
     def cancel(self, operation: str, reason: str, context: Context, command: Command | None = None) -> int:
         """It is taken back: nobody can start the contact that waits for a phone. WRONG_ORDER once one has begun."""

@@ -31,6 +31,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request: str = ""  # the id of the request at the edge
     command: str = ""  # the idempotency key of the edge, scoped by client
     reason: str = ""  # why, where a person acted
+    person: str = ""  # "https://id.example|alice": the same in every role; empty for programs and machines
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):

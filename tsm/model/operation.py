@@ -4,6 +4,10 @@ Something on a card waits for the card's next contact. Something that destroys w
 says so. Either can be followed, and taken back until it is carried out. What it did to the card, the card's own stream
 says; here is who asked, who agreed, and how it ended.
 
+A second person is another human being, not another name. So whoever asks for what needs one, and whoever agrees, must
+be persons (`Context.person`): programs with a certificate or a service token are nobody's second pair of eyes, nor the
+first. And the two must differ as persons, whatever their roles and tenants. Anybody whose it is takes it back.
+
 Two questions are apart: whether it may be done (a person says so), and whether it is done. What is done on a card is
 done when the card's record says so, however that came about. A contact that broke off leaves the operation waiting, for
 the next one begins with asking the card; what a card refused has failed.
@@ -80,6 +84,7 @@ class OperationRequested(Fact, frozen=True, kw_only=True):
     target: str  # AID (hex) of what it is done to; a credential's id; `<role>/<party>` of a party
     reason: str  # why; empty only where nothing is destroyed
     requested_by: str  # the actor
+    person: str = ""  # who that is in whatever role: `Context.person`; empty for a program
     needs_approval: bool  # by a second person
     expires_at: datetime
     iccid: str = ""  # of the card, for what is done on one
@@ -93,7 +98,8 @@ class OperationApproved(Fact, frozen=True, kw_only=True):
     """A second person agreed."""
 
     topic: ClassVar[str] = "operation.approved"
-    approved_by: str
+    approved_by: str  # the actor
+    person: str = ""  # who that is in whatever role
 
 
 class OperationDelegated(Fact, frozen=True, kw_only=True):
@@ -125,7 +131,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     requested: OperationRequested
     state: OperationState
-    approved_by: str = ""
+    approver: str = ""  # the person
     reception: str = ""  # of the contact that is under way, or was the last
     ended: OperationEnded | None = None
 
@@ -151,13 +157,15 @@ def request(state: Operation | None, requested: OperationRequested, at: datetime
     """Decide that something is asked for.
 
     INVALID_INPUT for an unknown kind, a time that is over, no card for what needs one, or no reason for what destroys.
-    ALREADY_EXISTS for an id that is taken.
+    ALREADY_EXISTS for an id that is taken. FORBIDDEN for a program, where a second person has to approve.
     """
     if state is not None:
         raise TsmError(ErrorCode.ALREADY_EXISTS, f"operation {requested.operation}")
     kind = kind_of(requested.kind)
     if requested.reason or kind in NEEDS_REASON or requested.needs_approval:
         check_text(requested.reason, "reason")
+    if requested.needs_approval and not requested.person:
+        raise TsmError(ErrorCode.FORBIDDEN, "what a second person has to approve, a person asks for")
     if requested.expires_at <= at:
         raise TsmError(ErrorCode.INVALID_INPUT, "expires_at: the time is over")
     if kind in ON_CARD:
@@ -176,26 +184,33 @@ def kind_of(kind: str) -> OperationKind:
         raise TsmError(ErrorCode.INVALID_INPUT, "kind") from None
 
 
-def approve(state: Operation, by: str, at: datetime) -> list[OperationApproved]:
-    """Decide that a second person agreed; once more by the same is no news.
+def approve(state: Operation, by: str, person: str, at: datetime) -> list[OperationApproved]:
+    """Decide that a second person agreed, as this actor; once more by the same is no news.
 
-    FORBIDDEN for whoever asked for it; WRONG_ORDER when nobody's approval is awaited.
+    FORBIDDEN for a program, and for whoever asked for it; WRONG_ORDER when nobody's approval is awaited.
     """
-    if state.requested.requested_by == by:
-        raise TsmError(ErrorCode.FORBIDDEN, "whoever asked for an operation cannot approve it")
-    if state.approved_by == by and not state.is_over:
+    refuse_unless_second(state, person)
+    if state.approver == person and not state.is_over:
         return []
     require(state, at, OperationState.AWAITING_APPROVAL)
-    return [OperationApproved(approved_by=by)]
+    return [OperationApproved(approved_by=by, person=person)]
 
 
-def reject(state: Operation, by: str, reason: str, at: datetime) -> list[OperationEnded]:
-    """Decide that a second person refused. FORBIDDEN for whoever asked for it, who may cancel; WRONG_ORDER."""
-    if state.requested.requested_by == by:
-        raise TsmError(ErrorCode.FORBIDDEN, "whoever asked for an operation cannot reject it")
+def reject(state: Operation, by: str, person: str, reason: str, at: datetime) -> list[OperationEnded]:
+    """Decide that a second person refused, as this actor.
+
+    FORBIDDEN for a program, and for whoever asked for it: both may cancel. WRONG_ORDER.
+    """
+    refuse_unless_second(state, person)
     check_text(reason, "reason")
     require(state, at, OperationState.AWAITING_APPROVAL)
     return [OperationEnded(state=OperationState.REJECTED, ended_by=by, reason=reason)]
+
+
+def refuse_unless_second(state: Operation, person: str) -> None:
+    """FORBIDDEN for a program, and for the person who asked for it, in whatever role."""
+    if person in ("", state.requested.person):
+        raise TsmError(ErrorCode.FORBIDDEN, "not a second person")
 
 
 def cancel(state: Operation, by: str, reason: str) -> list[OperationEnded]:
@@ -252,7 +267,7 @@ def evolve(state: Operation | None, fact: Fact) -> Operation:
         raise TsmError(ErrorCode.STORE_CORRUPT, "an operation begins with its request")
     match fact:
         case OperationApproved():
-            return msgspec.structs.replace(state, state=OperationState.WAITING, approved_by=fact.approved_by)
+            return msgspec.structs.replace(state, state=OperationState.WAITING, approver=fact.person)
         case OperationDelegated():
             return msgspec.structs.replace(state, state=OperationState.DELEGATED, reception=fact.reception)
         case OperationPutBack():

@@ -105,6 +105,7 @@ class Act:
             request=self.context.request_id,
             command=self.command.id,
             reason=reason,
+            person=self.caller.identity,
         )
 
 

@@ -92,14 +92,16 @@ DECIDED = operation(lambda _, given, __: given.operation, "The operation.")
 ROWS = (
     Row(
         "operationApprove",
-        "Agree to what somebody else asked for. FORBIDDEN for whoever asked for it; WRONG_ORDER unless it awaits that.",
+        "Agree to what another person asked for. FORBIDDEN for the person who asked for it, in whatever role, and for"
+        " programs; WRONG_ORDER unless it awaits that.",
         OperationApproveInput,
         approve,
         (DECIDED,),
     ),
     Row(
         "operationReject",
-        "Refuse what somebody else asked for. FORBIDDEN for whoever asked for it; WRONG_ORDER unless it awaits that.",
+        "Refuse what another person asked for. FORBIDDEN for the person who asked for it, in whatever role, and for"
+        " programs, which may cancel; WRONG_ORDER unless it awaits that.",
         OperationRejectInput,
         reject,
         (DECIDED,),
