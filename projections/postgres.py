@@ -26,9 +26,11 @@ READERS = 8  # connections
 POOL_TIMEOUT = 5  # seconds that a read waits for a connection
 LOCK_TIMEOUT = 8_000  # milliseconds
 OPTIONS = f"-c search_path=tsm_views -c timezone=UTC -c lock_timeout={LOCK_TIMEOUT}"
-# Pages are ranges of an index, in its order, and end at their limit. Where the planner knows little of new rows it would
-# rather collect all that fit, and sort them: what a page costs would then grow with the log.
-READING = f"{OPTIONS} -c enable_bitmapscan=off"
+# Pages are ranges of an index, in its order, and end at their limit. Where the planner knows little of new rows it
+# would rather collect all that fit, and sort them: what a page costs would then grow with the log. And as long as a
+# step to another page of the disk counts as much as four to the next one, it would rather walk the whole log for the
+# few of a kind.
+READING = f"{OPTIONS} -c enable_bitmapscan=off -c random_page_cost=1.1"
 
 
 class PostgresSession(Session):
