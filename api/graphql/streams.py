@@ -11,7 +11,7 @@ A request that is refused is a `next` with errors.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, MutableMapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -116,6 +116,19 @@ async def pulsing(
         await results.aclose()
 
 
+class Slow(Exception):
+    """The client does not take what we send."""
+
+
+async def in_time(sending: Awaitable[None], seconds: float) -> None:
+    """`Slow` when the client does not take it in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await sending
+    except TimeoutError:
+        raise Slow from None
+
+
 def failure(error: Exception) -> Refused:
     """Something went wrong in the middle: `told` by its code, the rest goes to the log."""
     return Refused(UNAVAILABLE, [GraphQLError(str(error), original_error=error)])
@@ -141,9 +154,9 @@ class EventStream:
         for task in (telling, gone):
             task.cancel()
         await asyncio.wait({telling, gone})
-        too_slow = telling in done and isinstance(telling.exception(), TimeoutError)
+        too_slow = telling in done and isinstance(telling.exception(), Slow)
         if gone not in done and not too_slow:  # uvicorn ends the connection of an answer that is not complete
-            with suppress(TimeoutError):
+            with suppress(Slow):
                 await self._send(send, b"", more=False)
 
     async def _tell(self, scope: Scope, send: Send) -> None:
@@ -154,7 +167,7 @@ class EventStream:
                     await self._send(send, b":\n\n" if result is None else event("next", self._content(*result)))
         except Refused as error:
             await self._send(send, event("next", refused_content(self._connection, error)))
-        except TimeoutError:
+        except Slow:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is logged, and told by its code
             await self._send(send, event("next", refused_content(self._connection, failure(error))))
@@ -164,9 +177,8 @@ class EventStream:
         return result_content(self._connection, charge, result)
 
     async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
-        """TimeoutError when the client does not take it in time."""
-        async with asyncio.timeout(self._streams.limits.send_seconds):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
+        part = {"type": "http.response.body", "body": body, "more_body": more}
+        await in_time(send(part), self._streams.limits.send_seconds)
 
 
 def event(name: str, content: Mapping[str, Any]) -> bytes:
@@ -335,30 +347,32 @@ class Conversation:
             raise Ends(UNAUTHORIZED, "Unauthorized")
         if message.id in self._operations:
             raise Ends(ID_TAKEN, f"Subscriber for {message.id} already exists"[:100])
-        self._operations[message.id] = asyncio.create_task(self._run(message, self._caller))
+        self._operations[message.id] = asyncio.create_task(self._run(message))
 
-    async def _run(self, message: Subscribe, caller: Caller) -> None:
+    async def _run(self, message: Subscribe) -> None:
         """One operation, to its end."""
         try:
-            await self._answer(message.id, message.payload, caller)
-        except TimeoutError:
+            await self._answer(message.id, message.payload)
+        except Slow:
             self._end(Ends(NORMAL, "Too slow"))
         except WebSocketDisconnect:
             self._end(None)
 
-    async def _answer(self, name: str, asked: Asked, caller: Caller) -> None:
+    async def _answer(self, name: str, asked: Asked) -> None:
         try:
-            await self._tell(name, asked, caller)
-        except (TimeoutError, WebSocketDisconnect):
+            await self._tell(name, asked)
+        except (Slow, WebSocketDisconnect):
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is logged, and told by its code
             refusal = error if isinstance(error, Refused) else failure(error)
             errors = refused_content(self._socket, refusal)["errors"]
             await self._last(name, {"type": "error", "id": name, "payload": errors})
 
-    async def _tell(self, name: str, asked: Asked, caller: Caller) -> None:
+    async def _tell(self, name: str, asked: Asked) -> None:
+        """Who asks is looked at each time: a certificate or token may have been withdrawn since the beginning."""
         if len(self._operations) > MAX_OPERATIONS:
             raise refused(429, "too many operations on this connection", ErrorCode.RATE_LIMITED)
+        caller = await self._streams.gate.caller(self._scope)
         request_id = str(self._scope.get("request_id", ""))
         async with aclosing(self._streams.feed(self._scope, caller, asked, request_id)) as results:
             async for result in results:
@@ -373,9 +387,8 @@ class Conversation:
         await self._send(message)
 
     async def _send(self, message: Mapping[str, Any]) -> None:
-        """TimeoutError when the client does not take it in time."""
-        async with asyncio.timeout(self._streams.limits.send_seconds):
-            await self._socket.send_text(msgspec.json.encode(message).decode())
+        text = msgspec.json.encode(message).decode()
+        await in_time(self._socket.send_text(text), self._streams.limits.send_seconds)
 
 
 def read_message(text: str) -> Message:

@@ -201,9 +201,9 @@ def test_a_form_of_another_site_changes_nothing(edge: Edge, client: Client, kind
 # Sockets
 
 
-def head(edge: Edge, *lines: str, method: str = "POST", path: str = "/graphql") -> bytes:
-    bearer = f"Authorization: Bearer {edge.token()}"
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", bearer, *lines, "", ""]).encode()
+def head(edge: Edge, *lines: str, method: str = "POST", token: str = "") -> bytes:
+    bearer = f"Authorization: Bearer {token or edge.token()}"
+    return "\r\n".join([f"{method} /graphql HTTP/1.1", "Host: 127.0.0.1", bearer, *lines, "", ""]).encode()
 
 
 BODY = b'{"query": "{ hello }"}'
@@ -345,10 +345,10 @@ def test_what_is_no_http_is_refused_and_its_connection_ended(server: Server, oct
 # Server-sent events
 
 
-def events(edge: Edge, query: str) -> bytes:
+def events(edge: Edge, query: str, token: str = "") -> bytes:
     body = json.dumps({"query": query}).encode()
     lines = (f"Content-Type: {JSON}", f"Content-Length: {len(body)}", "Accept: text/event-stream")
-    return head(edge, *lines) + body
+    return head(edge, *lines, token=token) + body
 
 
 def test_a_reader_that_does_not_read_is_let_go(edge: Edge, hasty: Server) -> None:

@@ -373,9 +373,7 @@ def test_refusals_are_graphql_responses(client: Client) -> None:
         assert all({"message", "extensions"} <= error.keys() for error in answer.json()["errors"])
 
 
-@pytest.mark.parametrize(
-    "query", ["", "{", "}", "{ hello", "query", "\x00", '{ echo(text: "\n") }']
-)
+@pytest.mark.parametrize("query", ["", "{", "}", "{ hello", "query", "\x00", '{ echo(text: "\n") }'])
 def test_what_does_not_parse(client: Client, query: str) -> None:
     assert is_refusal(client.ask(query), 400)
 
