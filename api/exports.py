@@ -13,8 +13,9 @@ An answer without such a line was cut: go on after the last whole line. The curs
 end, so that the next export can begin there.
 
 Whoever asks sees what he sees elsewhere: the query leaves out what is not his, and of what he sees in outline only the
-words and values are null. Nothing is unsealed. Who he is, is asked again for every page: a token that expires or is
-revoked ends the export. CSV cells that a spreadsheet would take for a formula begin with an apostrophe.
+words and values are null. Values are for auditors and security officers only. Nothing is unsealed. Who he is, is asked
+again for every page: a token that expires or is revoked ends the export. CSV cells that a spreadsheet would take for a
+formula begin with an apostrophe.
 
 Pages are made in a thread, one at a time for all exports together, with a pause as long as the page took: exports never
 take more than half of a core, and nothing is read that the client has not yet made room for.
@@ -54,7 +55,7 @@ from tsm.store.loop import run
 PATH = "/exports/events"
 PAGE = 200  # events: some five milliseconds of work
 ROLES = frozenset({Role.AUDITOR, Role.SECURITY_OFFICER, Role.OPERATOR, Role.PROVIDER})
-OVERSEERS = frozenset({Role.AUDITOR, Role.SECURITY_OFFICER})  # who may see who was shown personal data
+OVERSEERS = frozenset({Role.AUDITOR, Role.SECURITY_OFFICER})  # who may see who was shown personal data, and values
 MAX_KINDS, MAX_TEXT = 20, 255
 
 VALUES = (
@@ -103,6 +104,7 @@ class Asked:
     filters: EventFilter
     after: int  # position
     resumed: bool  # it goes on behind an earlier one: no heading
+    values: bool  # whether the caller may see what else events say: `Event.values` of GraphQL
 
 
 class Written(NamedTuple):
@@ -208,7 +210,7 @@ def read(given: QueryParams, caller: Caller, tsm: Tsm) -> Asked:
         raise refuse("a value that no event has, or too many kinds")
     first, last = span(tsm, *(_time(name, given.get(name)) for name in TIMES))
     filters = EventFilter(first=first, last=last, topics=kinds, readings=readings == "true", **values)
-    return Asked(form, filters, _position(given.get("after")), "after" in given)
+    return Asked(form, filters, _position(given.get("after")), "after" in given, caller.role in OVERSEERS)
 
 
 def _time(name: str, value: str | None) -> datetime | None:
@@ -241,11 +243,11 @@ def write(parts: Parts, viewer: Viewer, asked: Asked, after: int, end: int) -> W
     rows = page(parts.views, viewer, asked.filters, after, min(end, MOST - 1) + 1, PAGE)
     told = [row.position for row in rows if not in_outline(row, viewer)]
     found = {event.position: event for event in parts.tsm.at(told)} if told else {}
-    lines = [describe(row, found.get(row.position)) for row in rows]
+    lines = [describe(row, found.get(row.position), asked.values) for row in rows]
     return Written(FORMS[asked.form].lines(lines), len(rows), rows[-1].position if rows else after)
 
 
-def describe(row: EventRow, event: Event | Unreadable | None) -> dict[str, Any]:
+def describe(row: EventRow, event: Event | Unreadable | None, values: bool) -> dict[str, Any]:
     """One event, by the names of `COLUMNS`; null where there is no such thing, or where it is not to be seen."""
     told: dict[str, Any] = {
         "cursor": cursor(row.position),
@@ -269,7 +271,7 @@ def describe(row: EventRow, event: Event | Unreadable | None) -> dict[str, Any]:
             "request": context.request or None,
             "command": context.command or None,
             "reason": context.reason or None,
-            "values": event.fact,
+            "values": event.fact if values else None,
         }
     return told
 

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from api import exports
+from api.access import Role
 from api.exports import COLUMNS
+from api.graphql.authorization import RULES
 from tests.api.audit_world import AuditWorld, audit_world
 from tests.projections.many_parties import tell_as
 from tests.projections.story import CREDENTIAL, ICCID, SECRETS
@@ -72,10 +74,20 @@ def test_each_sees_his_own_and_of_others_outlines_only(world: AuditWorld) -> Non
     foreign = [event for event in operator if event["tenant"] == "JPKI0001"]
     assert {event["topic"] for event in foreign} == {"session.started", "session.ended"}
     assert {event[name] and name for event in foreign for name in ("text", "values", "tenants", "request")} == {None}
-    assert all(event["values"] for event in operator if event["tenant"] != "JPKI0001" and event["tenant"] != "BANK0001")
+    own = [event for event in operator if event["tenant"] not in ("JPKI0001", "BANK0001")]
+    assert own and all(event["text"] and event["values"] is None for event in own)
 
     provider = exported(world, world.token("provider", "provider:BANK0001").token)
     assert {event["provider"] for event in provider} == {"BANK0001"}
+    assert {event["values"] and "told" for event in provider} == {None}
+
+
+@pytest.mark.parametrize("role", ["auditor", "security-officer"])
+def test_what_else_events_say_is_for_auditors_and_officers_as_in_graphql(world: AuditWorld, role: str) -> None:
+    assert {Role.AUDITOR, Role.SECURITY_OFFICER} == RULES["Event.values"]
+    events = exported(world, world.token(role, "operator:MNO00001").token)
+    assert {bool(event["values"]) for event in events if event["tenant"] == "MNO00001"} == {True}
+    assert {bool(event["values"]) for event in events if event["tenant"] == "JPKI0001"} == {False}
 
 
 @pytest.mark.parametrize(("role", "tenant"), [("clerk", "municipality:13101"), ("administrator", "*")])
