@@ -98,6 +98,7 @@ TABLES = (
             "for_operator": "text",  # who may see it; readings lie in nobody's own index
             "for_provider": "text",
             "for_municipality": "text",
+            "reading": "integer",  # 1: it tells who saw personal data
         },
         indexes=(
             ("kind", "position"),
@@ -109,6 +110,7 @@ TABLES = (
             ("for_operator", "position"),
             ("for_provider", "position"),
             ("for_municipality", "position"),
+            ("reading", "position"),  # for those who see everything
         ),
     ),
     Table(
@@ -137,7 +139,7 @@ TABLES = (
     Table("claim", {"domain": "text", "provider": "text"}),
 )
 STORIES = ("credential", "reception", "stream", "correlation", "card")
-OF_KIND = ("actor", "tenant", "provider", "domain")
+OF_KIND = ("tenant", "provider", "domain")
 SHOWN = (
     "e.position, e.recorded_at, e.occurred_at, k.topic, e.stream, e.number, k.actor, k.role, k.tenant, k.operator,"
     " k.provider, k.municipality, e.correlation, e.reception, e.card, k.domain, k.aid, e.credential, e.subject"
@@ -176,7 +178,7 @@ class EventFilter:
     last: int = MOST - 1
     topics: tuple[str, ...] = ()  # any of these; one that ends with a dot stands for all that begin so
     readings: bool = False  # whether reading.* (who saw personal data) is among them: for auditors and officers
-    actor: str = ""
+    actor: str = ""  # one that ends with a slash stands for all that begin so: the people and programs of a party
     tenant: str = ""
     provider: str = ""
     domain: str = ""
@@ -283,14 +285,14 @@ def _query(views: Views, viewer: Viewer, filters: EventFilter, bounds: Bounds) -
     if bounds.before - bounds.after == 2:  # one position
         return _along_story(Where((), ()), kind, bounds, "event")
     if not _narrows(viewer, filters):
-        return _along_view(viewer, bounds)
+        return _along_view(viewer, filters.readings, bounds)
     return _along_kinds(views, kind, bounds)
 
 
 def _narrows(viewer: Viewer, filters: EventFilter) -> bool:
     """Whether the filter leaves anything out of what lies in the viewer's own index."""
     given = filters.topics or any(getattr(filters, name) for name in ("actor", "tenant", "provider", "domain", "aid"))
-    return bool(given) or filters.readings != (viewer.kind == "everything")
+    return bool(given) or (filters.readings and viewer.kind != "everything")
 
 
 def _along_story(story: Where, kind: Where, bounds: Bounds, table: str) -> tuple[str, Sequence[object]]:
@@ -306,9 +308,12 @@ def _along_story(story: Where, kind: Where, bounds: Bounds, table: str) -> tuple
     return query, (*story.values, bounds.after, bounds.before, *kind.values, bounds.limit)
 
 
-def _along_view(viewer: Viewer, bounds: Bounds) -> tuple[str, Sequence[object]]:
+def _along_view(viewer: Viewer, readings: bool, bounds: Bounds) -> tuple[str, Sequence[object]]:
     """Along the index of what the viewer may see."""
-    view = Where((), ()) if viewer.kind == "everything" else Where((f"for_{viewer.kind} = ?",), (viewer.party,))
+    if viewer.kind == "everything":
+        view = Where((), ()) if readings else Where(("reading = ?",), (0,))
+    else:
+        view = Where((f"for_{viewer.kind} = ?",), (viewer.party,))
     return _fetch(_stretch(view, bounds), (*view.values, bounds.after, bounds.before, bounds.limit), bounds)
 
 
@@ -371,20 +376,31 @@ def _kind(viewer: Viewer, filters: EventFilter) -> Where:
     if not filters.readings:
         asked.append(("k.reading = ?", (0,)))
     if filters.topics:
-        topics = [_topic(topic) for topic in filters.topics]
+        topics = [_named("topic", topic, ".") for topic in filters.topics]
         any_of = " OR ".join(condition for condition, _ in topics)
         asked.append((f"({any_of})", [value for _, values in topics for value in values]))
+    if filters.actor:
+        asked.append(_named("actor", filters.actor, "/"))
     asked += [(f"k.{name} = ?", (value,)) for name in OF_KIND if (value := getattr(filters, name))]
     if filters.aid:
-        asked.append(("k.aids LIKE ?", (f"% {filters.aid.upper()} %",)))
+        asked.append(_naming(viewer, filters.aid.upper()))
     return Where([condition for condition, _ in asked], [value for _, values in asked for value in values])
 
 
-def _topic(topic: str) -> tuple[str, Sequence[str]]:
-    """`card.keys_put` as it is; `card.` for all that begin so."""
-    if topic.endswith("."):
-        return "k.topic >= ? AND k.topic < ?", (topic, f"{topic[:-1]}/")  # the character after the dot
-    return "k.topic = ?", (topic,)
+def _naming(viewer: Viewer, aid: str) -> tuple[str, Sequence[str]]:
+    """Whatever names the AID; of what the viewer sees in outline (`in_outline`), only by the AIDs that he is shown."""
+    anywhere, values = "k.aids LIKE ?", (f"% {aid} %",)
+    if viewer.kind != "operator":
+        return anywhere, values
+    whole = f"(k.provider = '' OR k.tenant = ?) AND {anywhere}"
+    return f"(({whole}) OR k.domain = ? OR k.aid = ?)", (viewer.party, *values, aid, aid)
+
+
+def _named(column: str, name: str, mark: str) -> tuple[str, Sequence[str]]:
+    """`card.keys_put` as it is; `card.`, for it ends with the mark, for all that begin so."""
+    if name.endswith(mark):
+        return f"k.{column} >= ? AND k.{column} < ?", (name, name[:-1] + chr(ord(mark) + 1))
+    return f"k.{column} = ?", (name,)
 
 
 def _row(found: tuple[Any, ...]) -> EventRow:
@@ -639,6 +655,7 @@ def _made(event: Event, about: About, kind: Kind, numbers: Mapping[Kind, int]) -
         about.credential,
         about.subject,
         *seen_by,
+        kind.reading,
     )
 
 

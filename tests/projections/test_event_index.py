@@ -48,7 +48,7 @@ from tests.projections.story import (
     tell,
 )
 from tsm.errors import ErrorCode, TsmError
-from tsm.model import access_code, card, credential, operation, session
+from tsm.model import access_code, card, credential, operation, reading, session
 from tsm.model.event import Fact
 from tsm.model.topics import FACTS
 
@@ -63,8 +63,8 @@ OTHERWISE = {"target", "tenant", "subjects", "deleted", "parent"}
 NOT_SOUGHT = {
     "acknowledged", "applicant", "approved_by", "attempts", "authentication_ca",
     "authentication_certificate_sha256", "authentication_crl_url", "authentication_serial", "authority",
-    "card_challenge", "card_version", "certificate_fingerprint", "chaining", "check_value", "check_values", "cin", "code",
-    "command", "commands", "content_index", "correlation", "counter", "derivation", "diversification",
+    "card_challenge", "card_version", "certificate_fingerprint", "chaining", "check_value", "check_values", "cin",
+    "code", "command", "commands", "content_index", "correlation", "counter", "derivation", "diversification",
     "document_sha256", "ended_by", "error", "executed", "expires_at", "failures", "found", "generated_at",
     "header", "host_challenge", "id", "iin", "in_use", "key", "key_set", "key_version", "kind", "length",
     "life_cycle", "mas_sign", "name", "needs_approval", "notify_url", "operation", "order", "person", "privileges",
@@ -172,6 +172,22 @@ def test_a_municipality_sees_its_credentials_only(log: MemoryLog, views: Views) 
     assert {row.municipality for row in every(views, MUNICIPALITY)} == {"13101"}
 
 
+def test_the_people_of_a_party_are_found_together(log: MemoryLog, views: Views) -> None:
+    tell_of_many(log)
+    actors = ["operator:MNO00001/alice", "operator:MNO00001/bob", "operator:MNO00001", "operator:MNO000011/eve"]
+    for number, actor in enumerate(actors):
+        read = reading.DataAccessed(purpose="test", query_sha256="", subjects=())
+        tell_as(log, reading.stream(f"request-{number}"), read, "MNO00001", actor=actor)
+    folded(log, views)
+
+    def acted(actor: str) -> list[str]:
+        return [row.actor for row in every(views, EVERYTHING, EventFilter(actor=actor, readings=True))]
+
+    assert acted("operator:MNO00001/") == actors[:2]
+    assert acted("operator:MNO00001/bob") == ["operator:MNO00001/bob"]
+    assert acted("operator:MNO00001") == ["operator:MNO00001"]
+
+
 def test_nobody_sees_nothing(log: MemoryLog, views: Views) -> None:
     folded(tell_of_many(log), views)
 
@@ -233,6 +249,24 @@ def test_what_went_with_a_deletion_is_found_by_its_aid(log: MemoryLog, views: Vi
 
     assert topics(views, SIBLING, aid=APPLICATION) == ["card.content_deleted"]
     assert topics(views, PROVIDER, aid=APPLICATION) == []
+
+
+def test_an_aid_finds_what_is_seen_in_outline_only_where_the_outline_shows_it(log: MemoryLog, views: Views) -> None:
+    tell_of_many(log)
+    installed = card.ApplicationInstalled(
+        application=APPLICATION, module=MODULE, load_file=LOAD_FILE, domain=DOMAIN, privileges="", life_cycle=""
+    )
+    tell_as(log, card.stream(ICCID), installed, "JPKI0001", "MNO00001")
+    tell_as(log, card.stream(ICCID), installed, "MNO00001")
+    folded(log, views)
+    others, own = [row.position for row in every(views, OPERATOR) if row.topic == installed.topic]
+
+    def named(aid: str) -> list[int]:
+        return [row.position for row in every(views, OPERATOR, EventFilter(aid=aid, topics=(installed.topic,)))]
+
+    assert named(APPLICATION) == named(DOMAIN) == [others, own]
+    assert named(LOAD_FILE) == named(MODULE) == [own]
+    assert topics(views, PROVIDER, aid=MODULE) == [installed.topic] * 2
 
 
 def test_an_operation_is_found_by_what_it_is_done_to(log: MemoryLog, views: Views) -> None:
@@ -372,6 +406,7 @@ def test_an_aid_that_is_not_hex_is_refused() -> None:
 PLANS = {
     "nothing": EventFilter(readings=True),
     **{name: EventFilter(**{name: "A000000151"}) for name in (*BY_ROW, "subject", "aid")},
+    "people": EventFilter(actor="operator:MNO00001/"),
     "topic": EventFilter(topics=("card.keys_put", "session.")),
 }
 
