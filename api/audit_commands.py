@@ -28,7 +28,7 @@ SERVER = "https://127.0.0.1:8443"
 HISTORY, SEARCH = 1000, 50  # events that are shown unless another number is asked for
 
 FILTERS = {  # option -> what it says
-    "actor": "who acted: provider:JPKI0001, phone",
+    "actor": "who acted: provider:JPKI0001, phone; operator:MNO00001/ for all people of that party",
     "tenant": "the party that owns what happened",
     "provider": "the service provider concerned",
     "card": "ICCID",

@@ -44,7 +44,11 @@ class EventsFilter:
         default=None,
         description=f"Any of these kinds, {MAX_KINDS} at most: a topic, or how topics begin, up to a dot: `card.`.",
     )
-    actor: str | None = strawberry.field(default=None, description="Who acted: `provider:JPKI0001`, `phone`.")
+    actor: str | None = strawberry.field(
+        default=None,
+        description="Who acted: `provider:JPKI0001`, `phone`; or how actors begin, up to a slash: `operator:MNO00001/`"
+        " for all people of a party, and its programs with tokens.",
+    )
     tenant: str | None = strawberry.field(default=None, description="The party that owns what happened.")
     card: str | None = strawberry.field(default=None, description="ICCID of the card concerned.")
     domain: str | None = strawberry.field(default=None, description="AID of the security domain concerned, hex.")
