@@ -1,11 +1,13 @@
 """GraphiQL: who gets it, and that it needs nothing from anywhere else."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
 from api.graphql import ide
 from tests.api.edge_world import GRAPHQL_JSON, Client, Edge
@@ -57,11 +59,7 @@ def test_the_page_names_files_of_this_server_only() -> None:
     assert {name.rpartition("/")[2] for name in named if name.startswith("/")} == ide.FILES.keys() - {"index.html"}
 
 
-def test_its_files_are_served(client: Client) -> None:
-    import asyncio
-
-    from starlette.requests import Request
-
+def test_its_files_are_served() -> None:
     async def fetch(name: str) -> int:
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "path_params": {"name": name}}
         return (await ide.answer(Request(scope))).status_code
