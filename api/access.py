@@ -154,10 +154,12 @@ class Access:
         self._refuse_unless_enrolled(tenant)
 
     def _by_certificate(self, der: bytes | None) -> Caller:
-        """UNAUTHENTICATED without a certificate, or with one that nobody enrolled."""
+        """UNAUTHENTICATED without a certificate, or with one that has expired or that nobody enrolled."""
         if not der:
             raise TsmError(ErrorCode.UNAUTHENTICATED, "no client certificate, and no token")
         shown = read_certificate(der)
+        if shown.expires_at <= self._tsm.now():  # TLS asks that only when the connection begins
+            raise TsmError(ErrorCode.UNAUTHENTICATED, f"the certificate of {shown.role} {shown.party} has expired")
         client = f"{shown.role}:{shown.party}"
         if shown.role == AUDITOR:
             self._refuse_unless_enrolled(shown.tenant)

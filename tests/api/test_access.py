@@ -116,6 +116,14 @@ def test_a_replaced_certificate_opens_nothing_from_that_moment_and_a_withdrawn_o
     refused(ErrorCode.UNAUTHENTICATED, access, enrolled["T-1"], "terminal")
 
 
+def test_a_certificate_that_expires_opens_nothing_though_the_connection_goes_on(access, make, enrolled):
+    auditor = make("A-1", "auditor")
+    assert access.caller(shown(auditor)).expires_at > access._tsm.now()
+    access._tsm._clock.pass_by(days=366)
+    refused(ErrorCode.UNAUTHENTICATED, access, auditor, "auditor")
+    refused(ErrorCode.UNAUTHENTICATED, access, enrolled[OPERATOR], "operator")
+
+
 def test_a_role_is_only_good_for_what_it_is_for(access, make, enrolled):
     refused(ErrorCode.FORBIDDEN, access, enrolled["T-1"], "operator", "provider")
     refused(ErrorCode.FORBIDDEN, access, make("A-1", "auditor"), "operator")
