@@ -255,6 +255,7 @@ class Conversation:
         self._scope: MutableMapping[str, Any] = socket.scope
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._caller: Caller | None = None
+        self._asked = 0  # operations so far
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + INIT_SECONDS
         self._pace = Budgets(self._loop.time)
@@ -373,7 +374,8 @@ class Conversation:
         if len(self._operations) > MAX_OPERATIONS:
             raise refused(429, "too many operations on this connection", ErrorCode.RATE_LIMITED)
         caller = await self._streams.gate.caller(self._scope)
-        request_id = str(self._scope.get("request_id", ""))
+        self._asked += 1
+        request_id = f"{self._scope.get('request_id', '')}-{self._asked}"  # each is shown personal data for itself
         async with aclosing(self._streams.feed(self._scope, caller, asked, request_id)) as results:
             async for result in results:
                 if result is not None:

@@ -69,6 +69,10 @@ class Query:
         return "world"
 
     @strawberry.field
+    def request(self, info: Info[Context, None]) -> str:
+        return info.context.request_id
+
+    @strawberry.field
     def secret(self) -> str:
         return "for administrators"
 

@@ -203,6 +203,20 @@ def test_a_client_may_end_an_operation(edge: Edge, server: Server) -> None:
         assert heard(socket)["payload"]["data"] == {"hello": "world"}
 
 
+def test_every_operation_of_a_websocket_is_a_request_of_its_own(edge: Edge, server: Server) -> None:
+    """Who is shown personal data is recorded once for each request: a second one is another."""
+    with dial(server, edge) as socket:
+        begin(socket)
+        ids = []
+        for _ in range(2):
+            say(socket, type="subscribe", id="x", payload={"query": "{ request }"})
+            ids.append(heard(socket)["payload"]["data"]["request"])
+            assert heard(socket)["type"] == "complete"
+    connection = ids[0].removesuffix("-1")
+    assert len(connection) == 16
+    assert ids == [f"{connection}-1", f"{connection}-2"]
+
+
 def test_what_is_refused_is_told_under_its_id_and_the_websocket_goes_on(edge: Edge, server: Server) -> None:
     with dial(server, edge) as socket:
         begin(socket)
