@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from api import local_login
-from api.access import ENROLLED, Access
+from api.access import ENROLLED, Access, Role
 from api.issuer_keys import IssuerKeys
 from api.limits import EdgeLimits
 from api.logs import Style
@@ -115,7 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     limits: EdgeLimits = EdgeLimits()  # how long and how much a client may keep us busy
     documents: Path | None = None  # the folder of persisted GraphQL documents, *.graphql
-    only_persisted: tuple[str, ...] = ()  # roles whose clients may run nothing else
+    only_persisted: tuple[Role, ...] = ()  # roles whose clients may run nothing else
     logs: Style = "text"  # the server's own log, on standard error; json: for machines
     data: Path = Path()
 

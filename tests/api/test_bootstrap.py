@@ -94,3 +94,12 @@ def test_a_fault_inside_is_told_as_a_code_and_an_id_only(data, caplog):
 
 def test_parts_that_never_ran_are_closed_as_well(data):
     build(Settings.load(data)).close()
+
+
+def test_a_role_that_there_is_not_is_refused_in_the_settings(data):
+    """Else a misspelt one would leave its clients free."""
+    config = data / CONFIG_FILE
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"only_persisted": ["operators"]}))
+    with pytest.raises(TsmError) as refused:
+        Settings.load(data)
+    assert refused.value.code is ErrorCode.INVALID_INPUT
