@@ -4,7 +4,8 @@ Both are routes of one server process, with the same caller by the same token, t
 same eight values of each. The bare one hands them to Starlette's `JSONResponse`; ours is a GraphQL request, with all
 that belongs to one. What is asked for lies anywhere in the log. Clients ask over plain HTTP/1.1 on kept connections,
 each in a closed loop; they and the database have one core, the server has the other. Before anything is measured the
-answers are compared.
+answers are compared. To make two logs of a million events and their read models takes most of the some minutes that
+this lasts.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ from api import administration, local_login
 from api.access import ALL, Role
 from api.app import create_app
 from api.bench.history import Filler, History
+from api.bench.large import OCTETS, refuse_without_room
 from api.bench.postgres import RUNTIME, PostgresServer
 from api.bench.report import SERVER_CORE, Line, faster, medians, on_other_core, tell, told, wide_console
 from api.bench.store import engine
@@ -404,6 +406,7 @@ def report(rounds: int, sizes: Sizes | None = None) -> bool:
     """Measure and print; whether every goal was met."""
     console, sizes = wide_console(), sizes or Sizes()
     with tempfile.TemporaryDirectory() as made, Progress(console=console, transient=True) as progress:
+        refuse_without_room(Path(made), sizes.events[-1] * OCTETS)
         sqlite = on_sqlite(Path(made), rounds, sizes, progress)
         postgres = on_postgres(Path(made), rounds, sizes, progress)
     console.print(growth({"SQLite": sqlite, "PostgreSQL": postgres}, sizes))

@@ -569,7 +569,7 @@ def same_with_and_without(data: st.DataObject, schema: GraphQLSchema) -> None:
 
 @given(data=st.data())
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_any_selection_of_any_values_gives_the_same_with_and_without(data: st.DataObject) -> None:
     same_with_and_without(data, schema_of(box()))
@@ -577,7 +577,7 @@ def test_any_selection_of_any_values_gives_the_same_with_and_without(data: st.Da
 
 @given(data=st.data())
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_so_it_does_with_the_types_of_the_server(data: st.DataObject) -> None:
     """Fields with resolvers fail here for want of a context, in both alike."""
