@@ -222,6 +222,7 @@ def test_a_provider_asks_for_its_own_domain_only(provider: Client) -> None:
     for domain in (OTHER_DOMAIN, "A0000001515350FF"):
         asked = {"iccid": BARE_CARD, "domain": domain}
         assert provider.refused("securityDomainCreate", **asked) == [("NOT_FOUND", ["domain"])]
+        assert provider.refused("securityDomainCreate", **asked | {"iccid": UNKNOWN}) == [("NOT_FOUND", ["domain"])]
     elsewhere = provider.done("securityDomainCreate", SHOWN, iccid=OTHER_ICCID, domain=DOMAIN)
     assert elsewhere["operation"]["target"] == DOMAIN
 
@@ -308,6 +309,20 @@ def test_an_operation_is_taken_back_once(world: World, operator: Client) -> None
     assert sorted(payload["repeated"] for payload in payloads) == [False] + [True] * 7
     assert world.position == before + 1
     assert operator.refused("operationCancel", operation=made, reason="again") == [("WRONG_ORDER", None)]
+
+
+def test_a_provider_ends_what_it_asked_for_and_not_what_the_cards_operator_did(
+    alice: Client, bob: Client, paula: Client, provider: Client
+) -> None:
+    lock = alice.done("securityDomainLock", SHOWN, iccid=CARD, domain=DOMAIN, reason="fraud")["operation"]["operation"]
+    delete = alice.done("securityDomainDelete", SHOWN, iccid=CARD, **WITH_ALL_OF_IT)["operation"]["operation"]
+    assert paula.refused("operationReject", operation=delete, reason=WHY) == [("FORBIDDEN", None)]
+    for made in (lock, delete):
+        assert paula.refused("operationCancel", operation=made, reason=WHY) == [("FORBIDDEN", None)]
+        assert bob.done("operationCancel", SHOWN, operation=made, reason=WHY)["operation"]["state"] == "CANCELLED"
+    for client in (provider, bob):  # the operator's card, and the operator's name in which it would be done
+        own = paula.done("securityDomainLock", SHOWN, iccid=CARD, domain=DOMAIN, reason=WHY)["operation"]["operation"]
+        assert client.done("operationCancel", SHOWN, operation=own, reason=WHY)["operation"]["state"] == "CANCELLED"
 
 
 def test_a_party_that_is_withdrawn_is_nobody_once_an_officer_agrees(world: World) -> None:

@@ -6,7 +6,8 @@ says; here is who asked, who agreed, and how it ended.
 
 A second person is another human being, not another name. So whoever asks for what needs one, and whoever agrees, must
 be persons (`Context.person`): programs with a certificate or a service token are nobody's second pair of eyes, nor the
-first. And the two must differ as persons, whatever their roles and tenants. Anybody whose it is takes it back.
+first. And the two must differ as persons, whatever their roles and tenants. A program may take something back; what is
+whose, the edge knows.
 
 Two questions are apart: whether it may be done (a person says so), and whether it is done. What is done on a card is
 done when the card's record says so, however that came about. A contact that broke off leaves the operation waiting, for

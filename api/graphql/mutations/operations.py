@@ -7,7 +7,7 @@ from api.graphql.context import Context
 from api.graphql.mutations.inputs import WHY, Keyed
 from api.graphql.mutations.mutate import Act
 from api.graphql.mutations.rows import Find, Row, Shown, changed
-from api.graphql.mutations.whose import seen_operation
+from api.graphql.mutations.whose import operation_to_end, seen_operation
 from api.graphql.types.work import Operation
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import event
@@ -48,10 +48,12 @@ def approve(act: Act, given: OperationApproveInput) -> None:
 
 
 def reject(act: Act, given: OperationRejectInput) -> None:
+    operation_to_end(act, given.operation)
     act.parts.operations.reject(given.operation, given.reason, concerning(act, given, given.reason), act.command)
 
 
 def cancel(act: Act, given: OperationCancelInput) -> None:
+    operation_to_end(act, given.operation)
     act.parts.operations.cancel(given.operation, given.reason, concerning(act, given, given.reason), act.command)
 
 
@@ -101,14 +103,15 @@ ROWS = (
     Row(
         "operationReject",
         "Refuse what another person asked for. FORBIDDEN for the person who asked for it, in whatever role, and for"
-        " programs, which may cancel; WRONG_ORDER unless it awaits that.",
+        " programs, which may cancel; for a provider, when another party asked; WRONG_ORDER unless it awaits that.",
         OperationRejectInput,
         reject,
         (DECIDED,),
     ),
     Row(
         "operationCancel",
-        "Take an operation back, whoever asked for it. WRONG_ORDER when it is over, or a session with its card runs.",
+        "Take an operation back: whatever is asked for on its cards an operator, and a provider what it asked for"
+        " itself, else FORBIDDEN. WRONG_ORDER when it is over, or a session with its card runs.",
         OperationCancelInput,
         cancel,
         (DECIDED,),

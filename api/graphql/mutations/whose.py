@@ -76,9 +76,12 @@ def _refuse_unless_own(act: Act, thing: Application | LoadedFile | None, field: 
 def card_for_domain(act: Act, iccid: str, domain: str) -> Card:
     """For a new domain: the provider's own, on whatever card, or any provider's, on the operator's. NOT_FOUND."""
     viewer, owner = act.caller.viewer, owner_of(act, domain)
-    card = act.parts.tsm.card_of(iccid) if viewer.kind == "provider" else issued_card(act, iccid)
-    if not owner or (viewer.kind == "provider" and owner != viewer.party):
+    is_provider = viewer.kind == "provider"
+    if is_provider and owner != viewer.party:  # before a word is said of the card
         raise TsmError(ErrorCode.NOT_FOUND, f"{domain} is nobody's, or another's", ("domain",))
+    card = act.parts.tsm.card_of(iccid) if is_provider else issued_card(act, iccid)
+    if not owner:
+        raise TsmError(ErrorCode.NOT_FOUND, f"{domain} is nobody's", ("domain",))
     return card
 
 
@@ -111,6 +114,22 @@ def seen_operation(act: Act, operation: str) -> Operation:
     if state is None or not _is_seen(act, state):
         raise TsmError(ErrorCode.NOT_FOUND, f"operation {operation}", ("operation",))
     return state
+
+
+def operation_to_end(act: Act, operation: str) -> Operation:
+    """An operation that the caller sees and may end. NOT_FOUND; FORBIDDEN for a provider, when another asked for it:
+
+    whoever issued the card manages it, and may lock or delete what a provider would rather keep.
+    """
+    state, viewer = seen_operation(act, operation), act.caller.viewer
+    if viewer.kind == "provider" and asking_party(state) != viewer.party:
+        raise TsmError(ErrorCode.FORBIDDEN, f"operation {operation} was asked for by another party")
+    return state
+
+
+def asking_party(operation: Operation) -> str:
+    """The party in whose name it was asked for: an actor is `<role>:<party>`, or `<role>:<party>/<person>`."""
+    return operation.requested.requested_by.partition(":")[2].partition("/")[0]
 
 
 def _is_seen(act: Act, operation: Operation) -> bool:
