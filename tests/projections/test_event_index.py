@@ -405,6 +405,7 @@ def test_an_aid_that_is_not_hex_is_refused() -> None:
 
 PLANS = {
     "nothing": EventFilter(readings=True),
+    "no readings": EventFilter(),
     **{name: EventFilter(**{name: "A000000151"}) for name in (*BY_ROW, "subject", "aid")},
     "people": EventFilter(actor="operator:MNO00001/"),
     "topic": EventFilter(topics=("card.keys_put", "session.")),
