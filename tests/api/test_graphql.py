@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from graphql import (
     BreakingChange,
@@ -47,6 +48,7 @@ from tests.projections.registry_story import (
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.erasure import Erasure, by_the_follower
 from tsm.model import card
+from tsm.model.credential import ErasureOrdered
 from tsm.model.event import Event
 from tsm.store.log import Unreadable
 from tsm.store.loop import run
@@ -644,6 +646,17 @@ def test_of_an_erased_person_nothing_is_left_to_unseal(world: World) -> None:
     found = client.data(query)["credential"]
     assert found["personalData"] == {"applicant": None, "iccid": None}
     assert (found["iccid"], found["closed"]) == (None, "erased")
+
+
+def test_nobody_is_unsealed_once_the_erasure_is_ordered_though_the_key_is_still_there(world: World) -> None:
+    story = Story()
+    story.on_credential(ErasureOrdered(subject=SUBJECT, in_use=False))
+    [ordered] = story.events
+    number = len(list(world.parts.tsm.history(ordered.originator_id))) + 1
+    world.record([msgspec.structs.replace(ordered, originator_version=number)])
+    answer = world.person("auditor", "*").ask(PERSONAL, purpose="a test")
+    assert "errors" not in answer and "YAMADA" not in json.dumps(answer) and CARD not in json.dumps(answer)
+    assert readings(world) == []
 
 
 # The server

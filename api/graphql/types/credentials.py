@@ -1,6 +1,6 @@
 """Credentials. Whose they are is sealed: a pseudonym, unless somebody may unseal it and says what for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import strawberry
@@ -13,6 +13,7 @@ from api.graphql.types.paging import Connection
 from api.graphql.types.scalars import Position, refuse
 from projections.event_batches import pages
 from projections.event_index import EventFilter
+from projections.registry.book import ERASED as CLOSED_BY_ERASURE
 from projections.registry.lists import CREDENTIALS
 from tsm.model.credential import CredentialApplied, CredentialIssued, MainCertificateVerified
 from tsm.model.event import Event as Recorded
@@ -33,8 +34,8 @@ Purpose = Annotated[
 
 
 @strawberry.type(
-    description="Who a credential is for. All of it is null once the person is erased. Whoever reads it is recorded"
-    " before the answer leaves."
+    description="Who a credential is for. All of it is null once the person's erasure is ordered. Whoever reads it is"
+    " recorded before the answer leaves."
 )
 class PersonalData:
     subject: str = strawberry.field(description="The person's pseudonym, which is in all events.")
@@ -56,6 +57,8 @@ def personal_data(found: strawberry.Parent[Any], info: Info[Context, None], purp
     context, purpose = info.context, purpose.strip()
     if not purpose or len(purpose) > MAX_PURPOSE or not purpose.isprintable():
         raise refuse(f"a purpose is a readable text of 1 to {MAX_PURPOSE} characters")
+    if found.closed == CLOSED_BY_ERASURE:  # from the order on: the key may outlast it, if only by a crash
+        return shown(found.subject, {})
     context.unsealed.add(found.subject, purpose)
     told = found.siblings.once("personal data", lambda rows: unsealed(context, [row.credential for row in rows]))
     values: dict[str, str] = {}
@@ -63,9 +66,12 @@ def personal_data(found: strawberry.Parent[Any], info: Info[Context, None], purp
         if isinstance(event, Unreadable):
             raise event.error
         values |= personal_values(event.fact)
-    known = {name: value for name, value in values.items() if value != ERASED}
+    return shown(found.subject, {name: value for name, value in values.items() if value != ERASED})
+
+
+def shown(subject: str, known: Mapping[str, str]) -> PersonalData:
     return PersonalData(
-        subject=found.subject,
+        subject=subject,
         applicant=known.get("applicant"),
         iccid=known.get("iccid"),
         main_certificate_serial=known.get("main_certificate_serial"),
