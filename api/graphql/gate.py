@@ -35,6 +35,7 @@ from api.graphql.context import Context, MakeContext
 from api.graphql.documents import NOT_ALLOWED, NOT_VALID, Document, Persisted, Refused, read, refused
 from api.graphql.limits import cost
 from api.limits import Balance, Budgets, EdgeLimits
+from api.metrics import Metrics
 from tsm.errors import MESSAGES, ErrorCode, TsmError
 from tsm.store.loop import run
 
@@ -96,6 +97,7 @@ class Gate:
     only_persisted: frozenset[str] = frozenset()  # roles
     ide_roles: frozenset[str] = frozenset()  # who gets GraphiQL: those who may introspect
     budgets: Budgets = field(default_factory=Budgets)
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def caller(self, scope: MutableMapping[str, Any]) -> Caller:
         """Who asks, over HTTP or a websocket: UNAUTHENTICATED or FORBIDDEN when it is nobody who may."""
@@ -106,6 +108,16 @@ class Gate:
 
     def admit(self, caller: Caller, asked: Asked) -> Admitted:
         """`Refused` for what may not run. Whatever is refused for its document costs, too."""
+        try:
+            admitted = self._within_budget(caller, asked)
+        except Refused as error:
+            code = (error.errors[0].extensions or {}).get("code", ErrorCode.INVALID_INPUT)
+            self.metrics.graphql_refused(caller.role, code)
+            raise
+        self.metrics.graphql_admitted(caller.role, admitted.charge["requestedQueryCost"])
+        return admitted
+
+    def _within_budget(self, caller: Caller, asked: Asked) -> Admitted:
         minute = self.limits.minute_of(caller.role)
         balance = self.budgets.spend(caller.client, 1, minute)
         if balance.wait:

@@ -282,5 +282,6 @@ def routes(parts: Parts) -> list[BaseRoute]:
         persisted=Persisted.load(settings.documents),
         only_persisted=frozenset(settings.only_persisted),
         ide_roles=frozenset(INTROSPECTORS),
+        metrics=parts.metrics,
     )
     return http.routes(gate)

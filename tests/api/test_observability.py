@@ -184,13 +184,18 @@ def test_requests_are_counted_by_route_and_role_never_by_path(world: AuditWorld,
 
 
 def test_graphql_costs_and_refusals_are_counted(world: AuditWorld, administrator: str) -> None:
-    world.parts.metrics.graphql_admitted("auditor", 120)
-    world.parts.metrics.graphql_refused("operator", ErrorCode.FORBIDDEN)
+    auditor, operator = world.token("auditor", "*").token, world.token("operator", "operator:MNO00001").token
+    answer = asyncio.run(
+        world.ask("POST", "/graphql", auditor, json={"query": "{ cards(first: 50) { nodes { iccid } } }"})
+    )
+    price = answer.json()["extensions"]["cost"]["requestedQueryCost"]
+    for token, query in ((operator, "{ __schema { types { name } } }"), (auditor, "{ nothing }"), (auditor, "{")):
+        asyncio.run(world.ask("POST", "/graphql", token, json={"query": query}))
     told = Figures(world, administrator)
 
-    assert told("tsm_graphql_cost_objects_bucket", role="auditor", le="100.0") == 0
-    assert told("tsm_graphql_cost_objects_bucket", role="auditor", le="500.0") == 1
+    assert told("tsm_graphql_cost_objects_sum", role="auditor") == price > 1
     assert told("tsm_graphql_refusals_total", code="FORBIDDEN", role="operator") == 1
+    assert told("tsm_graphql_refusals_total", code="INVALID_INPUT", role="auditor") == 2
 
 
 def test_metrics_say_how_far_log_and_read_models_are(world: AuditWorld, administrator: str) -> None:
