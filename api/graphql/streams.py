@@ -31,7 +31,7 @@ from tsm.errors import ErrorCode, TsmError
 
 PROTOCOL = "graphql-transport-ws"
 PULSE = 15.0  # seconds of silence after which a comment shows that the connection is there
-LOOK_AGAIN = 60.0  # seconds after which a caller is looked at again
+LOOK_AGAIN = 5.0  # seconds after which nothing more is told to a caller who was not looked at again
 INIT_SECONDS = 10.0  # for connection_init
 IDLE_SECONDS = 60.0  # that a websocket may be open with nothing running
 MAX_OPERATIONS = 10  # of one websocket at one time
