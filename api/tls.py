@@ -127,7 +127,7 @@ class PartyProtocol(HttpToolsProtocol):
         return self._served is not None and not self._served.response_complete
 
     def _tell_application(self) -> None:
-        """That its client is gone, so that it writes no more: uvicorn tells the last request that came, not this one."""
+        """That its client is gone, so that it writes no more: uvicorn tells only the last request that came."""
         if self._busy():
             self._served.disconnected = True
             self._served.message_event.set()
