@@ -1,8 +1,8 @@
 """The cookbook as data: its questions, who asks them, what is sent, and the answers that it shows.
 
 The values of its answers are those of one run, and no two runs have the same: times, numbers and keys differ. So an
-answer that is shown is held against a real one value by value. What looks like a time, a number of a card or a random id
-must look so there, and the same value of the document stands for the same value of the run, everywhere. By that the
+answer that is shown is held against a real one value by value. What looks like a time, the number of a card or a random
+id must look so there, and the same value of the document stands for the same value of the run, everywhere. By that the
 variables of later questions, which name what earlier answers have shown, become those of the run.
 """
 
@@ -21,7 +21,7 @@ NAME = re.compile(r"^(query|mutation|subscription) (\w+)", re.MULTILINE)
 CHANGING = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+\d\d:\d\d)?"  # times
     r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # UUID
-    r"|\b[0-9a-f]{6,}\b|\b[0-9A-F]{40}\b"  # key check values, hashes and correlations; serial numbers
+    r"|\b[0-9a-f]{6,}\b|\b[0-9A-F]{34,40}\b"  # key check values, hashes and correlations; serial numbers
     r"|\b\d{16,20}\b"  # receptions and cards
 )
 OPAQUE = {"id", "cursor", "startCursor", "endCursor", "launch"}
