@@ -115,7 +115,10 @@ class Credential(Registered):
         description="How far it came: APPLIED, MAIN_CERTIFICATE_VERIFIED, ISSUED, HANDED_OUT, HOLDER_AUTHENTICATED,"
         " DELEGATED, WRITTEN or ACTIVE."
     )
-    closed: str | None = strawberry.field(description="Why it is over: refused, revoked or erased; null before.")
+    closed: str | None = strawberry.field(
+        description="Why it is over: refused, revoking (ordered, and not acknowledged by the authority yet), revoked or"
+        " erased; null before."
+    )
     iccid: str | None = strawberry.field(description="The card that it is for; null once the person is erased.")
     position: Position = strawberry.field(description="Position of its application.")
     changed: Position = strawberry.field(description="Position of the last event that changed it.")
