@@ -94,7 +94,11 @@ ONLY_THAT_IT_IS = Sight(
 CARDS = Listing(
     "cards",
     CardRow,
-    {"everything": ALL, "operator": OWN_CARDS, "provider": Sight("provider", through="holders")},
+    {
+        "everything": ALL,
+        "operator": OWN_CARDS,
+        "provider": Sight("provider", through="holders", blank=("changed",)),  # by whom it was is not said
+    },
     wide=("operator", "profile"),
 )
 DOMAINS = Listing(

@@ -422,6 +422,13 @@ def test_an_operator_sees_of_a_providers_domain_aid_life_cycle_and_size_only(wor
     assert 2 not in versions  # the provider's own
 
 
+def test_a_provider_is_not_told_when_another_changed_the_card(world: World) -> None:
+    query = f'{{ card(iccid: "{CARD}") {{ changed }} }}'
+    told = {who: person(world, who, "changed").data(query)["card"]["changed"] for who in ("operator", "provider")}
+    assert told["operator"] > 0
+    assert told["provider"] is None
+
+
 @pytest.mark.parametrize("moment", ["", "(atPosition: 110)", '(atTime: "2030-01-01T00:00:00Z")'])
 @pytest.mark.parametrize(
     ("who", "iccid", "own", "outlined", "hidden"),

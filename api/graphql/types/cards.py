@@ -46,8 +46,9 @@ class Card(Registered):
     profile: str = strawberry.field(description="The card profile of its production file.")
     isd: str = strawberry.field(description="AID of its issuer security domain, hex.")
     position: Position = strawberry.field(description="Position of its registration.")
-    changed: Position = strawberry.field(
-        description="Position of the last event that changed the card or what is on it."
+    changed: Position | None = strawberry.field(
+        description="Position of the last event that changed the card or what is on it. Null for a provider: it could"
+        " be another's."
     )
     domain_tree: TreeDomain | None = strawberry.field(
         resolver=domain_tree,
