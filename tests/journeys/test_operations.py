@@ -235,6 +235,52 @@ def test_a_put_key_that_was_never_answered_is_found_when_the_card_proves_the_key
     assert (desk.state(rotated), world.card_record().domain(ISD).key_version) == ("DONE", 2)
 
 
+def test_what_is_done_while_the_servers_workers_destroy_old_keys_is_believed(world, desk):
+    """With the first command the card has proved its new keys: the worker records in mid-session that the old went."""
+    desk.prepare()
+    for _ in range(2):
+        desk.contact(desk.operations.rotate_keys(ICCID, "every year", ALICE).operation)
+    locked = desk.operations.lock(ICCID, APP, "reported stolen", ALICE).operation
+
+    def while_workers_work(command):
+        answer = world.card.transmit(command)
+        desk.follow()
+        return answer
+
+    desk.contact(locked, while_workers_work)
+
+    assert desk.state(locked) == "DONE"
+    tail = [type(fact) for fact in world.facts(f"card-{ICCID}")][-3:]
+    assert tail == [KeysProved, KeysDestroyed, LifeCycleChanged]
+
+
+def test_an_answer_whose_keys_are_gone_leaves_a_doubt(world, prepared):
+    """The card deleted; the phone keeps the answer until the keys that could read it were replaced and destroyed."""
+    prepared.contact(prepared.operations.rotate_keys(ICCID, "every year", ALICE).operation)
+    deleted = prepared.operations.delete(ICCID, APP, False, "made anew", ALICE).operation
+    launch = prepared.operations.contact(deleted, ALICE)
+    phone = world.phone()
+    answer = phone.say(
+        LinkRequest(Process.START, provider=launch.provider, reception=launch.reception, signature=launch.signature)
+    )
+    for _ in range(1 + OPENING):
+        answer = phone.say(phone.obey(answer))
+    kept = phone.obey(answer)
+    prepared.contact(prepared.operations.rotate_keys(ICCID, "every year", ALICE).operation)
+    world.run([GET_KEY_INFORMATION])  # the card proves the third
+    prepared.follow()
+    assert not world.vault.has(f"card/{ICCID}/{ISD}/02")
+
+    answer = phone.say(kept)
+    while answer.process is not Return.END:
+        answer = phone.say(phone.obey(answer))
+    prepared.follow()
+
+    assert (prepared.state(deleted), world.card_record().doubtful) == ("WAITING", {ISD})
+    prepared.contact(deleted)  # asks
+    assert (prepared.state(deleted), APP in world.card_record().applications) == ("DONE", False)
+
+
 def test_an_audit_finds_what_nobody_recorded(world, prepared):
     application = world.card._memory.applications[0]
     application.life_cycle |= 0x80  # by whoever else has the issuer's keys

@@ -130,8 +130,10 @@ class Exchange:
         except TsmError as error:
             if error.code is not ErrorCode.UNKNOWN_KEY:
                 raise
+            # The keys were replaced meanwhile, or went with their domain: nobody can read the answer any more.
             log.warning("%s-%s: %s", self.session.started.provider, self.session.started.reception, error)
-            return self.stop(Status.CHANNEL_BROKEN, sent.order)  # the domain was deleted meanwhile, and its keys
+            self.card_facts += cards.unanswered(self.session.started.domain, self.session.unanswered)
+            return self.stop(Status.CHANNEL_BROKEN, sent.order)
 
     def disconnect_result(self) -> LinkResponse:
         """Whether or not the phone managed, the session is over."""
@@ -254,12 +256,16 @@ class Exchange:
         return self.next(channel)
 
     def is_latest(self) -> bool:
-        """Whether nothing was recorded of the card since the command was sent.
+        """Whether nothing was recorded of what is on the card since the command was sent.
 
         Else a phone may have held the answer back while another session changed the same thing, and nobody can tell
         which came first: the card has to be asked.
         """
-        return not self.sent.card_version or self.sent.card_version == self.card_record.version
+        sent = self.sent.card_version
+        if not sent or sent == self.card_record.version:
+            return True
+        since = [e for e in self.tsm.history(cards.stream(self.card.iccid)) if e.originator_version > sent]
+        return all(isinstance(event.fact, cards.OF_KEYS_ONLY) for event in since)
 
     def learnt(self, order: int, answer: ResponseApdu) -> list[Fact]:
         """What a delegated command's answer says of the card."""

@@ -615,6 +615,18 @@ def _with_application(state: Card, application: Application) -> Card:
     return msgspec.structs.replace(state, applications={**state.applications, application.aid: application})
 
 
+# What a server knows of a card's keys, and how often they failed: nothing of what is on the card.
+OF_KEYS_ONLY: tuple[type[Fact], ...] = (
+    ProvisionalKeysHandedOut,
+    KeysShared,
+    ProvisionalKeysDestroyed,
+    KeysProved,
+    KeysDestroyed,
+    CardAuthenticationFailed,
+    CardAuthenticated,
+    CardReleased,
+)
+
 FACTS: tuple[type[Fact], ...] = (
     CardRegistered,
     SecurityDomainCreated,
