@@ -344,6 +344,35 @@ def test_a_deletion_whose_answer_was_lost_is_proved_by_a_list_that_lacks_it(worl
     assert [domain.aid for domain in world.card._memory.domains] == [bytes.fromhex(ISD)]
 
 
+def test_a_full_card_is_asked_without_a_witness_and_can_be_emptied(world, prepared):
+    world.card._memory.capacity -= prepared.free
+    deleted = prepared.operations.delete(ICCID, APP, False, "it is full", ALICE).operation
+    prepared.contact(deleted, cut_before(world.card.transmit, OPENING + 1))
+    prepared.contact(deleted)  # asks: there is no room for a witness
+    assert (prepared.state(deleted), world.card_record().doubtful) == ("WAITING", {ISD})
+
+    prepared.contact(deleted)  # asks without
+
+    assert (prepared.state(deleted), world.card_record().doubtful) == ("WAITING", frozenset())
+    prepared.contact(deleted)
+    assert (prepared.state(deleted), prepared.selects(APP)) == ("DONE", "6A82")
+    assert OperationPutBack(status="55") in world.facts(f"operation-{deleted}")
+
+
+def test_a_list_without_a_witness_ends_a_doubt_only_when_something_is_in_it(world, prepared):
+    """A phone says that there is no room, and then that there is nothing; the operation does not go round for ever."""
+    deleted = prepared.operations.delete(ICCID, APP, False, "made anew", ALICE).operation
+    prepared.contact(deleted, cut_before(world.card.transmit, OPENING + 1))
+    prepared.contact(deleted, deny(world.card.transmit, OPENING + 2, 0x6A84))
+    prepared.contact(deleted, from_command(world.card.transmit, OPENING + 1, lambda _: b"\x6a\x88"))
+    assert (prepared.state(deleted), world.card_record().doubtful) == ("WAITING", {ISD})
+    assert APP in world.card_record().applications
+
+    for _ in range(2):
+        prepared.contact(deleted, from_command(world.card.transmit, OPENING + 1, lambda _: b"\x6a\x84"))
+    assert prepared.state(deleted) == "FAILED"
+
+
 def test_a_witness_that_was_left_behind_serves_again_and_goes(world, prepared):
     deleted = prepared.operations.delete(ICCID, APP, False, "made anew", ALICE).operation
     prepared.contact(deleted, cut_after(world.card.transmit, OPENING + 1))

@@ -9,7 +9,8 @@ That something is absent, 6A88 does not prove, for errors carry no R-MAC: anybod
 proves it is a list of everything, asked for by no AID and answered with 9000, that does not name it. A list with more
 to come (6310) proves nothing, for its parts are not kept. And where nothing is left the list would be empty, which a
 card says with 6A88: so, where it matters, a witness is there while the list is made, a domain that is installed for
-the question and deleted after it.
+the question and deleted after it. A card that has no room for one is full, so it is believed to hold something: it is
+asked without, and only a list with something in it ends the doubt.
 """
 
 import logging
@@ -80,6 +81,16 @@ def proof_of_absence(card: Card) -> list[CommandApdu]:
     witness = InstallForInstall(DOMAIN_LOAD_FILE, DOMAIN_MODULE, WITNESS, SECURITY_DOMAIN_ONLY)
     install = [] if hex_aid(WITNESS) in card.domains else [witness.apdu()]
     return [*install, everything(INSTANCES), Delete(WITNESS).apdu(), everything(LOAD_FILES)]
+
+
+def proof_without_witness() -> list[CommandApdu]:
+    """The same of a card that has no room for a witness."""
+    return [everything(LOAD_FILES), everything(INSTANCES)]
+
+
+def proves_nothing(command: CommandApdu, answered: bool) -> bool:
+    """Whether that was the last word without a witness, and anybody on the way could have said it."""
+    return command == everything(INSTANCES) and not answered
 
 
 def everything(scope: int) -> CommandApdu:

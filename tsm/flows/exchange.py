@@ -281,6 +281,7 @@ class Exchange:
         found = audit.found(self.card, command, answer.data, self.check_values, complete=complete)
         script = [delegated.header for delegated in self.delegation.accepted.commands]
         is_over = order == len(script) and audit.asks_enough(script)
+        is_over = is_over and not audit.proves_nothing(command, answered=carries_protection(answer.sw))
         return [*found, *cards.audited(self.card, domain)] if is_over else found
 
     # What they lead to

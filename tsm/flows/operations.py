@@ -41,7 +41,7 @@ from tsm.model import operation as operations
 from tsm.model import session as sessions
 from tsm.model.card import Card, LifeCycle
 from tsm.model.catalogue import LoadFileRegistered
-from tsm.model.delegation import DelegationEnded
+from tsm.model.delegation import Delegation, DelegationEnded
 from tsm.model.deployment import DeploymentDelegated, DeploymentStep
 from tsm.model.event import Context, Event, Fact
 from tsm.model.operation import (
@@ -455,6 +455,8 @@ class Operations:
                 (audit.INSTANCES, wanted.target),
             ]
         told = audit.inventory() if state.kind is OperationKind.AUDIT else audit.ask(*asked)
+        if state.put_back == Status.CARD_OUT_OF_MEMORY:
+            return [*told, *audit.proof_without_witness()]
         return [*told, *audit.proof_of_absence(card)]
 
     # What came of it
@@ -490,7 +492,7 @@ class Operations:
         card = self._tsm.card_of(state.requested.iccid)
         if is_audit or GOALS[state.kind].is_reached(card, state.requested):
             return operations.end(state, OperationState.DONE)
-        if status in REFUSED:
+        if status in REFUSED and not lacked_room_for_witness(state, delegation):
             return operations.end(state, OperationState.FAILED, status)
         return operations.put_back(state, state.reception, status)
 
@@ -568,6 +570,13 @@ def places(state: Operation) -> tuple[str, str]:
     """The streams of the contact's delegation and session."""
     place = state.requested.operator, state.reception
     return delegations.stream(*place), sessions.stream(*place)
+
+
+def lacked_room_for_witness(state: Operation, delegation: Delegation) -> bool:
+    """Whether a card that was asked what it holds had no room for a witness: the next time it is asked without."""
+    headers = [command.header for command in delegation.accepted.commands]
+    lacked_room = delegation.ended is not None and delegation.ended.status == Status.CARD_OUT_OF_MEMORY
+    return lacked_room and audit.asks_enough(headers) and state.put_back != Status.CARD_OUT_OF_MEMORY
 
 
 def refuse_other_tenant(wanted: OperationRequested, context: Context) -> None:

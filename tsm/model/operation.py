@@ -134,6 +134,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     state: OperationState
     approver: str = ""  # the person
     reception: str = ""  # of the contact that is under way, or was the last
+    put_back: str = ""  # strProcStatus of the last contact, when that did not bring it about
     ended: OperationEnded | None = None
 
     @property
@@ -272,7 +273,7 @@ def evolve(state: Operation | None, fact: Fact) -> Operation:
         case OperationDelegated():
             return msgspec.structs.replace(state, state=OperationState.DELEGATED, reception=fact.reception)
         case OperationPutBack():
-            return msgspec.structs.replace(state, state=OperationState.WAITING)
+            return msgspec.structs.replace(state, state=OperationState.WAITING, put_back=fact.status)
         case OperationEnded():
             return msgspec.structs.replace(state, state=OperationState(fact.state), ended=fact)
         case _:
