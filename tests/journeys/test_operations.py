@@ -20,6 +20,7 @@ from tsm.flows.scripts import Scripts
 from tsm.globalplatform.commands import Select
 from tsm.mas.messages import LinkRequest, Process, Return
 from tsm.model.card import (
+    CardAuthenticationFailed,
     ContentAudited,
     ContentDeleted,
     KeysDestroyed,
@@ -510,6 +511,15 @@ def test_a_providers_next_contact_brings_what_waits_for_the_card_first(world, pr
     assert prepared.state(locked) == "DONE"
 
 
+def test_what_no_contact_can_bring_does_not_stand_in_a_providers_way(world, prepared):
+    """The issuer's domain is left alone after too many failures; the provider's own needs nothing of it."""
+    waits = prepared.operations.lock(ICCID, APP, "reported stolen", ALICE).operation
+    failed = [CardAuthenticationFailed(domain=ISD, key_version=1, failures=number) for number in range(1, 6)]
+    world.record(f"card-{ICCID}", *failed)
+    assert prepared.step() is DeploymentStep.DONE
+    assert prepared.state(waits) == "WAITING"
+
+
 def test_an_operators_own_contact_has_nowhere_to_go_back_to(prepared):
     locked = prepared.operations.lock(ICCID, APP, "reported stolen", ALICE).operation
     launch = prepared.operations.contact(locked, ALICE)
@@ -586,6 +596,15 @@ def test_what_was_done_meanwhile_is_done(world, prepared):
     with refused(ErrorCode.WRONG_ORDER):
         prepared.operations.contact(second, ALICE)
     assert prepared.state(second) == "DONE"
+
+
+def test_a_deletion_that_was_done_already_never_meets_what_came_after_it(world, prepared):
+    first, second = (prepared.operations.delete(ICCID, APP, False, "made anew", ALICE).operation for _ in range(2))
+    prepared.carry_out(prepared.operations.contact(first, ALICE))
+    prepared.contact(prepared.operations.install(ICCID, FILE, "", ALICE).operation)
+    with refused(ErrorCode.WRONG_ORDER):
+        prepared.operations.contact(second, ALICE)
+    assert (prepared.state(first), prepared.state(second), prepared.selects(APP)) == ("DONE", "DONE", "9000")
 
 
 def test_what_cannot_be_done_any_more_fails_and_stands_in_nobodys_way(world, prepared):

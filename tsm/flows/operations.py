@@ -13,6 +13,7 @@ What concerns no card is carried out by the worker, through functions that the s
 to repeat, so a worker that is cut off anywhere goes on. Nothing here needs a read model.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -64,6 +65,7 @@ PASSING = (  # faults that say nothing of the operation: it is tried again
 )  # fmt: skip
 
 CarryOut = Callable[[Operation, Context], int]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +348,8 @@ class Operations:
         refuse_other_tenant(state.requested, context)
         if not state.is_on_card:
             raise TsmError(ErrorCode.WRONG_ORDER, f"{state.kind} needs no card")
+        for other in self.waiting(state.requested.iccid):
+            self.settle(other)  # what is done already must not be done to what comes after it
         return self._contact(state, context, "", "", command)
 
     def launch(self, operation: str) -> LaunchParameters | None:
@@ -357,7 +361,7 @@ class Operations:
     def next_contact(self, iccid: str, provider: str, return_url: str, request_id: str = "") -> LaunchParameters | None:
         """The first of what waits for a card that a provider has in contact; None when nothing does.
 
-        What cannot be done any more ends here and does not stand in the provider's way.
+        What cannot be done any more ends here, and neither that nor what DELEGATE refuses stands in the provider's way.
         """
         context = Context(actor=f"provider:{provider}", role="provider", tenant="", correlation="", request=request_id)
         for operation in self.waiting(iccid):
@@ -366,8 +370,9 @@ class Operations:
                 if state.state in (OperationState.WAITING, OperationState.DELEGATED):
                     return self._contact(state, context, provider, return_url)
             except TsmError as error:
-                if not self.find(operation).is_over and error.code is not ErrorCode.WRONG_ORDER:
+                if error.code in PASSING:
                     raise
+                log.warning("operation %s: no contact: %s", operation, error)
         return None
 
     def waiting(self, iccid: str) -> list[str]:
@@ -464,8 +469,8 @@ class Operations:
     def settle(self, operation: str) -> Operation:
         """Bring an operation as far as it can get without the card, and tell where it stands. NOT_FOUND.
 
-        A contact that has ended decides; what concerns no card is carried out; what nobody brought about in time
-        expires. Safe to repeat, and for several servers at once. Passing faults are raised: repeat it then.
+        A contact that has ended decides; what concerns no card is carried out; what the card's record says is done is
+        done; what nobody brought about in time expires. Safe to repeat, and for several servers at once. Passing faults are raised: repeat it then.
         """
         decided(partial(self._settle, operation))
         return self.find(operation)
@@ -478,8 +483,15 @@ class Operations:
             facts = self._outcome(state)
         elif not facts and state.state is OperationState.WAITING and not state.is_on_card:
             facts = self._carried_out(state)
+        elif not facts and state.state is OperationState.WAITING and self._is_done(state):
+            facts = operations.end(state, OperationState.DONE)
         if facts:
             self._commit(state, loaded.version, facts, by_the_worker(state))
+
+    def _is_done(self, state: Operation) -> bool:
+        """Whether something else brought about what was asked for on a card, about which there is no doubt."""
+        card = self._tsm.card_of(state.requested.iccid)
+        return card.isd not in card.doubtful and GOALS[state.kind].is_reached(card, state.requested)
 
     def _outcome(self, state: Operation) -> Sequence[Fact]:
         """What a contact came to, once its delegation has ended."""
