@@ -20,7 +20,7 @@ from graphql import (
     validate,
 )
 
-from api.graphql.limits import MAX_DOCUMENT, MAX_ERRORS, MAX_TOKENS, excess, excesses, operations_of
+from api.graphql.limits import MAX_DOCUMENT, MAX_FAULTS, MAX_LINES, MAX_TOKENS, excess, excesses, operations_of
 from tsm.errors import ErrorCode, TsmError
 
 REMEMBERED = 256  # texts, of at most MAX_DOCUMENT characters
@@ -64,6 +64,8 @@ def read(schema: GraphQLSchema, text: str) -> Document:
     """`Refused` for a text that does not parse, exceeds a limit or is not valid."""
     if len(text) > MAX_DOCUMENT:
         raise Refused(NOT_VALID, [excess(f"{MAX_DOCUMENT} characters")])
+    if max(text.count("\n"), text.count("\r")) >= MAX_LINES:
+        raise Refused(NOT_VALID, [excess(f"{MAX_LINES} lines")])
     read = _read(schema, text)
     if isinstance(read, Refused):
         raise Refused(read.status, read.errors)
@@ -77,7 +79,7 @@ def _read(schema: GraphQLSchema, text: str) -> Document | Refused:
         node = parse(text, max_tokens=MAX_TOKENS)
     except (GraphQLError, UnicodeError) as error:
         return Refused(NOT_PARSED, [error if isinstance(error, GraphQLError) else GraphQLError("not Unicode")])
-    errors = excesses(node) or validate(schema, node, max_errors=MAX_ERRORS, hide_suggestions=True)
+    errors = excesses(node) or validate(schema, node, max_errors=MAX_FAULTS, hide_suggestions=True)
     return Refused(NOT_VALID, errors) if errors else Document(node, digest(text))
 
 

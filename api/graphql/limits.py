@@ -20,6 +20,7 @@ from graphql import (
     GraphQLSchema,
     InlineFragmentNode,
     IntValueNode,
+    ListValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
@@ -36,6 +37,7 @@ from tsm.errors import ErrorCode
 
 MAX_BODY = 256 * 1024  # octets of a request
 MAX_DOCUMENT = 16 * 1024  # characters
+MAX_LINES = 1000  # of a document: for every error the lines before it are counted
 MAX_TOKENS = 1000
 MAX_DEPTH = 16  # the usual introspection query needs 15
 MAX_ALIASES = 30
@@ -49,6 +51,7 @@ MAX_VARIABLES = 50
 MAX_VALUES = 5000  # in one JSON text: a list or an object is one, and so is each of what it holds
 MAX_NESTING = 10  # of lists and objects in one JSON text
 MAX_ERRORS = 50  # in one answer
+MAX_FAULTS = 10  # of a document, then validation ends: each may quote the document at length
 
 UNPAGED = 3  # objects that a list without pages is taken to hold
 MUTATION = 10  # what each change costs, beside the objects that it answers
@@ -239,10 +242,19 @@ class _Counter:
         named = get_named_type(field.type)
         objects = 1
         if is_list_type(get_nullable_type(field.type)):
-            objects = UNPAGED if page is None else page
+            objects = self._named(node) if "ids" in field.args else UNPAGED if page is None else page
         inner_page = self._page(node) if {"first", "last"} & field.args.keys() else None
         inner = self.count(node.selection_set, named, inner_page)
         return objects * ((1 if is_composite_type(named) else 0) + inner)
+
+    def _named(self, node: FieldNode) -> int:
+        """How many things `ids` names; one that stands alone is a list of one."""
+        [ids] = [a.value for a in node.arguments or () if a.name.value == "ids"]
+        if isinstance(ids, VariableNode):
+            name = ids.name.value
+            given = self._variables.get(name, self._defaults.get(name))
+            return len(given) if isinstance(given, list) else _length(given)
+        return _length(ids)
 
     def _page(self, node: FieldNode) -> int:
         """What `first` or `last` asks for; a value that is no page's size is refused where it is used."""
@@ -255,7 +267,11 @@ class _Counter:
         if isinstance(value, VariableNode):
             name = value.name.value
             given = self._variables[name] if name in self._variables else self._number(self._defaults.get(name))
-            return given if isinstance(given, int) else None
+            return int(given) if isinstance(given, int | float) else None  # 7.0 is an Int, too
         if isinstance(value, IntValueNode):
             return int(value.value) if len(value.value) < 10 else MAX_PAGE  # longer: no page's size anyway
         return None
+
+
+def _length(value: object) -> int:
+    return len(value.values) if isinstance(value, ListValueNode) else 1

@@ -15,6 +15,7 @@ from api import tls
 from api.access import Role
 from api.graphql import gate as gates
 from api.graphql import limits
+from api.graphql.documents import Refused, read
 from api.graphql.limits import (
     DEFAULT_PAGE,
     MAX_ALIASES,
@@ -22,7 +23,9 @@ from api.graphql.limits import (
     MAX_DEPTH,
     MAX_DIRECTIVES,
     MAX_DOCUMENT,
+    MAX_FAULTS,
     MAX_FIELDS,
+    MAX_LINES,
     MAX_NESTING,
     MAX_PAGE,
     MAX_ROOT_FIELDS,
@@ -160,6 +163,29 @@ def test_a_document_is_refused_by_its_length_before_it_is_read(edge: Edge, monke
     assert answer.json()["errors"][0]["message"] == f"the query exceeds {MAX_DOCUMENT} characters"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_document_has_so_many_lines_and_not_one_more(edge: Edge, end: str) -> None:
+    """Every error is told with its line, for which all lines before it are counted."""
+    assert edge.client().ask(end * (MAX_LINES - 1) + "{ hello }").status_code == 200
+    answer = edge.client().ask(end * MAX_LINES + "{ hello }")
+    [error] = answer.json()["errors"]
+    assert (answer.status_code, error["message"]) == (422, f"the query exceeds {MAX_LINES} lines")
+
+
+def test_validation_ends_after_so_many_errors() -> None:
+    """Each of these quotes the whole object, so that many of them would be quadratic."""
+    unknown = " ".join(f"u{n}: 1" for n in range(300))
+    errors = validated("{ events(filter: {" + unknown + "}) { nodes { id } } }")
+    assert len(errors) == MAX_FAULTS + 1 and errors[-1].startswith("Too many validation errors")
+
+
+def validated(text: str) -> list[str]:
+    """What is wrong with a text for the real schema."""
+    with pytest.raises(Refused) as refused:
+        read(REAL._schema, text)
+    return [error.message for error in refused.value.errors]
+
+
 def test_the_limits_come_before_validation(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.graphql.documents.validate", lambda *_, **__: pytest.fail("it was validated"))
     for text in ("{" + "hello " * 480 + "}", chained(30), nested(MAX_DEPTH + 1), "{ hello" + " @x" * 300 + "}"):
@@ -243,6 +269,25 @@ def test_the_cost_is_the_number_of_objects_asked_for(text: str, objects: int) ->
 def test_the_cost_follows_the_variables() -> None:
     text = "query ($n: Int = 8) { items(first: $n) { nodes { id } } }"
     assert [cost_of(text, n=n) for n in (3, None, "x", 10**9)] == [4, 1 + DEFAULT_PAGE, 1 + DEFAULT_PAGE, 1 + MAX_PAGE]
+    assert [cost_of(text, n=n) for n in (3.0, 1e2, 1e300)] == [4, 1 + MAX_PAGE, 1 + MAX_PAGE], "an Int may come so"
+
+
+@pytest.mark.parametrize(
+    ("ids", "given", "objects"),
+    [
+        ('["a", "b", "c", "d", "e"]', {}, 5),
+        ("[]", {}, 0),
+        ('"a"', {}, 1),
+        ("$ids", {"ids": ["a"] * 100}, 100),
+        ("$ids", {"ids": "a"}, 1),
+        ("$ids", {}, 2),
+    ],
+)
+def test_things_that_are_named_are_counted_one_by_one(ids: str, given: dict[str, Any], objects: int) -> None:
+    """And with each what is asked of it."""
+    sessions = "... on Card { sessions(first: 9) { nodes { id } } }"
+    document = parse(f'query ($ids: [ID!]! = ["a", "b"]) {{ nodes(ids: {ids}) {{ {sessions} }} }}')
+    assert cost(REAL._schema, document, operations_of(document)[0], given) == max(1, objects * (1 + 1 + 9))
 
 
 def test_every_list_of_the_real_schema_costs_what_its_page_may_hold() -> None:
