@@ -470,7 +470,8 @@ class Operations:
         """Bring an operation as far as it can get without the card, and tell where it stands. NOT_FOUND.
 
         A contact that has ended decides; what concerns no card is carried out; what the card's record says is done is
-        done; what nobody brought about in time expires. Safe to repeat, and for several servers at once. Passing faults are raised: repeat it then.
+        done; what nobody brought about in time expires. Safe to repeat, and for several servers at once. Passing faults
+        are raised: repeat it then.
         """
         decided(partial(self._settle, operation))
         return self.find(operation)
