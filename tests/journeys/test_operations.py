@@ -25,6 +25,7 @@ from tsm.model.card import (
     ContentDeleted,
     KeysDestroyed,
     KeysProved,
+    KeysPut,
     LifeCycleChanged,
     SecurityDomainCreated,
 )
@@ -182,6 +183,20 @@ def test_a_domain_goes_with_all_that_is_in_it_and_leaves_no_key_behind(world, pr
     assert not world.vault.has(f"card/{ICCID}/{DOMAIN}/02")
     gone = [fact.key_version for fact in world.facts(f"card-{ICCID}") if isinstance(fact, KeysDestroyed)]
     assert sorted(gone) == [1, 2]  # the provisional ones, and ENC and MAC of the owner's
+
+
+def test_keys_that_a_provider_had_replaced_itself_go_with_its_domain_too(world, prepared):
+    world.vault.generate_aes_key_set(f"card/{ICCID}/{DOMAIN}/03")
+    third = world.vault.wrap_key_set(f"card/{ICCID}/{DOMAIN}/03", under=f"card/{ICCID}/{DOMAIN}/03")
+    values = tuple(key.check_value.hex() for key in third)
+    put = KeysPut(domain=DOMAIN, key_version=3, check_values=values, provisional=False, key=f"card/{ICCID}/{DOMAIN}/03")
+    world.record(f"card-{ICCID}", put)
+    prepared.follow()
+    assert world.vault.has(f"card/{ICCID}/{DOMAIN}/02")
+
+    prepared.contact(prepared.operations.delete(ICCID, DOMAIN, True, "the contract has ended", ALICE).operation)
+
+    assert not any(world.vault.has(f"card/{ICCID}/{DOMAIN}/{version}") for version in ("01", "02", "03"))
 
 
 def test_a_domain_that_was_deleted_is_made_anew_with_other_keys(world, prepared):

@@ -259,6 +259,7 @@ class SecurityDomain(msgspec.Struct, frozen=True, kw_only=True):
     check_values: tuple[str, ...] = ()
     provisional: bool = False
     provisional_keys: tuple[KeysPut, ...] = ()  # all that somebody else put and our vault may still hold
+    earlier_keys: tuple[RetiredKeys, ...] = ()  # its owner's that others replaced
 
 
 class LoadedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -527,11 +528,14 @@ def _with_keys(domain: SecurityDomain, fact: KeysPut) -> SecurityDomain:
 
 
 def _with_keys_put(state: Card, fact: KeysPut) -> Card:
-    """The issuer's earlier keys retire; a provider's stay its own business, and provisional ones have their own end."""
+    """The issuer's earlier keys retire, a provider's when its domain goes; provisional ones have their own end."""
     before = state.domain(fact.domain)
     state = _with_domain(state, _with_keys(before, fact))
-    if fact.domain != state.isd or before.key == fact.key:
+    if before.key == fact.key:
         return state
+    if fact.domain != state.isd:
+        earlier = before.earlier_keys if before.provisional else (*before.earlier_keys, *_stored_keys(before))
+        return _with_domain(state, msgspec.structs.replace(state.domain(fact.domain), earlier_keys=earlier))
     proved = msgspec.structs.replace(state.domain(fact.domain), proved=fact.found)
     return _with_domain(msgspec.structs.replace(state, retired=(*state.retired, *_stored_keys(before))), proved)
 
@@ -554,7 +558,7 @@ def _without(state: Card, gone: frozenset[str]) -> Card:
         for put in domain.provisional_keys
         if put.key != domain.key
     ]
-    retired = [keys for domain in domains for keys in _stored_keys(domain)]
+    retired = [keys for domain in domains for keys in (*_stored_keys(domain), *domain.earlier_keys)]
     return msgspec.structs.replace(
         state,
         domains={aid: one for aid, one in state.domains.items() if aid not in gone},
