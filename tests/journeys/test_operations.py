@@ -622,6 +622,16 @@ def test_a_deletion_that_was_done_already_never_meets_what_came_after_it(world, 
     assert (prepared.state(first), prepared.state(second), prepared.selects(APP)) == ("DONE", "DONE", "9000")
 
 
+def test_a_launch_that_nobody_used_does_nothing_to_what_came_after_it(world, prepared):
+    first, second = (prepared.operations.delete(ICCID, APP, False, "made anew", ALICE).operation for _ in range(2))
+    launch = prepared.operations.contact(second, ALICE)
+    prepared.contact(first)
+    prepared.contact(prepared.operations.install(ICCID, FILE, "", ALICE).operation)
+    with refused(ErrorCode.RECEPTION_CLOSED):
+        prepared.carry_out(launch)
+    assert (prepared.state(second), prepared.selects(APP)) == ("DONE", "9000")
+
+
 def test_what_cannot_be_done_any_more_fails_and_stands_in_nobodys_way(world, prepared):
     locked = prepared.operations.lock(ICCID, APP, "reported stolen", ALICE).operation
     prepared.contact(prepared.operations.delete(ICCID, APP, False, "made anew", ALICE).operation)

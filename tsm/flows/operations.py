@@ -484,13 +484,19 @@ class Operations:
             facts = self._outcome(state)
         elif not facts and state.state is OperationState.WAITING and not state.is_on_card:
             facts = self._carried_out(state)
-        elif not facts and state.state is OperationState.WAITING and self._is_done(state):
-            facts = operations.end(state, OperationState.DONE)
+        also = Also()
+        if not facts and self._is_done_meanwhile(state):
+            facts, also = operations.end(state, OperationState.DONE), self._end_contact(state)
         if facts:
-            self._commit(state, loaded.version, facts, by_the_worker(state))
+            self._commit(state, loaded.version, facts, by_the_worker(state), also)
 
-    def _is_done(self, state: Operation) -> bool:
-        """Whether something else brought about what was asked for on a card, about which there is no doubt."""
+    def _is_done_meanwhile(self, state: Operation) -> bool:
+        """Whether something else brought about what waits for a card, or for a phone, and there is no doubt of that."""
+        delegated = state.state is OperationState.DELEGATED
+        if not state.is_on_card or not (state.state is OperationState.WAITING or delegated):
+            return False
+        if delegated and self._has_begun(state):
+            return False
         card = self._tsm.card_of(state.requested.iccid)
         return card.isd not in card.doubtful and GOALS[state.kind].is_reached(card, state.requested)
 
