@@ -24,14 +24,17 @@ import websockets.http11
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from api.limits import EdgeLimits
+from api.limits import Budgets, EdgeLimits
 from tsm.errors import MESSAGES, ErrorCode
 
 MAX_HEAD = 16 * 1024  # octets of a request line and its headers, or of trailers
 MAX_URL = 8 * 1024  # octets
 MAX_MESSAGE = 256 * 1024  # octets of a websocket's message
+MAX_FRAMES = 600  # that a websocket may send in a minute: messages, pieces of them, pings and pongs
 MAX_PIPELINED = 16  # requests that wait for an answer on one connection
 SWITCHING_PROTOCOLS = 101
+POLICY_VIOLATION = 1008
+PIECE = 4096  # octets of a websocket that are read at once: more frames than these hold are not
 FAREWELL = 1.0  # seconds for the last octets of a connection that we end
 GRACE = 5  # seconds for requests under way when the server stops
 BACKLOG = 1024
@@ -234,7 +237,17 @@ def last_words(status: int) -> bytes:
 
 
 class PartyWebSocket(WebSocketsSansIOProtocol):
-    """A websocket with the client's certificate in its scope, as every request has it."""
+    """A websocket with the client's certificate in its scope, as every request has it, and a limit for its frames.
+
+    Whatever a frame holds, reading it keeps the loop busy; and every ping is answered at once, whether or not
+    anybody takes the answers.
+    """
+
+    _pace: Budgets
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._pace = Budgets(self.loop.time)
 
     def handle_connect(self, event: websockets.http11.Request) -> None:
         """The application is started by the loop, after this."""
@@ -246,10 +259,28 @@ class PartyWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The first data are the whole head: one that is refused leaves an answer that uvicorn does not send."""
+        if self.handshake_initiated:
+            self._read_frames(data)
+            return
         super().data_received(data)
         if not self.handshake_initiated:
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
+
+    def _read_frames(self, data: bytes) -> None:
+        for start in range(0, len(data), PIECE):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + PIECE])
+
+    def handle_events(self) -> None:
+        frames = len(self.conn.events)
+        if frames and self._pace.spend("", frames, MAX_FRAMES).wait:
+            self.conn.fail(POLICY_VIOLATION, "Too many frames")
+            self.handle_parser_exception()  # as with all that breaks the protocol
+            self.loop.call_later(FAREWELL, self.transport.abort)
+            return
+        super().handle_events()
 
 
 def server_context(files: TlsFiles, require_client_certificate: bool = False) -> ssl.SSLContext:

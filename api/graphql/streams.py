@@ -26,16 +26,16 @@ from api.errors import Receive, Scope, Send, logged
 from api.graphql.answers import EVENTS, NO_STORE, UTF_8, is_foreign, read_json, refused_content, result_content
 from api.graphql.documents import NOT_ALLOWED, Refused, refused
 from api.graphql.gate import UNAVAILABLE, Asked, Gate
-from api.limits import Budgets, EdgeLimits
+from api.limits import EdgeLimits
 from tsm.errors import ErrorCode, TsmError
 
 PROTOCOL = "graphql-transport-ws"
 PULSE = 15.0  # seconds of silence after which a comment shows that the connection is there
 LOOK_AGAIN = 5.0  # seconds after which nothing more is told to a caller who was not looked at again
 INIT_SECONDS = 10.0  # for connection_init
+REASON = 123  # octets that a close frame has for it (RFC 6455 section 5.5)
 IDLE_SECONDS = 60.0  # that a websocket may be open with nothing running
 MAX_OPERATIONS = 10  # of one websocket at one time
-MESSAGES_PER_MINUTE = 600  # of one websocket
 
 INVALID, UNAUTHORIZED, FORBIDDEN, NO_PROTOCOL = 4400, 4401, 4403, 4406
 INIT_TIMEOUT, ID_TAKEN, TOO_MANY, NORMAL, INTERNAL = 4408, 4409, 4429, 1000, 1011
@@ -258,7 +258,7 @@ class Conversation:
         self._asked = 0  # operations so far
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + INIT_SECONDS
-        self._pace = Budgets(self._loop.time)
+        self._quiet_since = self._loop.time()  # nothing was said since, and nothing ran
         self._ended: asyncio.Future[Ends | None] = self._loop.create_future()
 
     async def hold(self) -> None:
@@ -278,7 +278,7 @@ class Conversation:
         """A client that takes nothing is not waited for: its connection ends with this call."""
         try:
             async with asyncio.timeout(1):
-                await self._socket.close(end.code, end.reason)
+                await self._socket.close(end.code, end.reason.encode()[:REASON].decode(errors="ignore"))
         except (TimeoutError, WebSocketDisconnect, RuntimeError):
             return
 
@@ -294,6 +294,8 @@ class Conversation:
             self._end(end)
         except WebSocketDisconnect:
             self._end(None)
+        except Slow:
+            self._end(Ends(NORMAL, "Too slow"))
         except TsmError as error:
             code = logged(self._socket, error)
             forbidden = code in (ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN)
@@ -302,27 +304,31 @@ class Conversation:
     async def _next(self) -> Message:
         """The next message; `Ends` when the time for it is over, or it is none."""
         while True:
-            seconds = self._until - self._loop.time()
-            if self._caller is not None and not self._operations:
-                seconds = min(seconds, IDLE_SECONDS)
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(self._patience()):
                     text = await self._socket.receive_text()
                 break
             except TimeoutError:
                 self._refuse_late()
             except KeyError:
                 raise Ends(INVALID, "Binary messages are not taken") from None
-        if self._pace.spend("", 1, MESSAGES_PER_MINUTE).wait:
-            raise Ends(TOO_MANY, "Too many messages")
+        self._quiet_since = self._loop.time()
         return read_message(text)
+
+    def _patience(self) -> float:
+        """Seconds until the next look whether the time is over: what runs may end meanwhile."""
+        now = self._loop.time()
+        if self._caller is None:
+            return self._until - now
+        quiet = 0 if self._operations else now - self._quiet_since
+        return min(self._until - now, IDLE_SECONDS - quiet)
 
     def _refuse_late(self) -> None:
         if self._caller is None:
             raise Ends(INIT_TIMEOUT, "Connection initialisation timeout")
         if self._loop.time() >= self._until:
             raise Ends(UNAUTHORIZED, "Sign in again")
-        if not self._operations:
+        if not self._operations and self._loop.time() >= self._quiet_since + IDLE_SECONDS:
             raise Ends(NORMAL, "Nothing was asked for")
 
     async def _take(self, message: Message) -> None:
@@ -347,7 +353,7 @@ class Conversation:
         if self._caller is None:
             raise Ends(UNAUTHORIZED, "Unauthorized")
         if message.id in self._operations:
-            raise Ends(ID_TAKEN, f"Subscriber for {message.id} already exists"[:100])
+            raise Ends(ID_TAKEN, f"Subscriber for {message.id} already exists")
         self._operations[message.id] = asyncio.create_task(self._run(message))
 
     async def _run(self, message: Subscribe) -> None:
@@ -386,6 +392,7 @@ class Conversation:
     async def _last(self, name: str, message: Mapping[str, Any]) -> None:
         """Its id is free again before the client hears of it."""
         self._operations.pop(name, None)
+        self._quiet_since = self._loop.time()
         await self._send(message)
 
     async def _send(self, message: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@
 
 import json
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -389,6 +390,12 @@ def test_a_client_has_so_many_subscriptions_and_no_more(edge: Edge) -> None:
 # Websockets
 
 
+UPGRADE = (
+    b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
 def dial(server: Server, edge: Edge, token: str | None = None, **options: Any) -> ClientConnection:
     bearer = {"Authorization": f"Bearer {edge.token() if token is None else token}"} if token != "" else {}
     given = {"subprotocols": ["graphql-transport-ws"], "additional_headers": bearer, "proxy": None, **options}
@@ -489,6 +496,17 @@ def test_a_websocket_on_which_nothing_runs_is_closed(
         assert closed(socket) == 1000
 
 
+def test_a_websocket_on_which_nothing_runs_any_more_is_closed(
+    edge: Edge, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "IDLE_SECONDS", 0.3)
+    with dial(server, edge) as socket:
+        begin(socket)
+        say(socket, type="subscribe", id="1", payload={"query": "subscription { ticks(count: 3, every: 0.3) }"})
+        assert [heard(socket)["type"] for _ in range(4)] == ["next"] * 3 + ["complete"]
+        assert closed(socket) == 1000
+
+
 def test_a_websocket_lives_as_long_as_the_token(edge: Edge, server: Server) -> None:
     with dial(server, edge, token=edge.token(life=2)) as socket:
         begin(socket)
@@ -496,13 +514,37 @@ def test_a_websocket_lives_as_long_as_the_token(edge: Edge, server: Server) -> N
         assert closed(socket) == 4401
 
 
-def test_a_flood_of_messages_is_ended(edge: Edge, server: Server) -> None:
+FRAMES = {  # of websockets, from clients: all are masked, here with zeros
+    "messages": b'\x81\x8f\0\0\0\0{"type":"ping"}',
+    "empty messages": b"\x82\x80\0\0\0\0",
+    "pings": b"\x89\xfd\0\0\0\0" + b"x" * 125,
+    "empty pings": b"\x89\x80\0\0\0\0",
+    "pongs": b"\x8a\x80\0\0\0\0",
+    "pieces": b"\x01\x80\0\0\0\0" + b"\0\x80\0\0\0\0" * 50 + b"\x80\x80\0\0\0\0",
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
+def test_a_flood_of_frames_is_ended(server: Server, frame: bytes) -> None:
+    """Of nobody yet, who takes no answer while he sends."""
+    with server.connect() as connection:
+        connection.sendall(UPGRADE + b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n")
+        assert status_of(connection.recv(4096)) == 101
+        with suppress(ConnectionError, ssl.SSLError):
+            connection.sendall(frame * 2 * tls.MAX_FRAMES)
+        assert b"\x03\xf0Too many frames" in read_to_end(connection)
+
+
+def test_frames_are_counted_by_the_minute(edge: Edge, server: Server) -> None:
     with dial(server, edge) as socket:
         begin(socket)
+        taken = 0
         with suppress(ConnectionClosed):
-            for _ in range(50 * streams.MESSAGES_PER_MINUTE):
+            while taken < 3 * tls.MAX_FRAMES:
                 say(socket, type="ping")
-        assert closed(socket) == 4429
+                taken += heard(socket) == {"type": "pong"}
+        assert tls.MAX_FRAMES - 2 <= taken < 3 * tls.MAX_FRAMES
+        assert closed(socket) == 1008
 
 
 def test_a_flood_of_subscriptions_is_refused_one_by_one(edge: Edge, server: Server) -> None:
@@ -522,6 +564,16 @@ def test_one_id_twice_closes_the_websocket(edge: Edge, server: Server) -> None:
         for _ in range(2):
             query = "subscription { ticks(count: 100, every: 5) }"
             say(socket, type="subscribe", id="1", payload={"query": query})
+        assert closed(socket) == 4409
+
+
+def test_one_id_twice_closes_the_websocket_however_long_it_is(edge: Edge, server: Server) -> None:
+    """A close frame has room for 123 octets of reason."""
+    with dial(server, edge) as socket:
+        begin(socket)
+        for _ in range(2):
+            query = "subscription { ticks(count: 100, every: 5) }"
+            say(socket, type="subscribe", id="識" * 128, payload={"query": query})
         assert closed(socket) == 4409
 
 
@@ -554,10 +606,5 @@ def test_a_websocket_does_not_change_anything(edge: Edge, server: Server) -> Non
 
 def test_an_upgrade_with_a_header_that_is_too_long_is_ended(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(
-            b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Long: "
-            + b"x" * 10_000
-            + b"\r\n\r\n"
-        )
+        connection.sendall(UPGRADE + b"X-Long: " + b"x" * 10_000 + b"\r\n\r\n")
         assert status_of(read_to_end(connection)) == 431
