@@ -27,8 +27,14 @@ Style = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 REQUEST: ContextVar[Mapping[str, Any] | None] = ContextVar("request", default=None)  # scope of the one being answered
 
-# A line of each says nothing, or quotes what was asked: httpx for every NOTIFY, strawberry with the query's text.
-QUIET = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "strawberry": logging.CRITICAL + 1}
+# A line of each says nothing, or quotes what was asked: httpx for every NOTIFY, uvicorn with the URL of every websocket,
+# into which browsers put tokens, strawberry with the query's text.
+QUIET = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "uvicorn.error": logging.WARNING,
+    "strawberry": logging.CRITICAL + 1,
+}
 
 
 def set_up(style: Style) -> None:

@@ -17,6 +17,8 @@ from api import exports, logs
 from api.health import Readiness
 from api.logs import Lines, Text
 from tests.api.audit_world import AuditWorld, audit_world
+from tests.api.edge_world import Edge, status_of
+from tests.api.test_attacks import UPGRADE
 from tests.projections.story import ICCID, SECRETS
 from tsm.application import Change
 from tsm.errors import ErrorCode, TsmError
@@ -144,6 +146,16 @@ def test_no_token_variable_path_or_personal_value_is_in_logs_or_metrics(
     secrets += [token.rpartition("_")[2] for token in (auditor, operator, administrator)]
     assert [secret for secret in secrets if secret in shown] == []
     assert [secret for secret in secrets if secret in text] == []
+
+
+def test_nothing_of_a_websocket_s_url_is_in_the_log(tmp_path: Path, written: StringIO) -> None:
+    """A browser can put a token nowhere else, so people do, though here it opens nothing."""
+    edge = Edge(tmp_path)
+    with edge.serving() as server, server.connect() as connection:
+        connection.sendall(UPGRADE.replace(b"/graphql", f"/graphql?access_token={MARK}".encode()) + b"\r\n")
+        assert status_of(connection.recv(4096)) == 101
+    edge.close()
+    assert MARK not in written.getvalue()
 
 
 def test_the_text_of_an_error_that_nobody_expected_is_left_out_and_its_causes_are_told(written_json: StringIO) -> None:
