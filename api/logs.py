@@ -27,8 +27,8 @@ Style = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 REQUEST: ContextVar[Mapping[str, Any] | None] = ContextVar("request", default=None)  # scope of the one being answered
 
-# A line of each says nothing, or quotes what was asked: httpx for every NOTIFY, uvicorn with the URL of every websocket,
-# into which browsers put tokens, strawberry with the query's text.
+# A line of each says nothing, or quotes what was asked: httpx for every NOTIFY, uvicorn with the URL of a websocket (in
+# which browsers put tokens), strawberry with the query's text.
 QUIET = {
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
