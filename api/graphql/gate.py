@@ -137,12 +137,13 @@ class Gate:
         if errors := self.refusals(document.node, asked.operation_name, caller.role, self.schema._schema):
             raise Refused(NOT_ALLOWED, errors)
         price = cost(self.schema._schema, document.node, operation, variables)
-        if price > self.limits.cost_per_request:
-            raise self._too_dear(price)
+        if price > min(self.limits.cost_per_request, minute):
+            raise self._too_dear(price, minute)
         balance = self.budgets.spend(caller.client, price - 1, minute)
         charge = self._charge(price, balance)
         if balance.wait:
-            raise OverBudget(balance, charge)
+            again = self.budgets.spend(caller.client, price, minute)  # not there either: when it will be
+            raise OverBudget(again, charge)
         return Admitted(caller, document, operation, variables, asked.operation_name, charge)
 
     def _text(self, caller: Caller, asked: Asked) -> str:
@@ -164,8 +165,8 @@ class Gate:
             "currentlyAvailable": balance.available,
         }
 
-    def _too_dear(self, price: int) -> Refused:
-        limit = self.limits.cost_per_request
+    def _too_dear(self, price: int, minute: int) -> Refused:
+        limit = min(self.limits.cost_per_request, minute)
         charge = {"requestedQueryCost": price, "maximumAvailable": limit}
         extensions = {"code": ErrorCode.MESSAGE_TOO_LARGE, "cost": charge}
         return Refused(NOT_VALID, [GraphQLError(f"the query exceeds {limit} objects", extensions=extensions)])
