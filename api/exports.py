@@ -126,7 +126,8 @@ class Exports:
         """FORBIDDEN, INVALID_INPUT; READ_MODEL_BEHIND while the index is being made."""
         caller = await self._caller(request)
         asked = await asyncio.to_thread(read, request.query_params, caller, self._parts.tsm)
-        end = min(self._parts.views.positions()[EVENT_INDEX.name], asked.filters.last)
+        positions = await run(self._parts.views.positions)
+        end = min(positions[EVENT_INDEX.name], asked.filters.last)
         form = FORMS[asked.form]
         first = await self._page(caller.viewer, asked, asked.after, end)
         name = f"events-{end}.{asked.form}"

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from api.metrics import Parts
 from tsm.errors import TsmError
+from tsm.store.loop import run
 
 UP, READY = {"status": "up"}, {"status": "ready"}
 UNAVAILABLE = 503
@@ -62,7 +63,7 @@ def routes(parts: Parts) -> list[BaseRoute]:
     readiness = Readiness(parts)
 
     async def health(_: Request) -> Response:
-        behind = [worker.name for worker in parts.workers if not worker.keeping_up()]
+        behind = [worker.name for worker in parts.workers if not await run(worker.keeping_up)]
         return answer({"status": "behind", "workers": behind}, UNAVAILABLE) if behind else answer(UP)
 
     async def ready(_: Request) -> Response:

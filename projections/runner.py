@@ -9,11 +9,13 @@ again; what is wrong with an event is parked (`projections.folding`).
 import logging
 import threading
 import time
+from contextlib import suppress
 
 from projections.building import build, resume, tidy
 from projections.folding import Log, catch_up
 from projections.projection import Projection
 from projections.views import Fenced, Generation, Owner, Views
+from tsm.errors import TsmError
 
 IDLE = 0.5  # seconds between looks at the log, and the longest time that stopping takes
 GATHER = 0.005  # seconds after the first new event: a commit for each would cost more than the events did
@@ -74,9 +76,10 @@ class Observer:
         """Nothing runs."""
 
     def keeping_up(self) -> bool:
-        """Whether all have read what was recorded some time ago."""
-        if self._views.position >= self._wanted:
-            self.start()
+        """Whether all have read what was recorded some time ago, as far as that could be looked up."""
+        with suppress(TsmError):
+            if self._views.position >= self._wanted:
+                self.start()
         return time.monotonic() - self._since < LATE
 
 

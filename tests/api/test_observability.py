@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from api import exports, logs
+from api.app import create_app
 from api.health import Readiness
+from api.issuer_keys import in_event_loop
 from api.logs import Lines, Text
+from api.metrics import Metrics
+from projections.runner import Observer
 from tests.api.audit_world import AuditWorld, audit_world
 from tests.api.edge_world import Edge, status_of
 from tests.api.test_attacks import UPGRADE
@@ -23,6 +28,7 @@ from tests.projections.story import ICCID, SECRETS
 from tsm.application import Change
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import card
+from tsm.store.loop import on_loop
 
 MARK = "YAMADA-HANAKO-19871123"
 
@@ -238,6 +244,26 @@ def test_metrics_are_there_when_the_read_models_are_not(
     told = Figures(world, administrator)
     assert told("tsm_log_position") == world.parts.tsm.position
     assert told("tsm_read_model_lag_events", name="event_index") is None
+
+
+def test_whoever_asks_waits_for_the_database_alone(world: AuditWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks at the read models lets the event loop go on, where others fold them, too."""
+    views, alone = world.parts.views, []
+    look = views.look
+
+    def noted(work: Any) -> Any:
+        alone.append(on_loop() or not in_event_loop())
+        return look(work)
+
+    monkeypatch.setattr(views, "look", noted)
+    watch = Observer(world.parts.tsm, views)
+    watch.start()
+    world.app = create_app(replace(world.parts, workers=(watch,), metrics=Metrics()))
+    tokens = {role: world.token(role, "*").token for role in ("administrator", "auditor")}
+    for path, role in (("/health", ""), ("/ready", ""), ("/metrics", "administrator"), (exports.PATH, "auditor")):
+        alone.clear()
+        assert world.get(path, tokens.get(role, "")).status_code == 200
+        assert alone and all(alone), path
 
 
 def test_health_and_readiness_are_for_anybody_and_say_what_lacks(

@@ -598,3 +598,22 @@ def test_whoever_lets_others_fold_sees_whether_they_do(
     Runner(log, views).catch_up()
     assert watch.keeping_up()
     watch.stop()
+
+
+def test_who_cannot_look_whether_others_fold_says_so_after_a_while(
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.runner.LATE", 0.2)
+    views = make_views(TOPICS)
+    watch = Observer(log, views)
+    watch.start()
+    Runner(log, views).catch_up()
+
+    def away() -> dict[str, int]:
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, "the database is away")
+
+    with monkeypatch.context() as for_now:
+        for_now.setattr(views, "positions", away)
+        assert watch.keeping_up()
+        eventually(lambda: not watch.keeping_up())
+    assert watch.keeping_up()
