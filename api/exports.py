@@ -18,7 +18,8 @@ again for every page: a token that expires or is revoked ends the export. CSV ce
 formula begin with an apostrophe.
 
 Pages are made in a thread, one at a time for all exports together, with a pause as long as the page took: exports never
-take more than half of a core, and nothing is read that the client has not yet made room for.
+take more than half of a core, and nothing is read that the client has not yet made room for. Whoever takes nothing for
+as long as a subscriber may is cut.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ import io
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -39,7 +41,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from api.access import Access, Caller, Role
-from api.errors import logged, request_id
+from api.bootstrap import Settings
+from api.errors import Send, logged, request_id
+from api.graphql.streams import Slow, in_time
 from api.graphql.types.paging import cursor, read_cursor
 from api.metrics import Metrics
 from projections.event_index import EVENT_INDEX, MOST, EventFilter, EventRow, in_outline, page, span
@@ -84,6 +88,8 @@ class Parts(Protocol):
     @property
     def access(self) -> Access: ...
     @property
+    def settings(self) -> Settings: ...
+    @property
     def metrics(self) -> Metrics: ...
 
 
@@ -115,6 +121,18 @@ class Written(NamedTuple):
     last: int  # position of the last of them
 
 
+class Download(StreamingResponse):
+    """An answer that is cut when its client takes nothing of it for so many seconds."""
+
+    def __init__(self, body: AsyncIterator[bytes], seconds: float, **options: Any) -> None:
+        super().__init__(body, **options)
+        self._seconds = seconds
+
+    async def stream_response(self, send: Send) -> None:
+        with suppress(Slow):
+            await super().stream_response(lambda message: in_time(send(message), self._seconds))
+
+
 class Exports:
     """The handler of `GET /exports/events`."""
 
@@ -141,7 +159,7 @@ class Exports:
         if request.method == "HEAD":
             return Response(headers=headers, media_type=form.media_type)
         body = self._body(request, caller.viewer, asked, first, end)
-        return StreamingResponse(body, headers=headers, media_type=form.media_type)
+        return Download(body, self._parts.settings.limits.send_seconds, headers=headers, media_type=form.media_type)
 
     async def _body(
         self, request: Request, viewer: Viewer, asked: Asked, made: Written, end: int

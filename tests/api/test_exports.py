@@ -7,15 +7,20 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as changed
 
 from api import exports
 from api.access import Role
+from api.app import create_app
 from api.exports import COLUMNS
 from api.graphql.authorization import RULES
+from api.limits import EdgeLimits
+from api.metrics import Metrics
 from tests.api.audit_world import AuditWorld, audit_world
 from tests.projections.many_parties import tell_as
 from tests.projections.story import CREDENTIAL, ICCID, SECRETS
@@ -281,6 +286,29 @@ def test_nothing_is_read_that_the_client_has_no_room_for_and_pages_are_made_in_t
     asyncio.run(slow())
     assert len(pages) > 5
     assert "MainThread" not in pages
+
+
+def test_whoever_takes_nothing_is_cut(world: AuditWorld, auditor: str) -> None:
+    settings = world.parts.settings
+    limits = EdgeLimits(send_seconds=0.1)
+    app = create_app(replace(world.parts, settings=changed(settings, limits=limits), metrics=Metrics()))
+    sent: list[str] = []
+
+    async def takes_the_heading_only(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+        if len(sent) == 2:
+            await asyncio.Event().wait()
+
+    async def stays() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    scope = {
+        "type": "http", "method": "GET", "path": EVENTS, "query_string": b"", "extensions": {},
+        "headers": [(b"authorization", f"Bearer {auditor}".encode())],
+    }  # fmt: skip
+    asyncio.run(asyncio.wait_for(app(scope, stays, takes_the_heading_only), 10))
+    assert sent == ["http.response.start", "http.response.body"]
 
 
 def test_exports_take_turns(world: AuditWorld, auditor: str, monkeypatch: pytest.MonkeyPatch) -> None:
