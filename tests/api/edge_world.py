@@ -180,8 +180,10 @@ class Edge:
     def serving(self, limits: EdgeLimits | None = None, **options: Any) -> Iterator["Server"]:
         """On a real socket, with TLS."""
         tls = self.parts.settings.tls
+        any_tls, older_tls = (ssl.create_default_context(cafile=str(tls.party_ca)) for _ in range(2))
+        older_tls.maximum_version = ssl.TLSVersion.TLSv1_2
         with serving(self.app(limits, **options), tls, limits=limits) as url:
-            yield Server(int(url.rpartition(":")[2]), ssl.create_default_context(cafile=str(tls.party_ca)))
+            yield Server(int(url.rpartition(":")[2]), any_tls, older_tls)
 
     def close(self) -> None:
         self.parts.close()
@@ -223,6 +225,7 @@ class Server:
 
     port: int
     tls: ssl.SSLContext
+    tls_of_two_threads: ssl.SSLContext  # one reads while one writes: with tickets of TLS 1.3, what is written gets lost
 
     def connect(self) -> ssl.SSLSocket:
         plain = create_connection(("127.0.0.1", self.port), timeout=20)

@@ -399,7 +399,7 @@ UPGRADE = (
 def dial(server: Server, edge: Edge, token: str | None = None, **options: Any) -> ClientConnection:
     bearer = {"Authorization": f"Bearer {edge.token() if token is None else token}"} if token != "" else {}
     given = {"subprotocols": ["graphql-transport-ws"], "additional_headers": bearer, "proxy": None, **options}
-    return connect(f"wss://127.0.0.1:{server.port}/graphql", ssl=server.tls, **given)
+    return connect(f"wss://127.0.0.1:{server.port}/graphql", ssl=server.tls_of_two_threads, **given)
 
 
 def say(socket: ClientConnection, **message: Any) -> None:
