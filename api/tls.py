@@ -34,7 +34,7 @@ MAX_FRAMES = 600  # that a websocket may send in a minute: messages, pieces of t
 MAX_PIPELINED = 16  # requests that wait for an answer on one connection
 SWITCHING_PROTOCOLS = 101
 POLICY_VIOLATION = 1008
-PIECE = 4096  # octets of a websocket that are read at once: more frames than these hold are not
+PIECE = 4096  # octets that are read at once: nothing that counts hides behind more than these
 FAREWELL = 1.0  # seconds for the last octets of a connection that we end
 GRACE = 5  # seconds for requests under way when the server stops
 BACKLOG = 1024
@@ -96,11 +96,16 @@ class PartyProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
+        """In pieces: all that is unread of a piece counts as read when the parser makes something of a part of it."""
+        for start in range(0, len(data), PIECE):
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:  # it has become a websocket
+                return
+            self._read(data[start : start + PIECE])
+
+    def _read(self, data: bytes) -> None:
         self._unread += len(data)
         super().data_received(data)
-        if self.transport.get_protocol() is not self:  # it has become a websocket
+        if self.transport.get_protocol() is not self:
             return
         if self._unread > MAX_HEAD:
             self._refused_as = 431

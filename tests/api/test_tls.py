@@ -1,5 +1,6 @@
 """HTTPS servers: who connects is known by its certificate or by none; another authority's does not get in."""
 
+import asyncio
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from uvicorn.server import ServerState
 
 from api.certificates import certify, create_authority, request
-from api.tls import client_context
+from api.tls import MAX_HEAD, EdgeConfig, PartyProtocol, client_context
 from tests.api.https import serving
 
 
@@ -85,3 +87,39 @@ def test_a_server_may_demand_a_certificate(server):
         pytest.raises(httpx.TransportError),
     ):
         http.get(url)
+
+
+def test_a_head_without_end_is_refused_also_when_all_of_it_comes_at_once() -> None:
+    """As it does where the loop was busy meanwhile: what the parser made something of lies in the same octets."""
+
+    class Wire(asyncio.Transport):
+        written, closed = b"", False
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            self.written += bytes(data)
+
+        def is_closing(self) -> bool:
+            return self.closed
+
+        def close(self) -> None:
+            self.closed = True
+
+        def abort(self) -> None:
+            self.closed = True
+
+        def get_protocol(self) -> asyncio.BaseProtocol:
+            return protocol
+
+    async def at_once() -> bytes:
+        protocol.connection_made(wire)
+        protocol.data_received(b"GET /graphql HTTP/1.1\r\nHost: x\r\nX-Endless: " + b"x" * MAX_HEAD * 4)
+        return wire.written
+
+    wire = Wire()
+    loop = asyncio.new_event_loop()
+    config = EdgeConfig(PlainTextResponse("never"))
+    config.load()
+    protocol = PartyProtocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    answer = loop.run_until_complete(at_once())
+    loop.close()
+    assert answer.startswith(b"HTTP/1.1 431 ") and b"MESSAGE_TOO_LARGE" in answer
