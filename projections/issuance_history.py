@@ -1,7 +1,8 @@
 """Issuance history: what happened to a card and to the credentials meant for it, in the order of the log.
 
-Answers `Card.issuanceHistory`. One row per event says to which card it belongs; what the event says, with a line in
-plain English, is read from the log itself, so nothing is kept twice and nothing here can differ from it.
+One row per event says to which card it belongs; what the event says is read from the log itself, so nothing is kept
+twice and nothing here can differ from it. `Card.issuanceHistory` was answered by it until `projections.event_index`,
+which knows viewers and filters, took that over: today the bench and the tests read it, and no route of the server.
 
 A stream belongs to a card by its first event: most name the ICCID openly. An application for a credential seals it, for
 there it ties a person to a card; this read model has it unsealed and so knows which card the credential's rows, and
