@@ -8,7 +8,7 @@ forgotten, so what is kept is bounded by what is spent.
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ COST_PER_MINUTE: Mapping[str, int] = {  # objects; what a role's daily work take
     "terminal": 20_000,
 }
 LEAST_PER_MINUTE = 10_000  # of a role that neither the table nor the settings name
+Objects = Annotated[int, msgspec.Meta(ge=1)]  # a budget of none would never fill up
 
 
 class EdgeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,7 +39,7 @@ class EdgeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     stream_seconds: float = 3600.0  # that a subscription lives; less when the caller's proof of identity ends before
     streams_per_client: int = 20  # subscriptions at one time, over all its connections
     cost_per_request: int = 10_000  # objects
-    cost_per_minute: dict[str, int] = {}  # objects, by role, in place of `COST_PER_MINUTE`
+    cost_per_minute: dict[str, Objects] = {}  # by role, in place of `COST_PER_MINUTE`
 
     def minute_of(self, role: str) -> int:
         """What a client of this role may spend in a minute."""

@@ -96,10 +96,14 @@ def test_parts_that_never_ran_are_closed_as_well(data):
     build(Settings.load(data)).close()
 
 
-def test_a_role_that_there_is_not_is_refused_in_the_settings(data):
-    """Else a misspelt one would leave its clients free."""
+@pytest.mark.parametrize(
+    "settings",
+    [{"only_persisted": ["operators"]}, {"limits": {"cost_per_minute": {"auditor": 0}}}],
+    ids=["a role that there is not, which would leave its clients free", "a budget that never fills up"],
+)
+def test_what_no_server_can_keep_to_is_refused_in_the_settings(data, settings):
     config = data / CONFIG_FILE
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"only_persisted": ["operators"]}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
     with pytest.raises(TsmError) as refused:
         Settings.load(data)
     assert refused.value.code is ErrorCode.INVALID_INPUT
