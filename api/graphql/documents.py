@@ -1,11 +1,13 @@
 """From the text of a document to something that may run: parsed, within the limits, valid; and documents known before.
 
-A client sends few different texts, so what was made of a text is remembered. Persisted documents are the `.graphql`
+A client sends few different texts, so what was made of a text is remembered; whoever brings one that is not pays for
+the reading, by its length. Persisted documents are the `.graphql`
 files of one folder, read once at the start; a client names one by `sha256:` and the SHA-256 of the file's octets in
 hex, as the draft on persisted documents of GraphQL over HTTP says.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -24,6 +26,7 @@ from api.graphql.limits import MAX_DOCUMENT, MAX_FAULTS, MAX_LINES, MAX_TOKENS, 
 from tsm.errors import ErrorCode, TsmError
 
 REMEMBERED = 256  # texts, of at most MAX_DOCUMENT characters
+CHARACTERS = 10  # of a text are read in the time that an object takes, when there are as many fields as can be
 PREFIX = "sha256:"
 NOT_PARSED, NOT_FOUND, NOT_ALLOWED, NOT_VALID = 400, 404, 403, 422  # HTTP statuses of requests that never run
 
@@ -60,13 +63,19 @@ class Document:
         return operations[0]
 
 
-def read(schema: GraphQLSchema, text: str) -> Document:
-    """`Refused` for a text that does not parse, exceeds a limit or is not valid."""
+def read(schema: GraphQLSchema, text: str, charge: Callable[[int], object] = lambda _: None) -> Document:
+    """`Refused` for a text that does not parse, exceeds a limit or is not valid.
+
+    `charge` is called with what the reading cost, in objects, unless the text was remembered.
+    """
     if len(text) > MAX_DOCUMENT:
         raise Refused(NOT_VALID, [excess(f"{MAX_DOCUMENT} characters")])
     if max(text.count("\n"), text.count("\r")) >= MAX_LINES:
         raise Refused(NOT_VALID, [excess(f"{MAX_LINES} lines")])
+    misses = _read.cache_info().misses
     read = _read(schema, text)
+    if _read.cache_info().misses > misses:
+        charge(math.ceil(len(text) / CHARACTERS))
     if isinstance(read, Refused):
         raise Refused(read.status, read.errors)
     return read

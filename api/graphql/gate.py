@@ -1,7 +1,7 @@
 """The way of a request from its members to its result, whatever brought it here: POST, GET, events or a websocket.
 
-The order: may this client ask at all now; the text; its limits; is it valid; may this role select these fields; what it
-costs. Only then something runs, with a time limit. What was unsealed is recorded before a result leaves.
+The order: has this client anything left to spend; the text; its limits; is it valid; may this role select these fields;
+what it costs. Only then something runs, with a time limit. What was unsealed is recorded before a result leaves.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from tsm.errors import MESSAGES, ErrorCode, TsmError
 from tsm.store.loop import run
 
 TOO_MANY, UNAVAILABLE = 429, 503
-REFUSED_COST = 100  # what a document that is refused takes from the budget: reading it takes up to 20 ms
+REFUSED_COST = 100  # objects: what a request that is refused takes from the budget, beside the reading of its document
 LOOKED_AT = 1000  # events in which those of a mutation that ran out of time are looked for
 
 Refusals = Callable[[DocumentNode, str | None, str, GraphQLSchema], Sequence[GraphQLError]]  # by operation and role
@@ -106,33 +106,37 @@ class Gate:
             raise TsmError(ErrorCode.FORBIDDEN, f"{caller.role} {caller.party} asks nothing here")
         return caller
 
+    def enter(self, caller: Caller) -> None:
+        """Takes the first object of whoever comes with a request, before it is read: `Refused` when none is left."""
+        balance = self.budgets.spend(caller.client, 1, self.limits.minute_of(caller.role))
+        if balance.wait:
+            self.metrics.graphql_refused(caller.role, ErrorCode.RATE_LIMITED)
+            raise OverBudget(balance, self._charge(1, balance))
+
+    def fine(self, caller: Caller) -> None:
+        """Takes what a request costs that was read in vain."""
+        self.budgets.fine(caller.client, REFUSED_COST, self.limits.minute_of(caller.role))
+
     def admit(self, caller: Caller, asked: Asked) -> Admitted:
-        """`Refused` for what may not run. Whatever is refused for its document costs, too."""
+        """The request of a caller who has entered. `Refused` for what may not run; that costs, too."""
         try:
-            admitted = self._within_budget(caller, asked)
+            admitted = self._admit(caller, asked, self.limits.minute_of(caller.role))
         except Refused as error:
+            if not isinstance(error, OverBudget):
+                self.fine(caller)
             code = (error.errors[0].extensions or {}).get("code", ErrorCode.INVALID_INPUT)
             self.metrics.graphql_refused(caller.role, code)
             raise
         self.metrics.graphql_admitted(caller.role, admitted.charge["requestedQueryCost"])
         return admitted
 
-    def _within_budget(self, caller: Caller, asked: Asked) -> Admitted:
-        minute = self.limits.minute_of(caller.role)
-        balance = self.budgets.spend(caller.client, 1, minute)
-        if balance.wait:
-            raise OverBudget(balance, self._charge(1, balance))
-        try:
-            return self._admit(caller, asked, minute)
-        except OverBudget:
-            raise
-        except Refused:
-            self.budgets.fine(caller.client, REFUSED_COST, minute)
-            raise
-
     def _admit(self, caller: Caller, asked: Asked, minute: int) -> Admitted:
         variables = asked.variables or {}
-        document = read(self.schema._schema, self._text(caller, asked))
+        document = read(
+            self.schema._schema,
+            self._text(caller, asked),
+            lambda price: self.budgets.fine(caller.client, price, minute),
+        )
         operation = document.operation(asked.operation_name)
         if errors := self.refusals(document.node, asked.operation_name, caller.role, self.schema._schema):
             raise Refused(NOT_ALLOWED, errors)

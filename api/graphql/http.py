@@ -75,12 +75,21 @@ class GraphQLEndpoint:
         if request.method == "POST" and not is_json(request.headers.get("content-type", "")):
             return refusal(request, UNSUPPORTED, f"send {JSON} in UTF-8", {"Accept-Post": JSON})
         try:
-            asked = await read(request, self._gate.limits.body_seconds)
+            self._gate.enter(caller)
+            asked = await self._read(request, caller)
             if answer_type == EVENTS:
                 return EventStream(self._streams, request, caller, asked)
             return await self._run(request, caller, asked, answer_type)
         except Refused as error:
             return refused_response(request, error)
+
+    async def _read(self, request: Request, caller: Caller) -> Asked:
+        """Whoever makes us read what is no request pays for it."""
+        try:
+            return await read(request, self._gate.limits.body_seconds)
+        except (Refused, TsmError):
+            self._gate.fine(caller)
+            raise
 
     def _offered(self, request: Request, caller: Caller) -> list[str]:
         """The types of an answer, the best first."""

@@ -76,7 +76,7 @@ class Streams:
     ) -> AsyncGenerator[tuple[Mapping[str, int], ExecutionResult] | None, None]:
         """Results with what they cost, and None after some seconds of silence.
 
-        `Refused` for what may not run, `TsmError` when the caller is nobody any more.
+        The caller has entered the gate. `Refused` for what may not run, `TsmError` when he is nobody any more.
         """
         with self.place(caller.client):
             admitted = self.gate.admit(caller, asked)
@@ -291,6 +291,8 @@ class Conversation:
             while True:
                 await self._take(await self._next())
         except Ends as end:
+            if end.code == INVALID and self._caller is not None:
+                self._streams.gate.fine(self._caller)
             self._end(end)
         except WebSocketDisconnect:
             self._end(None)
@@ -380,6 +382,7 @@ class Conversation:
         if len(self._operations) > MAX_OPERATIONS:
             raise refused(429, "too many operations on this connection", ErrorCode.RATE_LIMITED)
         caller = await self._streams.gate.caller(self._scope)
+        self._streams.gate.enter(caller)
         self._asked += 1
         request_id = f"{self._scope.get('request_id', '')}-{self._asked}"  # each is shown personal data for itself
         async with aclosing(self._streams.feed(self._scope, caller, asked, request_id)) as results:

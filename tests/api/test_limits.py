@@ -1,5 +1,6 @@
 """What one document, one client and one minute may hold, and what is said when it is too much."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,11 @@ from api import tls
 from api.access import Role
 from api.graphql import gate as gates
 from api.graphql import limits
-from api.graphql.documents import Refused, read
+from api.graphql.documents import CHARACTERS, Refused, read
 from api.graphql.limits import (
     DEFAULT_PAGE,
     MAX_ALIASES,
+    MAX_BODY,
     MAX_DEFINITIONS,
     MAX_DEPTH,
     MAX_DIRECTIVES,
@@ -306,7 +308,7 @@ def test_every_list_of_the_real_schema_costs_what_its_page_may_hold() -> None:
 def test_an_answer_says_what_it_cost(edge: Edge) -> None:
     client = edge.client(limits=EdgeLimits(cost_per_request=100, cost_per_minute={"auditor": 1000}))
     told = client.ask("{ items(first: 20) { nodes { id } } }").json()["extensions"]["cost"]
-    assert told == {"requestedQueryCost": 21, "maximumAvailable": 100, "currentlyAvailable": 979}
+    assert told == {"requestedQueryCost": 21, "maximumAvailable": 100, "currentlyAvailable": 975}, "4 for the reading"
 
 
 def test_what_costs_too_much_does_not_run(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +377,7 @@ def test_whoever_has_spent_his_minute_is_told_when_to_come_again(edge: Edge) -> 
     answer = client.ask("{ items(first: 50) { nodes { id } } }")
     [error] = answer.json()["errors"]
     assert (answer.status_code, error["extensions"]["code"]) == (429, "RATE_LIMITED")
-    assert 41 <= int(answer.headers["retry-after"]) <= 43
+    assert 45 <= int(answer.headers["retry-after"]) <= 47
     assert answer.json()["extensions"]["cost"]["requestedQueryCost"] == 51
     assert client.ask("{ hello }").status_code == 200, "there is enough for that"
 
@@ -414,6 +416,67 @@ def test_what_is_refused_costs_as_well_and_an_empty_budget_reads_nothing(
     assert [client.ask(f"{{ nope{n} }}").status_code for n in range(3)] == [422] * 3
     monkeypatch.setattr("api.graphql.documents.parse", lambda *_, **__: pytest.fail("it was read"))
     assert client.ask("{ hello # not read }").status_code == 429
+
+
+def left(client: Client) -> int:
+    """What is left of the client's minute after a query of one object that is remembered."""
+    return int(client.ask("{ hello }").json()["extensions"]["cost"]["currentlyAvailable"])
+
+
+def standing(edge: Edge) -> Client:
+    """Of one whose budget fills up by nothing meanwhile, and whose query in `left` is remembered."""
+    client = edge.client(limits=EdgeLimits(cost_per_minute={"auditor": 20_000}), budgets=Budgets(Clock()))
+    left(client)
+    return client
+
+
+def test_a_text_that_is_not_remembered_costs_its_reading_by_its_length(edge: Edge) -> None:
+    client = standing(edge)
+    text = "{ hello # read once }\n" + " " * 1000 + "}"
+    before = left(client)
+    assert client.ask(text).json()["extensions"]["cost"]["requestedQueryCost"] == 1, "of objects alone"
+    assert before - left(client) == 1 + 1 + math.ceil(len(text) / CHARACTERS)
+    before = left(client)
+    client.ask(text)
+    assert before - left(client) == 1 + 1
+
+
+def test_distinct_valid_documents_come_to_an_end(edge: Edge) -> None:
+    client = edge.client(limits=EdgeLimits(cost_per_minute={"auditor": 1000}), budgets=Budgets(Clock()))
+    texts = [f"{{ hello # distinct {n}" + "x" * 2000 + "\n}" for n in range(10)]
+    assert [client.ask(text).status_code for text in texts] == [200] * 4 + [429] * 6
+
+
+def test_whoever_is_told_to_wait_for_a_new_text_is_answered_when_he_has_waited(edge: Edge) -> None:
+    """The reading is paid already."""
+    clock = Clock()
+    client = edge.client(limits=EdgeLimits(cost_per_minute={"auditor": 60}), budgets=Budgets(clock))
+    asked = "{ items(first: 50) { nodes { id } } # " + "x" * 400 + "\n}"
+    refused = client.ask(asked)
+    assert refused.status_code == 429
+    clock.now += int(refused.headers["retry-after"])
+    assert client.ask(asked).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 50, b'{"query": 7}', b'{"query": "{ hello }", "query": "{ hello }"}', b"\xff", b"x" * (MAX_BODY + 1)],
+    ids=["no JSON", "no request", "a name twice", "no UTF-8", "too large"],
+)
+def test_a_body_that_is_read_in_vain_costs_as_a_refused_document_does(edge: Edge, body: bytes) -> None:
+    client = standing(edge)
+    before = left(client)
+    assert client.post(body).status_code in (400, 413, 422)
+    assert before - left(client) == 1 + 1 + gates.REFUSED_COST
+
+
+def test_of_whoever_has_nothing_left_no_body_is_read(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = edge.client(limits=EdgeLimits(cost_per_minute={"auditor": 50}), budgets=Budgets(Clock()))
+    assert client.post(b"no JSON").status_code == 400
+    monkeypatch.setattr("api.graphql.http.read_body", lambda *_: pytest.fail("it was read"))
+    answer = client.post(b"no JSON")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "63")
+    assert client.post({"query": "subscription { ticks }"}, Accept="text/event-stream").status_code == 429
 
 
 def test_every_role_of_graphql_has_its_minute_and_the_table_names_roles_only() -> None:
