@@ -225,6 +225,24 @@ def test_keys_of_an_earlier_domain_are_never_put_into_a_later_one(world, desk):
     assert world.vault.check_values(second.key) == second.check_values  # and the worker destroyed none of these
 
 
+def test_an_unused_launch_puts_no_keys_that_the_vault_destroyed_meanwhile(world, desk):
+    """The provider's step was offered twice; one launch made the domain, a deletion took it and its keys."""
+    unused, used = desk.deploy(), desk.deploy()
+    desk.carry_out(used)
+    desk.carry_out(
+        desk.operations.contact(desk.operations.delete(ICCID, DOMAIN, False, "ended", ALICE).operation, ALICE)
+    )
+    for _ in range(2):  # before the worker has destroyed them, and afterwards
+        with refused(ErrorCode.RECEPTION_CLOSED):
+            desk.carry_out(unused)
+        desk.follow()
+    assert set(world.card_record().domains) == {ISD}
+    assert [domain.aid for domain in world.card._memory.domains] == [bytes.fromhex(ISD)]
+
+    desk.carry_out(desk.deploy())
+    assert world.card_record().domain(DOMAIN).provisional
+
+
 def test_the_issuers_keys_rotate_and_the_old_go_when_the_card_has_proved_the_new(world, desk):
     for version in (2, 3):
         rotated = desk.operations.rotate_keys(ICCID, "every year", ALICE).operation

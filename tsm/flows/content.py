@@ -7,6 +7,7 @@ facts need the commands before. When no such answer came, `tsm.flows.audit` asks
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from hashlib import sha256
 
 from tsm.errors import TsmError
@@ -29,6 +30,7 @@ from tsm.globalplatform.commands import (
 )
 from tsm.globalplatform.dgi import KEY_DGI, parse_dgis, parse_key_dgis
 from tsm.globalplatform.tlv import find, parse_tlvs
+from tsm.model import card as cards
 from tsm.model.card import (
     ApplicationInstalled,
     ApplicationPersonalized,
@@ -70,6 +72,18 @@ def card_facts(
         # The card has executed it and the session goes on: a command that only the card understands is no failure.
         log.warning("%s: acknowledged, but its meaning is unknown: %s", command.header.hex(), error)
         return []
+
+
+def foreseen(card: Card, domain: str, commands: Sequence[CommandApdu]) -> list[Fact]:
+    """The facts about a card once all of a script was acknowledged."""
+    facts: list[Fact] = []
+    for order, command in enumerate(commands):
+        facts += card_facts(partial(evolved, card, tuple(facts)), domain, command, partial(list, commands[:order]))
+    return facts
+
+
+def evolved(card: Card, facts: Sequence[Fact]) -> Card:
+    return reduce(cards.evolve, facts, card)
 
 
 def parsed(command: CommandApdu) -> Command | None:

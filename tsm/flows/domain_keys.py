@@ -16,14 +16,14 @@ from functools import partial
 
 from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.content import key_reference, parsed
+from tsm.flows.content import foreseen, key_reference, parsed
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.globalplatform.commands import PutKey
 from tsm.identifiers import KeyRef
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.signing import MAS_TRANSPORT_KEY
 from tsm.model import card as cards
-from tsm.model.card import Card, KeysShared, ProvisionalKeysHandedOut, SecurityDomain
+from tsm.model.card import Card, KeysPut, KeysShared, ProvisionalKeysHandedOut, SecurityDomain
 from tsm.model.event import Context, Fact
 from tsm.model.service_provider import ServiceProvider
 
@@ -166,6 +166,18 @@ def refuse_other_keys(
         if not same_keys([key.check_value.hex() for key in put.keys], vault.check_values(ref)):
             raise TsmError(ErrorCode.KEY_REFUSED, f"{ref} holds other keys than PUT KEY brings")
         version, provisional = put.new_key_version, False
+
+
+def refuse_destroyed_keys(vault: SoftwareVault, card: Card, domain: str, commands: Sequence[CommandApdu]) -> None:
+    """RECEPTION_CLOSED for a script of this domain that brings keys which the vault has, or is about to have, no more.
+
+    It was written for what the card held then; a domain of these keys may have come and gone since.
+    """
+    for put in (fact for fact in foreseen(card, domain, commands) if isinstance(fact, KeysPut)):
+        held = vault.has(put.key) and same_keys(vault.check_values(put.key), put.check_values)
+        retired = any(keys.key == put.key and same_keys(keys.check_values, put.check_values) for keys in card.retired)
+        if not held or retired:
+            raise TsmError(ErrorCode.RECEPTION_CLOSED, f"{put.key}: the keys of the script are destroyed")
 
 
 def same_keys(some: Sequence[str], others: Sequence[str]) -> bool:

@@ -23,9 +23,10 @@ import msgspec
 from tsm.application import Change, Loaded, Tsm, decided
 from tsm.channels.scp03 import max_command_data
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.domain_keys import refuse_lost_keys, refuse_other_keys
+from tsm.flows.domain_keys import refuse_destroyed_keys, refuse_lost_keys, refuse_other_keys
 from tsm.flows.exchange import LEVEL, Exchange, Random, command_name
 from tsm.flows.notification import notification_payload
+from tsm.globalplatform.apdu import CommandApdu
 from tsm.keys.vault import SoftwareVault, verify_signature
 from tsm.mas.engine import delegable
 from tsm.mas.launch import signed_return_url
@@ -53,6 +54,7 @@ from tsm.model.session import Session, SessionStarted
 
 FIRST_POLL, LONGEST_POLL = 0.005, 0.04  # seconds between looks for acknowledgements: doubled each time
 TOKEN_SIZE = 16  # octets
+BRINGS_KEYS = ("d8", "e2")  # INS: PUT KEY, STORE DATA
 ANSWER = "answer"  # the payload that holds a session's last answer
 
 Clock = Callable[[], datetime]
@@ -265,7 +267,11 @@ class SessionService:
         if loaded.state is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
         story = self._open_story(request.provider, accepted.correlation)
-        domain = self._tsm.card_of(accepted.iccid).refuse_exhausted(accepted.domain).domain(accepted.domain)
+        record = self._tsm.load(cards.stream(accepted.iccid), cards.evolve)
+        assert record.state is not None  # noqa: S101  DELEGATE found it
+        domain = record.state.refuse_exhausted(accepted.domain).domain(accepted.domain)
+        if domain.aid == record.state.isd:  # a provider that shared other keys since may share again
+            refuse_destroyed_keys(self._vault, record.state, domain.aid, self._commands_with_keys(bound, delegation))
         started = SessionStarted(
             provider=request.provider,
             reception=request.reception,
@@ -282,12 +288,22 @@ class SessionService:
         self._tsm.commit(
             Change(stream, loaded.version, [started]),
             Change(delegations.stream(bound.provider, bound.reception), found.version, []),  # still open
+            Change(cards.stream(accepted.iccid), record.version, []),
             *story,
             context=context_of(accepted, "phone", "phone", request_id, step=0),
             occurred_at=now,
             put_payloads={(stream, ANSWER): msgspec.msgpack.encode(answer)},
         )
         return Answer(answer.body, answer.cookie)
+
+    def _commands_with_keys(self, bound: Cookie, delegation: Delegation) -> list[CommandApdu]:
+        """The script, if it may bring keys; most bring none, and are not read for that."""
+        commands = delegation.accepted.commands
+        if not any(command.header[2:4] in BRINGS_KEYS for command in commands):
+            return []
+        stream = delegations.stream(bound.provider, bound.reception)
+        apdus = (self._tsm.payload(stream, command_name(command.order)) for command in commands)
+        return [CommandApdu.parse(apdu) for apdu in apdus if apdu is not None]
 
     def _continue(self, request: LinkRequest, content: str, cookie: str, request_id: str) -> Answer:
         bound = Cookie.parse(cookie)
