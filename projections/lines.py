@@ -170,7 +170,9 @@ def operation_line(fact: Fact) -> str | None:
         case operation.OperationRequested():
             waits = "a second person's approval" if fact.needs_approval else "its turn"
             why = f": {fact.reason}" if fact.reason else ""
-            return f"{fact.kind} of {fact.target} asked for by {fact.requested_by}, waits for {waits}{why}"
+            related = ", ".join(fact.values.get("related", "").split())
+            what = f"{fact.target}, and with it {related}," if related else fact.target
+            return f"{fact.kind} of {what} asked for by {fact.requested_by}, waits for {waits}{why}"
         case operation.OperationApproved():
             return f"operation approved by {fact.approved_by}"
         case operation.OperationDelegated():

@@ -20,6 +20,7 @@ from tsm.flows.scripts import Scripts
 from tsm.globalplatform.commands import Select
 from tsm.mas.messages import LinkRequest, Process, Return
 from tsm.model.card import (
+    ApplicationInstalled,
     CardAuthenticationFailed,
     ContentAudited,
     ContentDeleted,
@@ -46,6 +47,9 @@ APP, FILE, WITNESS_AID = APPLICATION.hex().upper(), LOAD_FILE.hex().upper(), WIT
 ALICE = Context(actor="alice", role="operator", tenant=OPERATOR, correlation="", person="alice")
 BOB = Context(actor="bob", role="operator", tenant=OPERATOR, correlation="", person="bob")
 OPENING = 3  # SELECT, INITIALIZE UPDATE, EXTERNAL AUTHENTICATE
+INSTALLED = ApplicationInstalled(
+    application=APP, module=APP, load_file=FILE, domain=DOMAIN, privileges="00", life_cycle="SELECTABLE"
+)
 NO_WAIT_FOR_ANYBODY = Policy(four_eyes=frozenset())
 
 
@@ -529,6 +533,30 @@ def test_a_second_person_may_refuse(strict):
     assert strict.operations.waiting(ICCID) == []
 
 
+def test_what_came_after_the_request_is_not_deleted_with_the_rest(world, strict):
+    """Both persons saw the application and the load file; a second application is nothing that they agreed on."""
+    asked = strict.operations.delete(ICCID, DOMAIN, True, "the contract has ended", ALICE).operation
+    assert strict.operations.find(asked).requested.values == {"related": f"{APP} {FILE}"}
+    strict.operations.approve(asked, BOB)
+    world.record(f"card-{ICCID}", msgspec.structs.replace(INSTALLED, application=f"{APP}01"))
+
+    with refused(ErrorCode.WRONG_ORDER):
+        strict.operations.contact(asked, ALICE)
+
+    assert world.facts(f"operation-{asked}")[-1] == OperationEnded(state="FAILED", code="WRONG_ORDER")
+    assert strict.selects(APP) == "9000"
+
+
+def test_what_has_gone_since_the_request_does_not_stand_in_its_way(world, strict):
+    asked = strict.operations.delete(ICCID, DOMAIN, True, "the contract has ended", ALICE).operation
+    alone = strict.operations.delete(ICCID, APP, False, "made anew", ALICE).operation
+    for operation in (asked, alone):
+        strict.operations.approve(operation, BOB)
+    strict.contact(alone)
+    strict.contact(asked)
+    assert (strict.state(asked), set(world.card_record().domains)) == ("DONE", {ISD})
+
+
 # the contact
 
 
@@ -572,6 +600,23 @@ def test_a_browser_that_asks_again_gets_the_same_contact_until_the_phone_has_beg
     with refused(ErrorCode.WRONG_ORDER):
         prepared.operations.cancel(locked, "too late", ALICE)
     assert prepared.step() is DeploymentStep.DONE  # and nobody else waits for it
+
+
+def test_two_contacts_at_the_same_moment_get_one_launch(world, prepared):
+    """The other server has delegated between our look at the operation and our own commit."""
+    locked = prepared.operations.lock(ICCID, APP, "reported stolen", ALICE).operation
+    delegate, first = prepared.contacts.delegate, []
+
+    def while_another_is_faster(*given):
+        prepared.contacts.delegate = delegate
+        first.append(prepared.operations.contact(locked, BOB))
+        return delegate(*given)
+
+    prepared.contacts.delegate = while_another_is_faster
+    second = prepared.operations.contact(locked, ALICE)
+
+    assert [second.reception] == [launch.reception for launch in first]
+    assert prepared.facts(locked).count(OperationDelegated) == 1
 
 
 def test_a_contact_that_nobody_starts_puts_the_operation_back(world, prepared):

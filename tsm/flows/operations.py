@@ -153,12 +153,16 @@ class Operations:
     def delete(
         self, iccid: str, target: str, related: bool, reason: str, context: Context, command: Command | None = None
     ) -> Requested:
-        """A domain, an application or a load file; with what belongs to it, or WRONG_ORDER while something does.
+        """A domain, an application or a load file; with what belongs to it now, or WRONG_ORDER while something does.
 
-        NOT_FOUND; INVALID_INPUT for the issuer's domain.
+        NOT_FOUND; INVALID_INPUT for the issuer's domain. What comes to belong to it later nobody agreed to delete: then
+        the operation fails.
         """
-        values = {"related": "true"} if related else {}
-        return self._ask(OperationKind.DELETE, iccid, lambda _: (target, values), reason, context, command)
+
+        def target_on(card: Card) -> Target:
+            return target, {"related": " ".join(card.related(target))} if related else {}
+
+        return self._ask(OperationKind.DELETE, iccid, target_on, reason, context, command)
 
     def rotate_keys(self, iccid: str, reason: str, context: Context, command: Command | None = None) -> Requested:
         """New keys for the issuer's domain."""
@@ -384,19 +388,11 @@ class Operations:
     def _contact(
         self, state: Operation, context: Context, provider: str, return_url: str, command: Command | None = None
     ) -> LaunchParameters:
-        if state.state is OperationState.DELEGATED:
-            return self._relaunch(state)
         operation = state.requested.operation
         reception = decided(partial(self._delegate, operation, context, provider, return_url, command))
         if reception is None:
             raise TsmError(ErrorCode.WRONG_ORDER, "it is done already")
         return self._contacts.launch(state.requested.operator, reception)
-
-    def _relaunch(self, state: Operation) -> LaunchParameters:
-        """The launch of a contact that nobody has begun, for a browser that asks again."""
-        if self._has_begun(state):
-            raise TsmError(ErrorCode.WRONG_ORDER, "a session with the card is under way")
-        return self._contacts.launch(state.requested.operator, state.reception)
 
     def _has_begun(self, state: Operation) -> bool:
         return self._tsm.load(places(state)[1], sessions.evolve).state is not None
@@ -406,10 +402,15 @@ class Operations:
     ) -> str | None:
         """DELEGATE, then remember for what; the reception number, or None when the card's record says that it is done.
 
-        A delegation that is not remembered, for somebody else was faster, nobody can start, and it ends by itself.
+        A contact that nobody has begun is given again: a browser asks again, or somebody else was faster. What was
+        delegated here then is not remembered, so nobody can start it, and it ends by itself.
         """
         loaded, now = self._loaded(operation), self._tsm.now()
         state = existing(loaded, operation)
+        if state.state is OperationState.DELEGATED:
+            if self._has_begun(state):
+                raise TsmError(ErrorCode.WRONG_ORDER, "a session with the card is under way")
+            return state.reception
         operations.require(state, now, OperationState.WAITING)
         wanted = state.requested
         record = self._tsm.load(cards.stream(wanted.iccid), cards.evolve)
@@ -664,8 +665,10 @@ def refuse_delete(card: Card, wanted: OperationRequested) -> None:
     card.owner(wanted.target)
     if wanted.target == card.isd:
         raise TsmError(ErrorCode.INVALID_INPUT, "the issuer's domain stays")
-    if card.related(wanted.target) and not wanted.values.get("related"):
-        raise TsmError(ErrorCode.WRONG_ORDER, f"{', '.join(card.related(wanted.target))} belong to {wanted.target}")
+    agreed = wanted.values.get("related", "").split()
+    others = [aid for aid in card.related(wanted.target) if aid not in agreed]
+    if others:
+        raise TsmError(ErrorCode.WRONG_ORDER, f"{', '.join(others)} belong to {wanted.target}")
 
 
 def refuse_create_domain(card: Card, wanted: OperationRequested) -> None:
