@@ -37,6 +37,7 @@ class ErrorCode(StrEnum):
     SESSION_EXPIRED = "SESSION_EXPIRED"
     CONNECT_FAILED = "CONNECT_FAILED"
     WRONG_CARD = "WRONG_CARD"
+    CARD_ON_HOLD = "CARD_ON_HOLD"
     CARD_AUTHENTICATION_FAILED = "CARD_AUTHENTICATION_FAILED"
     CARD_AUTHENTICATION_EXHAUSTED = "CARD_AUTHENTICATION_EXHAUSTED"
     KEYS_REPLACED = "KEYS_REPLACED"
@@ -90,6 +91,7 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.SESSION_EXPIRED: "the session has expired",
     ErrorCode.CONNECT_FAILED: "the phone could not connect to the card",
     ErrorCode.WRONG_CARD: "another card answers than the one expected",
+    ErrorCode.CARD_ON_HOLD: "the card is on hold: a SIM swap or a loss is suspected",
     ErrorCode.CARD_AUTHENTICATION_FAILED: "the card could not prove its keys",
     ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: "too many failed authentications: the security domain is protected",
     ErrorCode.KEYS_REPLACED: "the security domain has later keys than the record said: begin anew",

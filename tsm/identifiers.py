@@ -69,6 +69,28 @@ class KeyRef(Identifier):
     pattern = re.compile(r"[A-Za-z0-9._/-]{1,200}(?:\?[a-z0-9]+=[0-9a-f]{2,64})?", re.ASCII)
 
 
+class Msisdn(Identifier):
+    """Telephone number in international form: `+` and 5 to 15 digits (ITU-T E.164; CAMARA PhoneNumber)."""
+
+    pattern = re.compile(r"\+[1-9][0-9]{4,14}", re.ASCII)
+
+
+class Imsi(Identifier):
+    """International mobile subscriber identity: 6 to 15 digits (ITU-T E.212)."""
+
+    pattern = re.compile(r"[0-9]{6,15}", re.ASCII)
+
+
+class Imei(Identifier):
+    """International mobile equipment identity: 15 digits, the last a Luhn digit (3GPP TS 23.003 section 6.2.1)."""
+
+    pattern = re.compile(r"[0-9]{15}", re.ASCII)
+
+    @classmethod
+    def is_sound(cls, value: str) -> bool:
+        return luhn_digit(value[:-1]) == value[-1]
+
+
 def luhn_digit(digits: str) -> str:
     """The check digit that makes `digits` sound (ISO/IEC 7812-1 annex B)."""
     total = 0

@@ -151,6 +151,47 @@ class CredentialRevoked(Fact, frozen=True, kw_only=True):
     reason: str  # a RevocationReason
 
 
+class HoldOrdered(Fact, frozen=True, kw_only=True):
+    """Both certificates are to be put on hold, for the card's standing: the authority is told until it acknowledges."""
+
+    topic: ClassVar[str] = "credential.hold_ordered"
+
+
+class CredentialHeld(Fact, frozen=True, kw_only=True):
+    """The authority acknowledged: both are `revoked` with reason certificateHold (RFC 5280 5.3.1, RFC 6960 2.2)."""
+
+    topic: ClassVar[str] = "credential.held"
+
+
+class ReleaseOrdered(Fact, frozen=True, kw_only=True):
+    """The hold is to end."""
+
+    topic: ClassVar[str] = "credential.release_ordered"
+
+
+class CredentialReleased(Fact, frozen=True, kw_only=True):
+    """The authority acknowledged: the authentication certificate is good again, that for signatures superseded."""
+
+    topic: ClassVar[str] = "credential.released"
+
+
+class SignatureReissued(Fact, frozen=True, kw_only=True):
+    """The authority made a new key pair and certificate for signatures, in place of the superseded ones."""
+
+    topic: ClassVar[str] = "credential.signature_reissued"
+    sealed: ClassVar[tuple[str, ...]] = ("signature_serial",)
+    subject: str
+    signature_serial: str
+    signature_certificate_sha256: str
+
+
+class SignatureRewritten(Fact, frozen=True, kw_only=True):
+    """The card acknowledged the last of the commands that wrote them."""
+
+    topic: ClassVar[str] = "credential.signature_rewritten"
+    reception: str
+
+
 class RevocationReason(StrEnum):
     """Why a holder's certificates are revoked (RFC 5280 5.3.1). The other codes are for authorities, or not final."""
 
@@ -431,6 +472,12 @@ FACTS: tuple[type[Fact], ...] = (
     CredentialWritten,
     KeyCopyDestroyed,
     CredentialActivated,
+    HoldOrdered,
+    CredentialHeld,
+    ReleaseOrdered,
+    CredentialReleased,
+    SignatureReissued,
+    SignatureRewritten,
     ErasureOrdered,
     PersonErased,
     RevocationOrdered,

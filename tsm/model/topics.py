@@ -9,6 +9,7 @@ from tsm.model import (
     delegation,
     deployment,
     domain,
+    line,
     operation,
     operator,
     party,
@@ -16,6 +17,8 @@ from tsm.model import (
     service_provider,
     service_token,
     session,
+    standing,
+    swap_policy,
     terminal,
 )
 from tsm.model.event import Fact
@@ -37,4 +40,7 @@ FACTS: tuple[type[Fact], ...] = (
     *operation.FACTS,
     *service_token.FACTS,
     *reading.FACTS,
+    *line.FACTS,
+    *standing.FACTS,
+    *swap_policy.FACTS,
 )
