@@ -50,7 +50,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INTERNAL: 500,
 }
 SERVER_FAULT = 500
-UNAVAILABLE, RETRY_AFTER = 503, "1"  # seconds
+RETRY_AFTER = {429: "10", 503: "1"}  # seconds
 UNREAD = {ErrorCode.MESSAGE_INCOMPLETE, ErrorCode.MESSAGE_TOO_LARGE}  # more of the body may come: nobody waits for it
 BODY_SECONDS = 30.0  # in which a body must have arrived: half of what a session may be silent
 
@@ -102,8 +102,8 @@ async def refuse(request: Request, error: Exception) -> Response:
     headers = {"Cache-Control": "no-store"}
     if code in UNREAD:
         headers["Connection"] = "close"
-    if status == UNAVAILABLE:
-        headers["Retry-After"] = RETRY_AFTER
+    if status in RETRY_AFTER:
+        headers["Retry-After"] = RETRY_AFTER[status]
     if code is ErrorCode.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = challenge(request)
     return JSONResponse(content, status, headers=headers)

@@ -19,7 +19,7 @@ formula begin with an apostrophe.
 
 Pages are made in a thread, one at a time for all exports together, with a pause as long as the page took: exports never
 take more than half of a core, and nothing is read that the client has not yet made room for. Whoever takes nothing for
-as long as a subscriber may is cut.
+as long as a subscriber may is cut. A client has so many exports at one time (`exports_per_client`).
 """
 
 import asyncio
@@ -42,9 +42,10 @@ from starlette.routing import BaseRoute, Route
 
 from api.access import Access, Caller, Role
 from api.bootstrap import Settings
-from api.errors import Send, logged, request_id
+from api.errors import Receive, Scope, Send, logged, request_id
 from api.graphql.streams import Slow, in_time
 from api.graphql.types.paging import cursor, read_cursor
+from api.limits import Places
 from api.metrics import Metrics
 from projections.event_index import EVENT_INDEX, MOST, EventFilter, EventRow, in_outline, page, span
 from projections.lines import line
@@ -134,15 +135,26 @@ class Download(StreamingResponse):
 
 
 class Exports:
-    """The handler of `GET /exports/events`."""
+    """`GET /exports/events`. An ASGI application."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._turn = asyncio.Lock()
+        self._places = Places(parts.settings.limits.exports_per_client)
 
-    async def events(self, request: Request) -> Response:
-        """FORBIDDEN, INVALID_INPUT; READ_MODEL_BEHIND while the index is being made."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FORBIDDEN, INVALID_INPUT; RATE_LIMITED; READ_MODEL_BEHIND while the index is being made."""
+        request = Request(scope, receive)
         caller = await self._caller(request)
+        if not self._places.take(caller.client):
+            raise TsmError(ErrorCode.RATE_LIMITED, f"{caller.client} has {self._places.most} exports")
+        try:
+            answer = await self._events(request, caller)
+            await answer(scope, receive, send)
+        finally:
+            self._places.leave(caller.client)
+
+    async def _events(self, request: Request, caller: Caller) -> Response:
         asked = await asyncio.to_thread(read, request.query_params, caller, self._parts.tsm)
         positions = await run(self._parts.views.positions)
         end = min(positions[EVENT_INDEX.name], asked.filters.last)
@@ -201,7 +213,7 @@ class Exports:
 
 
 def routes(parts: Parts) -> list[BaseRoute]:
-    return [Route(PATH, Exports(parts).events, methods=["GET"])]
+    return [Route(PATH, Exports(parts), methods=["GET"])]
 
 
 # What is asked

@@ -7,7 +7,8 @@ forgotten, so what is kept is bounded by what is spent.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -37,13 +38,38 @@ class EdgeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     execution_seconds: float = 10.0  # of one query or mutation
     send_seconds: float = 10.0  # that a subscriber may take to accept a message
     stream_seconds: float = 3600.0  # that a subscription lives; less when the caller's proof of identity ends before
+    connections: int = 800  # at one time, handshakes included; each is a file descriptor, too
+    connections_per_address: int = 200  # of which from one IP address, or one IPv6 network of 64 bits
+    connections_per_party: int = 100  # of which with one client certificate
     streams_per_client: int = 20  # subscriptions at one time, over all its connections
+    exports_per_client: int = 2  # at one time
     cost_per_request: int = 10_000  # objects
     cost_per_minute: dict[str, Objects] = {}  # by role, in place of `COST_PER_MINUTE`
 
     def minute_of(self, role: str) -> int:
         """What a client of this role may spend in a minute."""
         return self.cost_per_minute.get(role, COST_PER_MINUTE.get(role, LEAST_PER_MINUTE))
+
+
+class Places:
+    """So many at one time for each. Of one process, used by its event loop alone."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._taken: Counter[Hashable] = Counter()
+
+    def take(self, whose: Hashable) -> bool:
+        """Whether there was a place left; then it is taken."""
+        if self._taken[whose] >= self.most:
+            return False
+        self._taken[whose] += 1
+        return True
+
+    def leave(self, whose: Hashable) -> None:
+        """Gives back a place that was taken."""
+        self._taken[whose] -= 1
+        if not self._taken[whose]:
+            del self._taken[whose]
 
 
 class Balance(NamedTuple):

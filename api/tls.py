@@ -5,7 +5,8 @@ another's does not get in. Which routes demand an identity is decided in `api.ac
 itself, so a subclass of its protocol puts it where the ASGI extension for TLS says: `scope["extensions"]["tls"]`.
 
 Nobody holds a connection by being slow: there is a time for the headers of a request, for what is left of its body once
-it is answered, and for silence between requests. The body of a request under way has its time in `api.errors`.
+it is answered, and for silence between requests. The body of a request under way has its time in `api.errors`. Nobody
+holds all connections (`api.connections`).
 """
 
 import asyncio
@@ -24,6 +25,7 @@ import websockets.http11
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from api.connections import Door, Guests
 from api.limits import Budgets, EdgeLimits
 from tsm.errors import MESSAGES, ErrorCode
 
@@ -55,6 +57,7 @@ class EdgeConfig(uvicorn.Config):
     """uvicorn's configuration, and our limits for its protocols."""
 
     limits = EdgeLimits()
+    guests: Guests
 
 
 class Phase(Enum):
@@ -67,7 +70,7 @@ class Phase(Enum):
 
 
 class TooMuch(Exception):
-    """A request that is larger than allowed: raised inside the parser, which ends the connection."""
+    """A request that is too large, or one too many: raised inside the parser, which ends the connection."""
 
 
 class PartyProtocol(HttpToolsProtocol):
@@ -75,6 +78,7 @@ class PartyProtocol(HttpToolsProtocol):
 
     config: EdgeConfig
     client_cert_der: bytes | None = None
+    _crowded = False  # too many connections of this party
     _served: RequestResponseCycle = None  # type: ignore[assignment]  # as `cycle`, which is the last one that came
     _in_head = True  # from the beginning: whoever connects has something to say
     _in_body = False
@@ -88,6 +92,9 @@ class PartyProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         self.client_cert_der = tls.getpeercert(binary_form=True) if tls else None
+        if self.client_cert_der:
+            peer = transport.get_extra_info("peername")
+            self._crowded = not self.config.guests.show(peer, self.client_cert_der)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -193,6 +200,9 @@ class PartyProtocol(HttpToolsProtocol):
         self._in_head, self._head, self._unread = True, 0, 0
 
     def on_url(self, url: bytes) -> None:
+        if self._crowded:
+            self._refused_as = 429
+            raise TooMuch
         super().on_url(url)
         self._count(len(url))
         if len(self.url) > MAX_URL:
@@ -229,6 +239,7 @@ LAST_WORDS = {
     400: ErrorCode.MALFORMED_MESSAGE,
     408: ErrorCode.MESSAGE_INCOMPLETE,
     414: ErrorCode.MESSAGE_TOO_LARGE,
+    429: ErrorCode.RATE_LIMITED,
     431: ErrorCode.MESSAGE_TOO_LARGE,
 }
 
@@ -348,7 +359,9 @@ async def serve_https(
         ssl_context_factory=lambda _config, _default: context,
     )
     config.limits = limits
-    await AnnouncingServer(config, ready).serve(sockets=[listener])
+    config.guests = Guests(limits)
+    with Door(listener, config.guests) as door:
+        await AnnouncingServer(config, ready).serve(sockets=[door])
 
 
 class Listening(Protocol):

@@ -10,10 +10,9 @@ A request that is refused is a `next` with errors.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, MutableMapping
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -26,7 +25,7 @@ from api.errors import Receive, Scope, Send, logged
 from api.graphql.answers import EVENTS, NO_STORE, UTF_8, is_foreign, read_json, refused_content, result_content
 from api.graphql.documents import NOT_ALLOWED, Refused, refused
 from api.graphql.gate import UNAVAILABLE, Asked, Gate
-from api.limits import EdgeLimits
+from api.limits import EdgeLimits, Places
 from tsm.errors import ErrorCode, TsmError
 
 PROTOCOL = "graphql-transport-ws"
@@ -46,7 +45,9 @@ class Streams:
     """What subscriptions share: whom they belong to, and how many each client has."""
 
     gate: Gate
-    _open: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._places = Places(self.limits.streams_per_client)
 
     @property
     def limits(self) -> EdgeLimits:
@@ -55,15 +56,12 @@ class Streams:
     @contextmanager
     def place(self, client: str) -> Iterator[None]:
         """One of the client's places, for as long as the block runs; `Refused` when it has all of them."""
-        if self._open[client] >= self.limits.streams_per_client:
+        if not self._places.take(client):
             raise refused(429, "this client has too many subscriptions", ErrorCode.RATE_LIMITED)
-        self._open[client] += 1
         try:
             yield
         finally:
-            self._open[client] -= 1
-            if not self._open[client]:
-                del self._open[client]
+            self._places.leave(client)
 
     def seconds_left(self, caller: Caller) -> float:
         """How long a connection of this caller may live."""

@@ -333,3 +333,31 @@ def test_exports_take_turns(world: AuditWorld, auditor: str, monkeypatch: pytest
     asyncio.run(both())
     changes = sum(one != other for one, other in itertools.pairwise(order))
     assert changes >= len(order) // 2
+
+
+def test_a_client_has_so_many_exports_at_one_time_and_gets_them_back(
+    world: AuditWorld, auditor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = world.token("auditor", "*").token
+    made, begun, go_on = exports.write, threading.Semaphore(0), threading.Event()
+
+    def held(*arguments: Any) -> Any:
+        begun.release()
+        assert go_on.wait(10)
+        return made(*arguments)
+
+    monkeypatch.setattr(exports, "write", held)
+
+    async def many() -> None:
+        running = [asyncio.create_task(world.ask("GET", EVENTS, auditor)) for _ in range(2)]
+        await asyncio.to_thread(begun.acquire)  # they take turns: the other waits for the first one's page
+        refused = await world.ask("GET", EVENTS, auditor)
+        assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
+        assert int(refused.headers["retry-after"]) > 0
+        running.append(asyncio.create_task(world.ask("GET", EVENTS, other)))
+        go_on.set()
+        assert [answer.status_code for answer in await asyncio.gather(*running)] == [200, 200, 200]
+
+    asyncio.run(many())
+    assert [world.get(EVENTS, auditor, format="nonsense").status_code for _ in range(3)] == [400] * 3
+    assert exported(world, auditor)
