@@ -11,11 +11,19 @@ from cryptography.x509 import ReasonFlags
 
 from api.rest.authority_client import LARGEST_ANSWER, AuthorityClient
 from tsm.errors import ErrorCode, TsmError
-from tsm.jpki.certificate_authority import CertificateRequest, IssuedCertificates, RevocationRequest
+from tsm.jpki.certificate_authority import (
+    CertificateRequest,
+    HoldRequest,
+    IssuedCertificates,
+    ReleaseRequest,
+    RevocationRequest,
+)
 
 URL = "https://ca.example"
 ASKED = CertificateRequest("credential-1", "JPKI0001", b"main certificate")
 REVOCATION = RevocationRequest("credential-1", "aa" * 32, "bb" * 32, ReasonFlags.key_compromise)
+HOLD = HoldRequest("credential-1", "aa" * 32, "bb" * 32)
+RELEASE = ReleaseRequest("credential-1", "aa" * 32, "bb" * 32)
 ISSUED = {"authentication": "YQ==", "signature": "cw=="}
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -55,6 +63,30 @@ def test_a_revocation_is_asked_for_as_described() -> None:
     assert json.loads(asked[0].content) == {
         "authenticationSha256": "aa" * 32, "signatureSha256": "bb" * 32, "reason": "keyCompromise",
     }  # fmt: skip
+
+
+def test_a_hold_and_its_release_are_asked_for_as_described() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"signature": "cw=="})
+
+    client(answer).hold(f"{URL}/", HOLD)
+    assert client(answer).release(f"{URL}/", RELEASE) == b"s"
+    assert [(each.method, str(each.url)) for each in asked] == [
+        ("POST", f"{URL}/credentials/credential-1/held"),
+        ("POST", f"{URL}/credentials/credential-1/released"),
+    ]
+    named = {"authenticationSha256": "aa" * 32, "signatureSha256": "bb" * 32}
+    assert [json.loads(each.content) for each in asked] == [named, named]
+
+
+@pytest.mark.parametrize("answer", [{}, [], {"signature": None}, {"signature": "?"}])
+def test_a_release_without_the_new_certificate_is_to_be_repeated(answer: object) -> None:
+    with pytest.raises(TsmError) as refusal:
+        client(lambda _: httpx.Response(200, json=answer)).release(URL, RELEASE)
+    assert refusal.value.code is ErrorCode.UPSTREAM_UNAVAILABLE
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 500])

@@ -2,8 +2,8 @@
 
 The server asks for certificates and never sees a private key: the authority keeps a copy of each key, hands it to the
 provider alone, and destroys it when the write to the card is acknowledged. A receipt, signed by the authority whose
-certificate the key belongs to, says so. It also revokes: both certificates of a credential, named by their hashes, for
-their serial numbers are personal data and may be erased here.
+certificate the key belongs to, says so. It also revokes, holds and releases: both certificates of a credential, named
+by their hashes, for their serial numbers are personal data and may be erased here.
 """
 
 import json
@@ -47,6 +47,25 @@ class RevocationRequest:
     reason: x509.ReasonFlags  # RFC 5280 5.3.1
 
 
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """Asks that both certificates of one credential are on hold from now on. Asking again changes nothing."""
+
+    credential: str
+    authentication_sha256: str  # of the certificate, hex
+    signature_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """Asks that the hold of one credential ends: its authentication certificate is good again, that for signatures
+    superseded by a new one. The hashes are of the certificates that were held, so asking again is known as such."""
+
+    credential: str
+    authentication_sha256: str
+    signature_sha256: str
+
+
 class CertificateAuthority(Protocol):
     """What the server needs of an authority at its enrolled address. UPSTREAM_UNAVAILABLE when it does not answer."""
 
@@ -54,6 +73,14 @@ class CertificateAuthority(Protocol):
 
     def revoke(self, url: str, request: RevocationRequest) -> None:
         """Returns once the authority has acknowledged: the next lists hold both."""
+        ...
+
+    def hold(self, url: str, request: HoldRequest) -> None:
+        """Returns once the authority has acknowledged: both are `revoked` with reason certificateHold(6)."""
+        ...
+
+    def release(self, url: str, request: ReleaseRequest) -> bytes:
+        """DER of the new certificate for signatures. Safe to repeat: the same request gets the same certificate."""
         ...
 
     def revocation_list(self, url: str) -> bytes:
