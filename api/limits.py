@@ -26,7 +26,7 @@ COST_PER_MINUTE: Mapping[str, int] = {  # objects; what a role's daily work take
     "terminal": 20_000,
 }
 LEAST_PER_MINUTE = 10_000  # of a role that neither the table nor the settings name
-Objects = Annotated[int, msgspec.Meta(ge=1)]  # a budget of none would never fill up
+Some = Annotated[int, msgspec.Meta(ge=1)]  # with none nobody would ever be served
 
 
 class EdgeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,13 +38,18 @@ class EdgeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     execution_seconds: float = 10.0  # of one query or mutation
     send_seconds: float = 10.0  # that a subscriber may take to accept a message
     stream_seconds: float = 3600.0  # that a subscription lives; less when the caller's proof of identity ends before
-    connections: int = 800  # at one time, handshakes included; each is a file descriptor, too
-    connections_per_address: int = 200  # of which from one IP address, or one IPv6 network of 64 bits
-    connections_per_party: int = 100  # of which with one client certificate
+    connections: Some = 800  # at one time, handshakes included; each is a file descriptor, too
+    connections_per_address: Some = 200  # of which from one IP address, or one IPv6 network of 64 bits
+    connections_per_party: Some = 100  # of which with one client certificate
     streams_per_client: int = 20  # subscriptions at one time, over all its connections
     exports_per_client: int = 2  # at one time
     cost_per_request: int = 10_000  # objects
-    cost_per_minute: dict[str, Objects] = {}  # by role, in place of `COST_PER_MINUTE`
+    cost_per_minute: dict[str, Some] = {}  # by role, in place of `COST_PER_MINUTE`
+
+    def __post_init__(self) -> None:
+        """ValueError for a role that has no minute, perhaps a misspelt one."""
+        if unknown := sorted(self.cost_per_minute.keys() - COST_PER_MINUTE):
+            raise ValueError(f"cost_per_minute: {', '.join(unknown)} is none of {', '.join(COST_PER_MINUTE)}")
 
     def minute_of(self, role: str) -> int:
         """What a client of this role may spend in a minute."""

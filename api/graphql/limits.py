@@ -5,6 +5,7 @@ the same name. The weight of a fragment is computed once, however often it is sp
 twice would otherwise cost 2^n steps. Only what has been found to be small is then spread out.
 
 The cost of an operation is the number of objects that it asks for: what a page may hold times what is asked of each.
+What is made anew from events, a card as it once was, counts as that many.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from graphql import (
     InlineFragmentNode,
     IntValueNode,
     ListValueNode,
+    NullValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
@@ -54,6 +56,7 @@ MAX_ERRORS = 50  # in one answer
 MAX_FAULTS = 10  # of a document, then validation ends: each may quote the document at length
 
 UNPAGED = 3  # objects that a list without pages is taken to hold
+PAST = 100  # events that a past state is taken to be made of
 MUTATION = 10  # what each change costs, beside the objects that it answers
 
 
@@ -245,7 +248,18 @@ class _Counter:
             objects = self._named(node) if "ids" in field.args else UNPAGED if page is None else page
         inner_page = self._page(node) if {"first", "last"} & field.args.keys() else None
         inner = self.count(node.selection_set, named, inner_page)
-        return objects * ((1 if is_composite_type(named) else 0) + inner)
+        each = (1 if is_composite_type(named) else 0) + inner
+        return objects * each + (PAST if self._is_past(node) else 0)
+
+    def _is_past(self, node: FieldNode) -> bool:
+        """Whether a position or a time is named, at which something is to be told."""
+        return any(a.name.value in ("atPosition", "atTime") and self._is_given(a.value) for a in node.arguments or ())
+
+    def _is_given(self, value: ValueNode) -> bool:
+        if isinstance(value, VariableNode):
+            name = value.name.value
+            return self._variables.get(name, self._defaults.get(name)) is not None
+        return not isinstance(value, NullValueNode)
 
     def _named(self, node: FieldNode) -> int:
         """How many things `ids` names; one that stands alone is a list of one."""

@@ -98,8 +98,18 @@ def test_parts_that_never_ran_are_closed_as_well(data):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"only_persisted": ["operators"]}, {"limits": {"cost_per_minute": {"auditor": 0}}}],
-    ids=["a role that there is not, which would leave its clients free", "a budget that never fills up"],
+    [
+        {"only_persisted": ["operators"]},
+        {"limits": {"cost_per_minute": {"auditor": 0}}},
+        {"limits": {"cost_per_minute": {"securityofficer": 5000}}},
+        {"limits": {"connections": 0}},
+    ],
+    ids=[
+        "a role that there is not, which would leave its clients free",
+        "a budget that never fills up",
+        "a budget of a role that there is not",
+        "room for nobody",
+    ],
 )
 def test_what_no_server_can_keep_to_is_refused_in_the_settings(data, settings):
     config = data / CONFIG_FILE
@@ -107,3 +117,11 @@ def test_what_no_server_can_keep_to_is_refused_in_the_settings(data, settings):
     with pytest.raises(TsmError) as refused:
         Settings.load(data)
     assert refused.value.code is ErrorCode.INVALID_INPUT
+
+
+def test_whoever_misspells_a_role_is_told_which_there_are(data):
+    config = data / CONFIG_FILE
+    settings = {"limits": {"cost_per_minute": {"securityofficer": 5000}}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+    with pytest.raises(TsmError, match=r"securityofficer is none of operator, .*security-officer"):
+        Settings.load(data)

@@ -14,7 +14,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from api.graphql.documents import Persisted
+from api.access import Caller
+from api.graphql.documents import Persisted, Refused
+from api.graphql.gate import Asked
 from api.graphql.http import negotiate
 from api.limits import EdgeLimits
 from tests.api.edge_world import GRAPHQL_JSON, JSON, Client, Edge
@@ -539,6 +541,15 @@ def test_a_client_of_persisted_documents_only_runs_nothing_else(edge: Edge, docu
     assert is_refusal(edge.client(**options).ask(HELLO), 403, "FORBIDDEN")
     assert edge.client(**options).post({"documentId": KNOWN, "operationName": "A"}).json()["data"] == OF_HELLO
     assert edge.client("administrator", **options).ask(HELLO).status_code == 200
+
+
+def test_what_is_said_of_clerks_holds_for_their_terminals(edge: Edge, documents: Persisted) -> None:
+    gate = edge.gate(persisted=documents, only_persisted=frozenset({"clerk"}))
+    terminal = Caller("T-13101-01", "terminal", "13101", client="terminal:T-13101-01")
+    with pytest.raises(Refused) as refused:
+        gate.admit(terminal, Asked(query=HELLO))
+    assert refused.value.status == 403
+    assert gate.admit(terminal, Asked(document_id=KNOWN, operation_name="A"))
 
 
 def test_documents_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from api.graphql.limits import (
     MAX_SELECTIONS,
     MAX_VALUES,
     MAX_VARIABLES,
+    PAST,
     UNPAGED,
     check_values,
     cost,
@@ -292,6 +293,28 @@ def test_things_that_are_named_are_counted_one_by_one(ids: str, given: dict[str,
     assert cost(REAL._schema, document, operations_of(document)[0], given) == max(1, objects * (1 + 1 + 9))
 
 
+@pytest.mark.parametrize(
+    ("when", "variables", "past"),
+    [
+        ("", {}, False),
+        ("(atPosition: null)", {}, False),
+        ("(atPosition: $p)", {}, False),
+        ("(atPosition: $p)", {"p": None}, False),
+        ("(atPosition: 7)", {}, True),
+        ("(atPosition: $p)", {"p": 7}, True),
+        ("(atTime: $t)", {}, True),
+    ],
+)
+def test_what_is_made_anew_from_events_counts_as_many(when: str, variables: dict[str, Any], past: bool) -> None:
+    """For each of the cards."""
+    document = parse(
+        'query ($p: Position, $t: DateTime = "2026-01-01T00:00:00Z") '
+        f"{{ cards(first: 20) {{ nodes {{ domainTree{when} {{ aid }} }} }} }}"
+    )
+    found = cost(REAL._schema, document, operations_of(document)[0], variables)
+    assert found == 1 + 20 * (1 + 1 + (PAST if past else 0))
+
+
 def test_every_list_of_the_real_schema_costs_what_its_page_may_hold() -> None:
     """A field with `first` is a page of that many; the smallest one still asks for the page and what is in it."""
     query = REAL._schema.query_type
@@ -512,7 +535,9 @@ def test_a_mutation_that_runs_out_of_time_says_what_it_has_committed(edge: Edge)
 
 def test_the_documentation_names_every_limit_with_its_value() -> None:
     page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
-    named = {name: value for name, value in vars(limits).items() if re.match(r"(MAX|DEFAULT|UNPAGED|MUTATION)", name)}
+    named = {
+        name: value for name, value in vars(limits).items() if re.match(r"(MAX|DEFAULT|UNPAGED|PAST|MUTATION)", name)
+    }
     named |= {name: value for name, value in vars(tls).items() if name.startswith("MAX")}
     for name, value in named.items():
         assert re.search(rf"\| `{name}` \|[^|]*\| {value:,} \|", page), f"{name} {value:,}"
