@@ -207,6 +207,25 @@ def test_what_a_provider_put_into_its_domain_is_not_there_for_the_operator(opera
         assert code == "NOT_FOUND"
 
 
+def test_what_is_another_partys_does_not_go_with_ones_own(world: World, provider: Client, operator: Client) -> None:
+    """Another provider's application runs from a load file; its domain lies below one."""
+    card, files = iccid(3), ("A0000000620401", "A0000000620402")
+    operator.done("cardRegister", rows=[row(card)])
+    world.tell(f"card-{card}", *content(DOMAIN, files[0], "A000000062040101"))
+    world.tell(f"card-{card}", LoadFileLoaded(load_file=files[1], domain=ISD, sha256="ab" * 32, size=100))
+    below = SecurityDomainCreated(domain=OTHER_DOMAIN, parent=DOMAIN, privileges="80", life_cycle="SELECTABLE")
+    world.tell(f"card-{card}", below)
+    for file in files:
+        others = content(OTHER_DOMAIN, file, f"{file}FF")[-1]
+        world.tell(f"card-{card}", others)
+    before = world.position
+    asked = {"iccid": card, "reason": WHY, "related": True}
+    assert provider.refused("loadFileDelete", loadFile=files[0], **asked) == [("FORBIDDEN", ["related"])]
+    assert provider.refused("securityDomainDelete", domain=DOMAIN, **asked) == [("FORBIDDEN", ["related"])]
+    assert operator.refused("loadFileDelete", loadFile=files[1], **asked) == [("FORBIDDEN", ["related"])]
+    assert world.position == before
+
+
 def test_a_provider_installs_what_it_registered_on_cards_with_its_domain(world: World, provider: Client) -> None:
     installing = {"loadFile": LOAD_FILE_AID}
     assert provider.refused("applicationInstall", iccid=CARD, **installing) == [("ALREADY_EXISTS", None)]

@@ -146,14 +146,16 @@ def test_a_locked_application_refuses_until_it_is_unlocked(world, prepared):
     assert prepared.facts(locked) == [OperationRequested, OperationDelegated, OperationEnded]
 
 
-def test_a_locked_domain_returns_to_what_it_was(world, prepared):
+def test_a_locked_domain_returns_to_what_it_was_and_what_is_in_it_is_locked_by_itself(world, prepared):
     prepared.contact(prepared.operations.lock(ICCID, DOMAIN, "an incident", ALICE).operation)
-    assert prepared.selects(DOMAIN) == "6A82"
+    assert (prepared.selects(DOMAIN), prepared.selects(APP)) == ("6A82", "9000")
     assert world.card_record().domain(DOMAIN).life_cycle == "LOCKED"
+    assert world.card_record().applications[APP].life_cycle == "SELECTABLE"
+    prepared.contact(prepared.operations.lock(ICCID, APP, "reported stolen", ALICE).operation)
 
     prepared.contact(prepared.operations.unlock(ICCID, DOMAIN, "it is over", ALICE).operation)
 
-    assert prepared.selects(DOMAIN) == "9000"
+    assert (prepared.selects(DOMAIN), prepared.selects(APP)) == ("9000", "6A82")
     assert world.card_record().domain(DOMAIN).life_cycle == "PERSONALIZED"
 
 

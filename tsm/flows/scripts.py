@@ -116,7 +116,11 @@ def encrypted_key(key: EncryptedKeyValue) -> EncryptedKey:
 
 
 def lock(target: str) -> list[CommandApdu]:
-    """SET STATUS: a domain, or an application, cannot be selected any more."""
+    """SET STATUS: a domain, or an application, cannot be selected any more.
+
+    Of a domain this is the domain alone (GPCS v2.3.1 11.10). Scope 60 would lock the applications in it as well; but
+    unlocking with that scope would unlock those, too, that somebody had locked for a reason of their own.
+    """
     return [SetStatus(INSTANCE, LOCK, bytes.fromhex(target)).apdu()]
 
 

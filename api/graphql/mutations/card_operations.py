@@ -16,11 +16,15 @@ from api.graphql.mutations.whose import (
     own_application,
     own_domain,
     own_load_file,
+    refuse_others_with_it,
 )
 from tsm.flows.operations import Operations
 from tsm.model.card import Card
 
-RELATED = "Whether what belongs to it goes, too; otherwise WRONG_ORDER while something does."
+RELATED = (
+    "Whether what belongs to it now goes, too: FORBIDDEN when that is another party's. Otherwise WRONG_ORDER while"
+    " something does. What comes to belong to it later does not go: then the operation fails."
+)
 
 
 @strawberry.input
@@ -123,7 +127,10 @@ def unlock_domain(act: Act, given: SecurityDomainUnlockInput) -> None:
 
 
 def delete_domain(act: Act, given: SecurityDomainDeleteInput) -> None:
-    ask(act, own_domain(act, given.iccid, given.domain), Operations.delete, given, given.domain, given.related)
+    card = own_domain(act, given.iccid, given.domain)
+    if given.related and act.caller.viewer.kind == "provider":  # an operator manages all domains on its cards
+        refuse_others_with_it(act, card, given.domain)
+    ask(act, card, Operations.delete, given, given.domain, given.related)
 
 
 def lock_application(act: Act, given: ApplicationLockInput) -> None:
@@ -139,7 +146,10 @@ def delete_application(act: Act, given: ApplicationDeleteInput) -> None:
 
 
 def delete_load_file(act: Act, given: LoadFileDeleteInput) -> None:
-    ask(act, own_load_file(act, given.iccid, given.load_file), Operations.delete, given, given.load_file, given.related)
+    card = own_load_file(act, given.iccid, given.load_file)
+    if given.related:
+        refuse_others_with_it(act, card, given.load_file)
+    ask(act, card, Operations.delete, given, given.load_file, given.related)
 
 
 def rotate_keys(act: Act, given: DomainKeysRotateInput) -> None:
@@ -166,7 +176,8 @@ ROWS = (
     ),
     Row(
         "securityDomainLock",
-        "Lock a security domain, and with it what belongs to it. WRONG_ORDER when it is locked.",
+        "Lock a security domain: nobody can select it, nor do anything through it. The applications in it go on until"
+        " each is locked itself. WRONG_ORDER when it is locked.",
         SecurityDomainLockInput,
         lock_domain,
         (REQUESTED,),

@@ -3,7 +3,8 @@
 A client names each mutation by a key of its choice. The key, scoped by the client, lies beside the log with a digest of
 what was asked, written in the transaction of the events that came of it. So the same again, be it at the same moment or
 to another server, is done once and answered as at first; something else under the same key is refused. A mutation that
-is refused leaves nothing behind, not even its key.
+is refused leaves nothing behind, not even its key; but where an operation turns out to be over when somebody comes to
+bring it to a phone or to take it back, that is recorded, for it is true without the mutation.
 
 Faults of the caller are part of the answer (`userErrors`). Faults of the server are errors of the request: nothing is
 known to have been done, and the same key may be sent again.
@@ -73,7 +74,9 @@ class MutationPayload:
         " it at first."
     )
     user_errors: list[UserError] = strawberry.field(
-        description="Why it was refused: then nothing was recorded, and the key may be used again. Empty otherwise."
+        description="Why it was refused: then nothing was done, and the key may be used again. Nothing was recorded,"
+        " either, unless `operationContact` or `operationCancel` found that the operation is over: it is DONE or FAILED"
+        " then. Empty otherwise."
     )
     came: strawberry.Private[tuple[Any, Recorded] | None]  # of the input
 

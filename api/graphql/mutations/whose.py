@@ -66,11 +66,23 @@ def own_load_file(act: Act, iccid: str, load_file: str) -> Card:
     return card
 
 
+def refuse_others_with_it(act: Act, card: Card, aid: str) -> None:
+    """FORBIDDEN when something would go with it that is not the caller's, as `own_load_file` has it."""
+    for one in card.related(aid):
+        domain = one if one in card.domains else card.owner(one)
+        if owner_of(act, domain) != _own_party(act):
+            raise TsmError(ErrorCode.FORBIDDEN, f"{one} on {card.iccid} is another party's", ("related",))
+
+
 def _refuse_unless_own(act: Act, thing: Application | LoadedFile | None, field: str) -> None:
     """A provider's is what lies in its domain; an operator's, on its cards, what lies in no provider's."""
-    own = act.caller.viewer.party if act.caller.viewer.kind == "provider" else ""
-    if thing is None or owner_of(act, thing.domain) != own:
+    if thing is None or owner_of(act, thing.domain) != _own_party(act):
         raise TsmError(ErrorCode.NOT_FOUND, f"no such {field} of {act.caller.viewer.party}", (field,))
+
+
+def _own_party(act: Act) -> str:
+    """Whose the domains of what is the caller's own are: nobody's are an operator's."""
+    return act.caller.viewer.party if act.caller.viewer.kind == "provider" else ""
 
 
 def card_for_domain(act: Act, iccid: str, domain: str) -> Card:
