@@ -60,7 +60,7 @@ class Revocation:
         request = RevocationRequest(
             credential=credential,
             authentication_sha256=state.issued.authentication_certificate_sha256,
-            signature_sha256=state.issued.signature_certificate_sha256,
+            signature_sha256=state.signature_certificate_sha256,
             reason=ReasonFlags(state.revocation.reason),
         )
         self._authority.revoke(authority.url, request)

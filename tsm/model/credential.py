@@ -15,6 +15,10 @@ When a credential is revoked it is closed: from the order on nothing else happen
 both certificates on its revocation lists. It is closed, too, when its person is erased, whatever its stage. A revoked
 credential's person may still be erased; an erased person's credential cannot be revoked any more.
 
+While its card is under suspicion it is on hold (`Hold`), whatever its stage: ordered, then acknowledged by the
+authority, and so is the end of it. With that the authority makes a new certificate for signatures, which goes to the
+card like the first. A revocation ends a hold: nothing brings such a credential back.
+
 Stream: `credential-<uuid>`.
 """
 
@@ -203,6 +207,15 @@ class RevocationReason(StrEnum):
     PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
 
 
+class Hold(StrEnum):
+    """Where the hold of a credential stands: what was ordered, and whether the authority has acknowledged it."""
+
+    NONE = "NONE"
+    ORDERED = "ORDERED"
+    HELD = "HELD"
+    RELEASE_ORDERED = "RELEASE_ORDERED"
+
+
 class Stage(IntEnum):
     """How far the credential has come."""
 
@@ -229,8 +242,22 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     destroyed: frozenset[str] = frozenset()  # kinds of key whose copy is gone
     revocation: RevocationOrdered | None = None
     revoked: bool = False  # and the authority acknowledged it
+    hold: Hold = Hold.NONE
+    reissued: SignatureReissued | None = None  # the latest: in the place of the certificate that was issued
+    rewritten: bool = False  # and the card has it
     erasure: ErasureOrdered | None = None
     erased: bool = False  # and the data key is destroyed
+
+    @property
+    def closed(self) -> bool:
+        """Whether its revocation or the person's erasure is ordered: nothing else happens to it."""
+        return self.revocation is not None or self.erasure is not None
+
+    @property
+    def signature_certificate_sha256(self) -> str:
+        """Of the certificate for signatures that is the credential's now; empty before it is issued."""
+        latest = self.reissued or self.issued
+        return latest.signature_certificate_sha256 if latest else ""
 
     @property
     def in_use(self) -> bool:
@@ -401,6 +428,54 @@ def revoked(state: Credential | None) -> list[CredentialRevoked]:
     return [] if state.revoked else [CredentialRevoked(reason=state.revocation.reason)]
 
 
+def order_hold(state: Credential | None) -> list[HoldOrdered]:
+    """Decide that both certificates are put on hold; again is no news. NOT_FOUND, WRONG_ORDER before they are issued
+    and once the credential is closed.
+    """
+    known = _from(state, Stage.ISSUED)
+    return [HoldOrdered()] if known.hold in (Hold.NONE, Hold.RELEASE_ORDERED) else []
+
+
+def held(state: Credential | None) -> list[CredentialHeld]:
+    """Decide, once the authority acknowledged it, that it is on hold; no news unless that is wanted. NOT_FOUND."""
+    return [CredentialHeld()] if _existing(state).hold is Hold.ORDERED else []
+
+
+def order_release(state: Credential | None) -> list[ReleaseOrdered]:
+    """Decide that the hold ends, also one of which nobody knows whether the authority has heard; no news without one.
+
+    NOT_FOUND, WRONG_ORDER as for `order_hold`.
+    """
+    known = _from(state, Stage.ISSUED)
+    return [ReleaseOrdered()] if known.hold in (Hold.ORDERED, Hold.HELD) else []
+
+
+def released(state: Credential | None, reissued: SignatureReissued) -> list[CredentialReleased | SignatureReissued]:
+    """Decide, once the authority acknowledged it, that the hold is over, and with which certificate for signatures.
+
+    That is the old one when the authority never heard of the hold. No news unless a release is wanted. NOT_FOUND.
+    """
+    known = _existing(state)
+    if known.hold is not Hold.RELEASE_ORDERED:
+        return []
+    is_new = reissued.signature_certificate_sha256 != known.signature_certificate_sha256
+    return [CredentialReleased(), *([reissued] if is_new else [])]
+
+
+def rewrite_signature(state: Credential | None, reception: str) -> list[SignatureRewritten]:
+    """Decide that the card has the certificate that was made anew; again is no news. WRONG_ORDER when none was."""
+    known = _from(state, Stage.WRITTEN)
+    if known.reissued is None:
+        raise TsmError(ErrorCode.WRONG_ORDER, "no certificate was made anew")
+    return [] if known.rewritten else [SignatureRewritten(reception=reception)]
+
+
+def _existing(state: Credential | None) -> Credential:
+    if state is None:
+        raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
+    return state
+
+
 def _known(state: Credential | None) -> Credential:
     if state is None:
         raise TsmError(ErrorCode.NOT_FOUND, "no such credential")
@@ -452,6 +527,18 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
             return msgspec.structs.replace(state, revocation=fact)
         case CredentialRevoked():
             return msgspec.structs.replace(state, revoked=True)
+        case HoldOrdered():
+            return msgspec.structs.replace(state, hold=Hold.ORDERED)
+        case CredentialHeld():
+            return msgspec.structs.replace(state, hold=Hold.HELD)
+        case ReleaseOrdered():
+            return msgspec.structs.replace(state, hold=Hold.RELEASE_ORDERED)
+        case CredentialReleased():
+            return msgspec.structs.replace(state, hold=Hold.NONE)
+        case SignatureReissued():
+            return msgspec.structs.replace(state, reissued=fact, rewritten=False)
+        case SignatureRewritten():
+            return msgspec.structs.replace(state, rewritten=True)
         case ErasureOrdered():
             return msgspec.structs.replace(state, erasure=fact)
         case PersonErased():
