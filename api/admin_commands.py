@@ -1,6 +1,7 @@
 """`tsm admin ...`: tokens for people and programs, made on the server's own machine.
 
-A token is printed once and kept nowhere. It goes to standard output alone, so that it can be piped to where it belongs.
+A token is printed once and kept nowhere; that it was made is in the log before. It goes to standard output alone, so
+that it can be piped to where it belongs.
 """
 
 import argparse
@@ -19,9 +20,12 @@ from api import local_login
 from api.access import ALL, TENANTS
 from api.administration import administrator, opened
 from api.service_tokens import ServiceTokens
+from tsm.application import Change
 from tsm.errors import ErrorCode, TsmError
+from tsm.model import local_token
 from tsm.model.checks import check_name, check_text
 from tsm.model.event import Context
+from tsm.model.local_token import LocalTokenIssued
 from tsm.model.service_token import ServiceToken
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -77,9 +81,14 @@ def log_in(given: argparse.Namespace) -> None:
             raise TsmError(ErrorCode.FORBIDDEN, "access.local_login is off here: use the identity provider")
         parts.access.refuse_unfit(given.role, given.tenant)
         now, life = parts.clock(), timedelta(minutes=within(given.minutes, local_login.LONGEST // timedelta(minutes=1)))
-        url = parts.settings.public_url
-        token = local_login.sign(parts.vault, url, given.role, given.tenant, given.person, life, now, parts.random)
-    tell(token, {"role": given.role, "tenant": given.tenant, "expiresAt": stamp(now + life)}, given.json)
+        url, id = parts.settings.public_url, parts.random(local_login.ID_OCTETS).hex()
+        issued = LocalTokenIssued(
+            id=id, person=given.person, role=given.role, tenant=given.tenant, expires_at=now + life
+        )
+        change = Change(local_token.stream(id), 0, local_token.issue(issued, now))
+        parts.tsm.commit(change, context=context_of("local login", given.tenant), occurred_at=now)
+        token = local_login.sign(parts.vault, url, given.role, given.tenant, given.person, life, now, id)
+    tell(token, {"id": id, "role": given.role, "tenant": given.tenant, "expiresAt": stamp(now + life)}, given.json)
 
 
 def issue(given: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ FILTERS = {  # option -> what it says
 STYLES = {  # of the kind's first word
     "card": "green", "credential": "cyan", "access_code": "cyan", "operation": "yellow", "reading": "magenta",
     "party": "yellow", "operator": "yellow", "provider": "yellow", "terminal": "yellow", "authority": "yellow",
-    "service_token": "magenta", "session": "dim", "delegation": "blue", "deployment": "blue",
+    "service_token": "magenta", "local_token": "magenta", "session": "dim", "delegation": "blue", "deployment": "blue",
 }  # fmt: skip
 BAD = ("refused", "failed", "locked", "unanswered", "expired", "withdrawn", "revoked", "deleted", "erasure")
 

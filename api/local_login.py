@@ -2,8 +2,8 @@
 
 Whoever may read the data folder and its key-encryption key may have one: `tsm admin token`. The key lies in the vault
 and signs nothing else; tokens look like those of any other issuer and are verified the same way. There is no password
-and no way to revoke one of them, so they are short-lived, and are accepted only where the settings say so: without a
-word in the settings, on a server that only its own machine can reach.
+and no way to revoke one of them, so they are short-lived, each is told of in the log, and they are accepted only where
+the settings say so: without a word in the settings, on a server that only its own machine can reach.
 """
 
 import ipaddress
@@ -24,6 +24,7 @@ from tsm.keys.vault import SoftwareVault
 KEY = KeyRef("access/local-login")
 KID, ALGORITHM, CLIENT = "local-login", "ES256", "tsm-admin"
 LONGEST = timedelta(hours=12)  # of a token's life
+ID_OCTETS = 16
 
 
 class LocalKey:
@@ -58,7 +59,7 @@ def sign(
     person: str,
     life: timedelta,
     now: datetime,
-    random: Callable[[int], bytes],
+    id: str,
 ) -> str:
     """A token for that person (RFC 9068), whose role and tenant fit each other (`api.access.viewer_of`)."""
     if not vault.has(KEY):
@@ -70,7 +71,7 @@ def sign(
         "aud": public_url,
         "sub": person,
         "client_id": CLIENT,
-        "jti": random(16).hex(),
+        "jti": id,
         "iat": issued_at,
         "exp": issued_at + int(life.total_seconds()),
         "roles": [role],

@@ -16,6 +16,7 @@ from tsm.model import (
     delegation,
     deployment,
     domain,
+    local_token,
     operation,
     operator,
     party,
@@ -273,6 +274,9 @@ def access_line(fact: Fact) -> str | None:
             return f"service token {fact.id} ({fact.name}) issued for {fact.role} of {fact.tenant}, until {until}"
         case service_token.ServiceTokenRevoked():
             return f"service token {fact.id} revoked"
+        case local_token.LocalTokenIssued():
+            until = fact.expires_at.isoformat(timespec="seconds")
+            return f"local login {fact.id} of {fact.person} as {fact.role} of {fact.tenant}, until {until}"
         case reading.DataAccessed():
             return f"personal data of {counted(len(fact.subjects), 'person')} shown for: {fact.purpose}"
     return None
@@ -307,5 +311,6 @@ LINES: Mapping[str, Callable[[Fact], str | None]] = {
     "domain": goods_line,
     "catalogue": goods_line,
     "service_token": access_line,
+    "local_token": access_line,
     "reading": access_line,
 }

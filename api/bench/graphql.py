@@ -310,7 +310,14 @@ class Site:
         vault = SoftwareVault.open(data / "vault", settings.kek_file, os.urandom, settings.destroyed_keys)
         stack.callback(vault.close)
         self.token = local_login.sign(
-            vault, settings.public_url, Role.AUDITOR, ALL, "bench", local_login.LONGEST, datetime.now(UTC), os.urandom
+            vault,
+            settings.public_url,
+            Role.AUDITOR,
+            ALL,
+            "bench",
+            local_login.LONGEST,
+            datetime.now(UTC),
+            os.urandom(16).hex(),
         )
         log = stack.enter_context(engine(settings.store_place, vault))
         self.tsm = log.tsm

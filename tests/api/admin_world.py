@@ -145,7 +145,9 @@ class World:
         """A person, with a token of this server."""
         settings, vault, now = self.parts.settings, self.parts.vault, self.parts.clock()
         life = timedelta(hours=1)
-        return Client(self.app, local_login.sign(vault, settings.public_url, role, tenant, name, life, now, urandom))
+        return Client(
+            self.app, local_login.sign(vault, settings.public_url, role, tenant, name, life, now, urandom(16).hex())
+        )
 
     def events(self) -> list[Any]:
         return self.parts.tsm.read(0, 100_000)

@@ -54,7 +54,9 @@ class Desk:
     def token(self, role: str, tenant: str, person: str) -> str:
         settings, now = self.parts.settings, self.parts.clock()
         life = timedelta(hours=1)
-        return local_login.sign(self.parts.vault, settings.public_url, role, tenant, person, life, now, urandom)
+        return local_login.sign(
+            self.parts.vault, settings.public_url, role, tenant, person, life, now, urandom(16).hex()
+        )
 
     def ask(self, token: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The whole answer: data, and errors if there are any."""

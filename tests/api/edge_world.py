@@ -171,7 +171,7 @@ class Edge:
     def token(self, role: str = "auditor", person: str = "alice", life: float = 3600, tenant: str = "*") -> str:
         settings, vault, now = self.parts.settings, self.parts.vault, self.parts.clock()
         until = timedelta(seconds=life)
-        return local_login.sign(vault, settings.public_url, role, tenant, person, until, now, urandom)
+        return local_login.sign(vault, settings.public_url, role, tenant, person, until, now, urandom(16).hex())
 
     def client(self, role: str = "auditor", limits: EdgeLimits | None = None, **options: Any) -> "Client":
         return Client(self.app(limits, **options), self.token(role))

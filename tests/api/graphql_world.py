@@ -44,7 +44,7 @@ class World:
 
     def token(self, role: str, tenant: str, name: str = "someone") -> str:
         settings, vault, now = self.parts.settings, self.parts.vault, self.parts.clock()
-        return local_login.sign(vault, settings.public_url, role, tenant, name, LIFE, now, urandom)
+        return local_login.sign(vault, settings.public_url, role, tenant, name, LIFE, now, urandom(16).hex())
 
     def close(self) -> None:
         self.parts.close()

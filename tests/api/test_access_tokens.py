@@ -322,7 +322,14 @@ class _Again:
 
 def signed_here(door, role="administrator", tenant="*", person="console", minutes=60):
     return local_login.sign(
-        door.world.vault, OURS, role, tenant, person, timedelta(minutes=minutes), door.world.tsm.now(), urandom
+        door.world.vault,
+        OURS,
+        role,
+        tenant,
+        person,
+        timedelta(minutes=minutes),
+        door.world.tsm.now(),
+        urandom(16).hex(),
     )
 
 

@@ -1,6 +1,7 @@
 """`tsm admin`: tokens are made and revoked on the server's machine, and a running server sees it at once."""
 
 import argparse
+import base64
 import json
 import logging
 import re
@@ -14,6 +15,7 @@ from api.access import TENANTS
 from api.bootstrap import CONFIG_FILE, Settings
 from api.local_login import is_loopback
 from projections.viewer import EVERYTHING, NOTHING
+from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.operation import OperationKind
 
@@ -98,6 +100,43 @@ def test_a_local_login_of_another_server_opens_nothing_though_its_address_is_the
 )
 def test_a_local_login_that_would_open_nothing_or_too_much_is_not_made(tsm, code, words):
     refused(code, tsm, "token", *words)
+
+
+def local_logins(parts):
+    return [e for e in parts.tsm.read(0, 100) if e.topic == "local_token.issued"]
+
+
+def test_a_local_login_is_in_the_log_but_for_the_token(data, tsm):
+    made = tsm("token", "--role", "operator", "--tenant", "operator:MNO00001", "--person", "bob", "--json")
+    tsm("token", "--role", "auditor")
+    with administration.opened(data) as parts:
+        event, other = local_logins(parts)
+    fact = event.fact
+    assert (fact.id, fact.person, fact.role, fact.tenant) == (made["id"], "bob", "operator", "operator:MNO00001")
+    assert fact.expires_at.isoformat(timespec="seconds") == made["expiresAt"]
+    assert (event.context.actor, event.context.tenant) == ("administrator:console", "MNO00001")
+    assert (other.fact.role, other.fact.tenant, other.context.tenant) == ("auditor", "*", "tsm-server")
+    payload = made["token"].split(".")[1]
+    assert json.loads(base64.urlsafe_b64decode(payload + "=="))["jti"] == fact.id
+    for part in made["token"].split("."):
+        assert part.encode() not in b"".join(path.read_bytes() for path in data.glob("log.sqlite*"))
+
+
+def test_a_local_login_that_cannot_be_recorded_is_not_shown(tsm, capsys, monkeypatch):
+    def lost(*_, **__):
+        raise TsmError(ErrorCode.STORE_UNAVAILABLE, "no room on the disk")
+
+    monkeypatch.setattr(Tsm, "commit", lost)
+    refused(ErrorCode.STORE_UNAVAILABLE, tsm, "token", "--role", "auditor")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_server_that_runs_hears_of_a_local_login(data, tsm):
+    with administration.opened(data) as server:
+        server.start()
+        made = tsm("token", "--role", "auditor", "--json")
+        [event] = local_logins(server)
+    assert event.fact.id == made["id"]
 
 
 # --- Where it is accepted ---
