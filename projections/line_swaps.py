@@ -1,0 +1,89 @@
+"""Line swaps: when the SIM and the phone behind a telephone number changed last: what relying parties ask (CAMARA).
+
+What followed from a signal for its number is in the signal's own event (`tsm.model.line`), so the newest event of a
+line says it all, and folding is writing down: one row for each signal, of which the newest counts. Rows are only ever
+added, in the order of the log, and the index comes last: ten million lines are built anew as fast as the log can be
+read. Older rows tell what would have been answered then.
+
+Nothing personal is unsealed: a row has the line's stream and the pseudonym of its holder's tenure, no number. Whoever
+has a number finds the stream through the keyed rows beside the log (`tsm.flows.lines`).
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from projections.projection import Projection, Rows, Table
+from projections.views import Views
+from tsm.errors import ErrorCode, TsmError
+from tsm.model.event import Event
+from tsm.model.line import SignalRecorded
+
+NEVER = 0  # a time that there is none of; others are microseconds since the epoch
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+TABLES = (
+    Table(
+        "line",
+        {
+            "position": "integer",
+            "stream": "text",
+            "subject": "text",
+            "sim_changed_at": "integer",
+            "device_changed_at": "integer",
+            "in_service": "integer",
+        },
+        indexes=(("stream", "position"),),
+    ),
+)
+
+
+class LineSwaps(NamedTuple):
+    """A line as its newest signal left it."""
+
+    subject: str  # the pseudonym of its holder's tenure
+    sim_changed_at: datetime | None  # None: no SIM is known
+    device_changed_at: datetime | None  # None: it was never seen in a phone
+    in_service: bool
+
+
+def line_swaps(views: Views, stream: str) -> LineSwaps | None:
+    """None for a line of which no signal is known. READ_MODEL_BEHIND while a newer signal of it waits for a retry."""
+    if views.first_parked(LINE_SWAPS, stream) is not None:
+        raise TsmError(ErrorCode.READ_MODEL_BEHIND, f"{stream} has a signal that could not be folded")
+    query = (
+        "SELECT subject, sim_changed_at, device_changed_at, in_service FROM {line}"
+        " WHERE stream = ? ORDER BY position DESC LIMIT 1"
+    )
+    for subject, sim, device, in_service in views.read(LINE_SWAPS, query, (stream,)):
+        return LineSwaps(subject, _time(sim), _time(device), bool(in_service))
+    return None
+
+
+def fold(rows: Rows, events: Sequence[Event]) -> None:
+    """One row for each line of the page."""
+    rows.insert("line", list({event.originator_id: _row(event, event.fact) for event in events}.values()))
+
+
+def _row(event: Event, fact: object) -> tuple[int, str, str, int, int, int]:
+    assert isinstance(fact, SignalRecorded)  # noqa: S101  its topic alone is declared
+    sim, device = _number(fact.sim_changed_at), _number(fact.device_changed_at)
+    return event.position, event.originator_id, fact.subject, sim, device, int(fact.in_service)
+
+
+def _number(time: datetime | None) -> int:
+    return NEVER if time is None else (time - EPOCH) // MICROSECOND
+
+
+def _time(number: int) -> datetime | None:
+    return None if number == NEVER else EPOCH + number * MICROSECOND
+
+
+LINE_SWAPS = Projection(
+    name="line_swaps",
+    version=1,
+    tables=TABLES,
+    fold=fold,
+    topics=(SignalRecorded.topic,),
+)
