@@ -4,15 +4,17 @@ Most of an event's fields lie in the index and cost nothing. Its words, its cont
 for the whole page at once, and only when the selection has one of them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, Self
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import strawberry
 from graphql import FieldNode, FragmentSpreadNode, SelectionSetNode
 from strawberry.types import Info
+from strawberry.utils.str_converters import to_camel_case
 
 from api.graphql.authorization import OVERSEERS
 from api.graphql.context import Context
@@ -29,7 +31,6 @@ from tsm.store.log import Unreadable
 
 MAX_KINDS = 20
 MAX_TEXT = 255  # characters of a filter
-FROM_LOG = frozenset({"text", "tenants", "causation", "request", "command", "reason", "values"})
 
 
 @strawberry.input(description="What an event has to be: everything that is given has to hold.")
@@ -97,79 +98,77 @@ class Event(Node):
     reason: str | None = strawberry.field(description="Why, where a person acted; null in outline.")
     values: Values | None = strawberry.field(description="What else the event says; null in outline.")
 
-    @classmethod
-    def of(cls, row: EventRow, told: "Told") -> Self:
-        return cls(
-            id=node_id("Event", str(row.position)),
-            position=Position(row.position),
-            topic=row.topic,
-            actor=row.actor,
-            role=row.role,
-            tenant=row.tenant,
-            operator=row.operator or None,
-            provider=row.provider or None,
-            municipality=row.municipality or None,
-            occurred_at=row.occurred_at,
-            recorded_at=row.recorded_at,
-            correlation=row.correlation,
-            reception=row.reception or None,
-            card=row.card or None,
-            domain=row.domain or None,
-            aid=row.aid or None,
-            credential=row.credential or None,
-            subject=row.subject or None,
-            stream=row.stream,
-            number=row.number,
-            text=told.text,
-            tenants=told.tenants,
-            causation=told.causation,
-            request=told.request,
-            command=told.command,
-            reason=told.reason,
-            values=told.values,
-        )
+
+class Source(NamedTuple):
+    """Where a field of an event comes from."""
+
+    field: str  # as it is selected
+    attribute: str
+    read: Callable[[Any], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What the log says of an event. An error in the place of a value becomes an error of that field alone."""
-
-    text: Any = None
-    tenants: Any = None
-    causation: Any = None
-    request: Any = None
-    command: Any = None
-    reason: Any = None
-    values: Any = None
-
-    @classmethod
-    def by(cls, event: Recorded | Unreadable) -> Self:
-        if isinstance(event, Unreadable):
-            return cls(*[event.error] * len(FROM_LOG))
-        context = event.context
-        return cls(
-            text=line(event.fact),
-            tenants=list(context.tenants),
-            causation=context.causation or None,
-            request=context.request or None,
-            command=context.command or None,
-            reason=context.reason or None,
-            values=msgspec.to_builtins(event.fact),
-        )
+def sources(reads: Mapping[str, Callable[[Any], Any]]) -> Sequence[Source]:
+    return [Source(to_camel_case(attribute), attribute, read) for attribute, read in reads.items()]
 
 
-NOT_TOLD = Told()
+def column(name: str) -> Callable[[EventRow], str | None]:
+    """A column of the index that is empty where there is nothing."""
+    return lambda row: getattr(row, name) or None
+
+
+ALWAYS = (
+    "position", "topic", "actor", "role", "tenant", "occurred_at", "recorded_at", "correlation", "stream", "number",
+)  # fmt: skip
+PERHAPS = ("operator", "provider", "municipality", "reception", "card", "domain", "aid", "credential", "subject")
+FROM_INDEX = sources(
+    {
+        "id": lambda row: node_id("Event", str(row.position)),
+        **{name: attrgetter(name) for name in ALWAYS},
+        **{name: column(name) for name in PERHAPS},
+    }
+)
+FROM_LOG = sources(
+    {
+        "text": lambda event: line(event.fact),
+        "tenants": lambda event: list(event.context.tenants),
+        "causation": lambda event: event.context.causation or None,
+        "request": lambda event: event.context.request or None,
+        "command": lambda event: event.context.command or None,
+        "reason": lambda event: event.context.reason or None,
+        "values": lambda event: msgspec.to_builtins(event.fact),
+    }
+)
 
 
 def events_of(info: Info[Context, None], rows: Sequence[EventRow]) -> list[Event]:
-    """The events, with what the log says of them where the selection asks for it and the viewer may see it."""
-    told: dict[int, Told] = {}
-    if not FROM_LOG.isdisjoint(selected(info)):
-        viewer = info.context.viewer
-        open_to_viewer = [row.position for row in rows if not in_outline(row, viewer)]
-        found = info.context.log.at(open_to_viewer) if open_to_viewer else ()
-        told = {event.position: Told.by(event) for event in found}
-    return [Event.of(row, told.get(row.position, NOT_TOLD)) for row in rows]
+    """The events. They have what is selected, and no other attributes: a page may need a few of very many values."""
+    wanted = selected(info)
+    from_index = [source for source in FROM_INDEX if source.field in wanted]
+    from_log = [source for source in FROM_LOG if source.field in wanted]
+    told = told_of(info.context, rows) if from_log else {}
+    return [made(row, from_index, told.get(row.position), from_log) for row in rows]
+
+
+def told_of(context: Context, rows: Sequence[EventRow]) -> dict[int, Recorded | Unreadable]:
+    """By position, what the log says of these events, where the viewer may see it."""
+    positions = [row.position for row in rows if not in_outline(row, context.viewer)]
+    return {event.position: event for event in context.log.at(positions)} if positions else {}
+
+
+def made(
+    row: EventRow, from_index: Sequence[Source], told: Recorded | Unreadable | None, from_log: Sequence[Source]
+) -> Event:
+    event = Event.__new__(Event)
+    for _, attribute, read in from_index:
+        setattr(event, attribute, read(row))
+    for _, attribute, read in from_log:
+        setattr(event, attribute, None if told is None else value_of(told, read))
+    return event
+
+
+def value_of(told: Recorded | Unreadable, read: Callable[[Recorded], Any]) -> Any:
+    """An error in the place of a value becomes an error of that field alone."""
+    return told.error if isinstance(told, Unreadable) else read(told)
 
 
 def selected(info: Info[Context, None]) -> set[str]:
@@ -246,7 +245,8 @@ def list_events(
 
 def pages_of(info: Info[Context, None], asked: Window, found: Sequence[Sequence[EventRow]]) -> list[Connection[Event]]:
     """A page for each of these lists of rows; the log is asked once for all."""
-    events = {event.position: event for event in events_of(info, [row for rows in found for row in rows[: asked.size]])}
+    shown = {row.position: row for rows in found for row in rows[: asked.size]}
+    events = dict(zip(shown, events_of(info, list(shown.values())), strict=True))
     return [page_of(asked, rows, lambda row: events[row.position]) for rows in found]
 
 
@@ -294,4 +294,4 @@ def find_events(info: Info[Context, None], keys: Sequence[str]) -> dict[str, Eve
     readings = context.caller.role in OVERSEERS
     wanted = [EventFilter(first=int(key), last=int(key), readings=readings) for key in keys]
     found = [row for rows in read_pages(context.views, context.viewer, wanted, 0, None, 1) for row in rows]
-    return {str(event.position): event for event in events_of(info, found)}
+    return {str(row.position): event for row, event in zip(found, events_of(info, found), strict=True)}
