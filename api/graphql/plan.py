@@ -66,9 +66,9 @@ class Surprise(Exception):
 
 
 class Plan(NamedTuple):
-    """How lists of one type under one selection are completed."""
+    """How lists of one type under one selection are completed, or one field of all objects of a type."""
 
-    type: GraphQLList[Any]  # kept alive, for the plan is found by its identity
+    type: GraphQLList[Any] | GraphQLObjectType  # kept alive, for the plan is found by its identity
     fragments: tuple[FragmentDefinitionNode, ...]  # those that the selection spreads
     complete: Complete | None  # None: not by plan
 
@@ -78,13 +78,19 @@ class Plans(NamedTuple):
 
     operation: OperationDefinitionNode
     made: dict[tuple[int, ...], Plan]
+    fields: dict[tuple[int, ...], Plan]
 
 
 KEPT: OrderedDict[int, Plans] = OrderedDict()  # by identity of the operation
 
 
 class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
-    """The library's executor, but for lists that a plan completes."""
+    """The library's executor, but for lists that a plan completes, and for leaves elsewhere."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        middlewares = self.middleware_manager is not None and self.middleware_manager.middlewares
+        self._plans = plans_of(self.operation) if ENABLED and not middlewares else None
 
     def complete_list_value(
         self,
@@ -95,7 +101,7 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
         result: Any,
         position_context: Any,
     ) -> Any:
-        complete = self._plan(return_type, field_details_list)
+        complete = self._list(return_type, field_details_list)
         if complete is not None:
             try:
                 return complete(result)
@@ -103,26 +109,54 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
                 pass
         return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
 
-    def _plan(self, type_: GraphQLList[GraphQLOutputType], details: list[FieldDetails]) -> Complete | None:
-        if not ENABLED or (self.middleware_manager is not None and self.middleware_manager.middlewares):
+    def execute_field(
+        self,
+        parent_type: GraphQLObjectType,
+        source: Any,
+        field_details_list: list[FieldDetails],
+        path: Any,
+        position_context: Any,
+    ) -> Any:
+        read = self._leaf(parent_type, field_details_list)
+        if read is not None:
+            try:
+                return read(source)
+            except Exception:  # noqa: BLE001, S110 - as above
+                pass
+        return super().execute_field(parent_type, source, field_details_list, path, position_context)
+
+    def _list(self, type_: GraphQLList[GraphQLOutputType], details: list[FieldDetails]) -> Complete | None:
+        if self._plans is None:
             return None
-        plans, key = plans_of(self.operation), (id(type_), *[id(each.node) for each in details])
-        plan = plans.get(key)
+        key = (id(type_), *[id(each.node) for each in details])
+        plan = self._plans.made.get(key)
         if plan is None or any(self.fragment_definitions.get(f.name.value) is not f for f in plan.fragments):
-            plan = plans[key] = Planner(self.schema, self.fragments, self.operation).plan(type_, details)
+            plan = self._plans.made[key] = self._planner().of_list(type_, details)
         return plan.complete
 
+    def _leaf(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> Complete | None:
+        if self._plans is None:
+            return None
+        key = (id(type_), *[id(each.node) for each in details])
+        plan = self._plans.fields.get(key)
+        if plan is None:
+            plan = self._plans.fields[key] = self._planner().of_leaf(type_, details)
+        return plan.complete
 
-def plans_of(operation: OperationDefinitionNode) -> dict[tuple[int, ...], Plan]:
-    known = KEPT.setdefault(id(operation), Plans(operation, {}))
+    def _planner(self) -> "Planner":
+        return Planner(self.schema, self.fragments, self.operation)
+
+
+def plans_of(operation: OperationDefinitionNode) -> Plans:
+    known = KEPT.setdefault(id(operation), Plans(operation, {}, {}))
     KEPT.move_to_end(id(operation))
     if len(KEPT) > MOST_OPERATIONS:
         KEPT.popitem(last=False)
-    return known.made
+    return known
 
 
 class Planner:
-    """Makes the plan for one list. Knows the document, and nothing of the request."""
+    """Makes one plan. Knows the document, and nothing of the request."""
 
     def __init__(
         self, schema: GraphQLSchema, fragments: dict[str, FragmentDetails], operation: OperationDefinitionNode
@@ -132,12 +166,24 @@ class Planner:
         self._operation = operation
         self._fields_left = MOST_FIELDS
 
-    def plan(self, type_: GraphQLList[GraphQLOutputType], details: Sequence[FieldDetails]) -> Plan:
+    def of_list(self, type_: GraphQLList[GraphQLOutputType], details: Sequence[FieldDetails]) -> Plan:
         try:
             fragments = self._spread(each.node for each in details)
             return Plan(type_, fragments, self._list(type_, list(details)))
         except Surprise:
             return Plan(type_, (), None)
+
+    def of_leaf(self, type_: GraphQLObjectType, details: Sequence[FieldDetails]) -> Plan:
+        """A field of objects of the type: its plan takes the object."""
+        node = details[0].node
+        if node.selection_set is not None or node.name.value == "__typename":
+            return Plan(type_, (), None)
+        try:
+            self._spread(each.node for each in details)
+            field = self._field(node.name.value, type_, list(details))
+        except Surprise:
+            return Plan(type_, (), None)
+        return Plan(type_, (), reading(field, type_))
 
     def _spread(self, nodes: Iterable[FieldNode]) -> tuple[FragmentDefinitionNode, ...]:
         """The fragments beneath these nodes; a surprise where anything depends on a directive or a variable."""
@@ -258,6 +304,21 @@ class PlainField(NamedTuple):
     attribute: str
     passed_on: type | None  # values of exactly this class stay as they are
     complete: Complete
+
+
+def reading(field: PlainField, type_: GraphQLObjectType) -> Complete:
+    """From an object of the type to its field's part of the answer."""
+    read, finish = attrgetter(field.attribute), field.complete
+    known: set[type] = set()
+
+    def complete(source: Any) -> Any:
+        kind = type(source)
+        if kind not in known:
+            refuse_unless_plain(kind, type_, [field.attribute])
+            known.add(kind)
+        return finish(read(source))
+
+    return complete
 
 
 def passed_on(type_: GraphQLOutputType) -> type | None:
