@@ -10,11 +10,12 @@ enters a log: refusals say what is wrong, never what was there.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from joserfc import jws, jwt
@@ -68,7 +69,6 @@ class Issuer:
             aud={"essential": True, "value": audience},
             exp={"essential": True},
             iat={"essential": True},
-            sub={"essential": True},
             client_id={"essential": True},
             jti={"essential": True},
         )
@@ -91,26 +91,38 @@ class Claims(msgspec.Struct, frozen=True):
     cnf: Confirmation | None = None
 
 
-class Known(NamedTuple):
+class Grant(Protocol):
+    """What is made of a token: `Granted`, or what another interface makes of its own tokens."""
+
+    @property
+    def expires_at(self) -> datetime: ...
+
+
+G = TypeVar("G", bound=Grant)
+
+
+class Known(NamedTuple, Generic[G]):
     """A token that verified."""
 
     issuer: Issuer
     key: PublicKey
-    granted: Granted
+    granted: G
 
 
-class AccessTokens:
-    """Verifies tokens of the issuers. Safe to share between threads."""
+class Tokens(ABC, Generic[G]):
+    """Verifies tokens of the issuers, for one interface. Safe to share between threads."""
 
-    def __init__(self, issuers: Iterable[Issuer], roles: Iterable[str], clock: Callable[[], datetime]) -> None:
-        """`roles` are those that a token may name; what else it names is other servers' business."""
+    def __init__(self, issuers: Iterable[Issuer], clock: Callable[[], datetime]) -> None:
         self._issuers = {issuer.name: issuer for issuer in issuers}
-        self._roles = frozenset(roles)
         self._clock = clock
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._known: OrderedDict[bytes, Known[G]] = OrderedDict()
         self._lock = Lock()
 
-    def granted(self, token: str) -> Granted:
+    @abstractmethod
+    def grant(self, issuer: Issuer, claims: dict[str, Any]) -> G:
+        """What a token grants whose registered claims are in order. `msgspec.ValidationError`, `TsmError`."""
+
+    def granted(self, token: str) -> G:
         """What the token grants. UNAUTHENTICATED; UPSTREAM_UNAVAILABLE when its issuer's keys are not to be had."""
         digest = hashlib.sha256(token.encode()).digest()
         with self._lock:
@@ -122,18 +134,18 @@ class AccessTokens:
             self._remember(digest, known)
         return known.granted
 
-    def _still_good(self, known: Known) -> bool:
+    def _still_good(self, known: Known[G]) -> bool:
         issuer, key, granted = known
         return self._clock() < granted.expires_at and issuer.keys.get(str(key.kid)) is key
 
-    def _remember(self, digest: bytes, known: Known) -> None:
+    def _remember(self, digest: bytes, known: Known[G]) -> None:
         with self._lock:
             self._known[digest] = known
             self._known.move_to_end(digest)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
 
-    def _verified(self, token: str) -> Known:
+    def _verified(self, token: str) -> Known[G]:
         if len(token) > LARGEST:
             raise refused("that is too long")
         try:
@@ -144,7 +156,7 @@ class AccessTokens:
             if not jws.validate_compact(signed, key, registry=issuer.registry):
                 raise refused("whose signature does not verify")
             issuer.claims.validate(claims)
-            granted = self._grant(issuer, msgspec.convert(claims, Claims))
+            granted = self.grant(issuer, claims)
         except JoseError as error:
             raise refused(f"not in order, {error.error} {getattr(error, 'claim', '')}".strip()) from None
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError, OSError) as error:
@@ -158,18 +170,28 @@ class AccessTokens:
             raise refused("of no issuer that is trusted here")
         return issuer
 
-    def _grant(self, issuer: Issuer, claims: Claims) -> Granted:
-        roles = list(self._roles.intersection(claims.roles))
+
+class AccessTokens(Tokens[Granted]):
+    """Tokens of people and programs for what a `Role` opens."""
+
+    def __init__(self, issuers: Iterable[Issuer], roles: Iterable[str], clock: Callable[[], datetime]) -> None:
+        """`roles` are those that a token may name; what else it names is other servers' business."""
+        super().__init__(issuers, clock)
+        self._roles = frozenset(roles)
+
+    def grant(self, issuer: Issuer, claims: dict[str, Any]) -> Granted:
+        said = msgspec.convert(claims, Claims)
+        roles = list(self._roles.intersection(said.roles))
         if len(roles) != 1:
             raise TsmError(ErrorCode.FORBIDDEN, f"a token with {len(roles)} of the roles, not one")
         return Granted(
             role=roles[0],
-            tenant=claims.tenant,
-            person=claims.sub,
-            client=f"{issuer.name}|{claims.client_id}|{claims.sub}",
-            expires_at=datetime.fromtimestamp(claims.exp, UTC),
-            identity="" if claims.sub == claims.client_id else f"{issuer.name}|{claims.sub}",  # RFC 9068 section 2.2
-            thumbprint=claims.cnf.thumbprint if claims.cnf else "",
+            tenant=said.tenant,
+            person=said.sub,
+            client=f"{issuer.name}|{said.client_id}|{said.sub}",
+            expires_at=datetime.fromtimestamp(said.exp, UTC),
+            identity="" if said.sub == said.client_id else f"{issuer.name}|{said.sub}",  # RFC 9068 section 2.2
+            thumbprint=said.cnf.thumbprint if said.cnf else "",
         )
 
 
