@@ -28,7 +28,6 @@ import io
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -43,7 +42,7 @@ from starlette.routing import BaseRoute, Route
 from api.access import Access, Caller, Role
 from api.bootstrap import Settings
 from api.errors import Receive, Scope, Send, logged, request_id
-from api.graphql.streams import Slow, in_time
+from api.graphql.streams import Slow, cut, in_time
 from api.graphql.types.paging import cursor, read_cursor
 from api.limits import Places
 from api.metrics import Metrics
@@ -129,9 +128,11 @@ class Download(StreamingResponse):
         super().__init__(body, **options)
         self._seconds = seconds
 
-    async def stream_response(self, send: Send) -> None:
-        with suppress(Slow):
-            await super().stream_response(lambda message: in_time(send(message), self._seconds))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, lambda message: in_time(send(message), self._seconds))
+        except Slow:
+            cut(scope)
 
 
 class Exports:

@@ -3,6 +3,7 @@
 Any client may connect; one that shows a certificate of the parties' authority is known by it, and one that shows
 another's does not get in. Which routes demand an identity is decided in `api.access`. uvicorn keeps the certificate to
 itself, so a subclass of its protocol puts it where the ASGI extension for TLS says: `scope["extensions"]["tls"]`.
+Beside it lies `cut`, by which an application ends a connection in the middle of an answer.
 
 Nobody holds a connection by being slow: there is a time for the headers of a request, for what is left of its body once
 it is answered, and for silence between requests. The body of a request under way has its time in `api.errors`. Nobody
@@ -187,6 +188,11 @@ class PartyProtocol(HttpToolsProtocol):
         self.transport.close()
         self.loop.call_later(FAREWELL, self.transport.abort)
 
+    def _cut(self) -> None:
+        """For an answer of which its client takes nothing: as if he had gone away."""
+        self._tell_application()
+        self._end()
+
     def shutdown(self) -> None:
         """The server stops: an idle client that keeps its connection will not answer a TLS farewell."""
         idle = not self._busy()
@@ -196,7 +202,7 @@ class PartyProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"tls": {"client_cert_der": self.client_cert_der}}
+        self.scope["extensions"] = {"tls": {"client_cert_der": self.client_cert_der}, "cut": {"connection": self._cut}}
         self._in_head, self._head, self._unread = True, 0, 0
 
     def on_url(self, url: bytes) -> None:

@@ -11,7 +11,7 @@ A request that is refused is a `next` with errors.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, MutableMapping
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -127,6 +127,12 @@ async def in_time(sending: Awaitable[None], seconds: float) -> None:
         raise Slow from None
 
 
+def cut(scope: Scope) -> None:
+    """Ends the connection of an answer that its client does not take, where there is one (`api.tls`)."""
+    if "cut" in scope.get("extensions", {}):
+        scope["extensions"]["cut"]["connection"]()
+
+
 def failure(error: Exception) -> Refused:
     """Something went wrong in the middle: `told` by its code, the rest goes to the log."""
     return Refused(UNAVAILABLE, [GraphQLError(str(error), original_error=error)])
@@ -153,9 +159,13 @@ class EventStream:
             task.cancel()
         await asyncio.wait({telling, gone})
         too_slow = telling in done and isinstance(telling.exception(), Slow)
-        if gone not in done and not too_slow:  # uvicorn ends the connection of an answer that is not complete
-            with suppress(Slow):
+        if too_slow:
+            cut(scope)
+        elif gone not in done:
+            try:
                 await self._send(send, b"", more=False)
+            except Slow:
+                cut(scope)
 
     async def _tell(self, scope: Scope, send: Send) -> None:
         try:

@@ -4,11 +4,14 @@
 """
 
 import json
+import logging
 import random
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import pytest
@@ -360,6 +363,46 @@ def test_a_reader_that_does_not_read_is_let_go(edge: Edge, hasty: Server) -> Non
         time.sleep(2.5)
         read = read_to_end(connection)
     assert len(read) < 30_000_000 and b"complete" not in read
+
+
+LONG = "subscription { ticks(count: 1000000, size: 60000) }"
+
+
+@pytest.mark.parametrize("goes", ["away", "at once", "not"])
+def test_a_stream_that_is_cut_is_no_error(
+    edge: Edge, hasty: Server, caplog: pytest.LogCaptureFixture, goes: str
+) -> None:
+    """Whether its client goes away in the middle, or takes nothing."""
+    with hasty.connect() as connection:
+        connection.sendall(events(edge, LONG))
+        assert status_of(connection.recv(200)) == 200
+        leave(connection, goes)
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("goes", ["at once", "not"])
+def test_a_websocket_that_is_cut_is_no_error(
+    edge: Edge, hasty: Server, caplog: pytest.LogCaptureFixture, goes: str
+) -> None:
+    with dial(hasty, edge) as socket:
+        begin(socket)
+        say(socket, type="subscribe", id="1", payload={"query": LONG})
+        assert heard(socket)["type"] == "next"
+        leave(socket.socket, goes)
+    assert errors(caplog) == []
+
+
+def leave(connection: Any, goes: str) -> None:
+    """And what the server makes of it."""
+    if goes == "at once":  # without any farewell
+        connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    if goes != "not":
+        connection.close()
+    time.sleep(2.5)
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_a_client_has_so_many_subscriptions_and_no_more(edge: Edge) -> None:

@@ -5,26 +5,34 @@ import csv
 import io
 import itertools
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 import pytest
 from msgspec.structs import replace as changed
+from starlette.applications import Starlette
 
 from api import exports
 from api.access import Role
 from api.app import create_app
+from api.errors import refuse
 from api.exports import COLUMNS
 from api.graphql.authorization import RULES
 from api.limits import EdgeLimits
 from api.metrics import Metrics
 from tests.api.audit_world import AuditWorld, audit_world
+from tests.api.edge_world import status_of
+from tests.api.https import serving
+from tests.api.test_attacks import errors, leave
 from tests.projections.many_parties import tell_as
 from tests.projections.story import CREDENTIAL, ICCID, SECRETS
 from tsm.application import Change
+from tsm.errors import TsmError
 from tsm.model import card
 
 EVENTS = "/exports/events"
@@ -361,3 +369,28 @@ def test_a_client_has_so_many_exports_at_one_time_and_gets_them_back(
     asyncio.run(many())
     assert [world.get(EVENTS, auditor, format="nonsense").status_code for _ in range(3)] == [400] * 3
     assert exported(world, auditor)
+
+
+@pytest.mark.parametrize("goes", ["away", "at once", "not"])
+def test_an_export_that_is_cut_is_no_error_and_gives_its_place_back(
+    world: AuditWorld, auditor: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, goes: str
+) -> None:
+    """Whether its client goes away in the middle, or takes nothing: over real sockets."""
+    monkeypatch.setattr(exports, "PAGE", 1)
+    made = exports.write
+    monkeypatch.setattr(exports, "write", lambda *asked: made(*asked)._replace(octets=b"x" * 3_000_000))
+    limits, tls = EdgeLimits(send_seconds=0.4, exports_per_client=1), world.parts.settings.tls
+    settings = changed(world.parts.settings, limits=limits)
+    app = Starlette(
+        routes=exports.routes(replace(world.parts, settings=settings)), exception_handlers={TsmError: refuse}
+    )
+    anybody = ssl.create_default_context(cafile=str(tls.party_ca))
+    request = f"GET {EVENTS} HTTP/1.1\r\nHost: server\r\nAuthorization: Bearer {auditor}\r\n\r\n".encode()
+    with serving(app, tls, limits=limits) as url:
+        for _ in range(2):
+            plain = create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 10)
+            with anybody.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+                connection.sendall(request)
+                assert status_of(connection.recv(200)) == 200
+                leave(connection, goes)
+        assert errors(caplog) == []
