@@ -236,7 +236,8 @@ def executors(tsm: Tsm, vault: SoftwareVault, revocation: Revocation) -> Mapping
         if role not in ENROLLED:
             raise TsmError(ErrorCode.INVALID_INPUT, f"a {role} is not enrolled")
         owned = msgspec.structs.replace(context, tenant=party)
-        return tsm.withdraw(ENROLLED[role].stream(party), ENROLLED[role].evolve, owned)
+        fingerprint = operation.requested.values.get("certificate_fingerprint", "")
+        return tsm.withdraw(ENROLLED[role].stream(party), ENROLLED[role].evolve, owned, fingerprint)
 
     return {
         OperationKind.REVOKE_CREDENTIAL: revoke,

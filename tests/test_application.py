@@ -442,7 +442,10 @@ def test_a_certificate_is_replaced_and_withdrawn(tsm: Tsm) -> None:
     replacing = msgspec.structs.replace(TERMINAL, certificate_fingerprint="cd" * 32)
     assert tsm.enrol_terminal(replacing, CONTEXT) == 2
     assert tsm.load(stream, terminal.evolve).state == replacing
-    assert tsm.withdraw(stream, terminal.evolve, CONTEXT) == 3
+    with refused(ErrorCode.WRONG_ORDER):  # somebody meant the certificate before
+        tsm.withdraw(stream, terminal.evolve, CONTEXT, TERMINAL.certificate_fingerprint)
+    assert tsm.withdraw(stream, terminal.evolve, CONTEXT, "cd" * 32) == 3
+    assert tsm.withdraw(stream, terminal.evolve, CONTEXT, "cd" * 32) == 3  # done is done
     with refused(ErrorCode.NOT_FOUND):
         tsm.withdraw(terminal.stream("T-2"), terminal.evolve, CONTEXT)
 

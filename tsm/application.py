@@ -304,9 +304,18 @@ class Tsm(Application[str]):
             command,
         )
 
-    def withdraw(self, stream: str, evolve: Evolve[Enrolled], context: Context) -> int:
-        """Withdraw the certificate of the party whose stream that is: it is nobody from now on. NOT_FOUND."""
-        return self._decide(stream, evolve, party.withdraw, context)
+    def withdraw(self, stream: str, evolve: Evolve[Enrolled], context: Context, fingerprint: str | None = None) -> int:
+        """Withdraw the certificate of the party whose stream that is: it is nobody from now on. NOT_FOUND.
+
+        With a `fingerprint`, that certificate only: WRONG_ORDER when the party has another by now.
+        """
+
+        def decide(state: Enrolled | None) -> Sequence[Fact]:
+            if fingerprint is not None:
+                party.refuse_other_certificate(state, fingerprint)
+            return party.withdraw(state)
+
+        return self._decide(stream, evolve, decide, context)
 
     def import_master_key(self, operator_id: str, key_set: str, key: bytes, key_version: int, context: Context) -> int:
         """Take an operator's AES-128 master key into the vault. `key_version` is that of the keys on its cards.

@@ -34,8 +34,11 @@ from tests.api.admin_world import (
     row,
     terminal,
 )
+from tsm.application import Change
 from tsm.mas.launch import LaunchParameters
 from tsm.model import credential as credentials
+from tsm.model import delegation as delegations
+from tsm.model import session as sessions
 from tsm.model import terminal as terminals
 from tsm.model.card import (
     ApplicationInstalled,
@@ -44,8 +47,11 @@ from tsm.model.card import (
     SecurityDomainCreated,
 )
 from tsm.model.credential import CredentialApplied, PersonErased
+from tsm.model.delegation import DelegationAccepted, DelegationEnded
+from tsm.model.event import Context
 from tsm.model.operation import OperationApproved, OperationRequested
 from tsm.model.party import WITHDRAWN
+from tsm.model.session import SessionStarted
 
 CARD, BARE_CARD = ICCIDS
 SHOWN = "operation { operation kind state target reason requestedBy approvedBy }"
@@ -358,6 +364,26 @@ def test_a_party_that_is_withdrawn_is_nobody_once_an_officer_agrees(world: World
     assert state is not None and state.certificate_fingerprint == WITHDRAWN
 
 
+def test_a_certificate_that_came_after_the_request_is_not_withdrawn(world: World) -> None:
+    root, otto = world.person("administrator", "*", "root"), world.person("security-officer", "*", "otto")
+    root.done("terminalEnrol", **terminal("T-renewed"))
+    asked = {"kind": "TERMINAL", "party": "T-renewed", "reason": "its key was lost"}
+    made = root.done("partyWithdraw", "operation { operation }", **asked)["operation"]["operation"]
+    root.done("terminalEnrol", **terminal("T-renewed", certificate="ee" * 32))  # with a new key
+    assert otto.refused("operationApprove", operation=made) == [("WRONG_ORDER", None)]
+
+    def fingerprint() -> str:
+        state = world.parts.tsm.load(terminals.stream("T-renewed"), terminals.evolve).state
+        assert state is not None
+        return state.certificate_fingerprint
+
+    assert fingerprint() == "ee" * 32
+    again = root.done("partyWithdraw", "operation { operation }", **asked)["operation"]["operation"]
+    otto.done("operationApprove", operation=again)
+    assert ended(otto, again) == "DONE"
+    assert fingerprint() == WITHDRAWN
+
+
 def test_an_administrator_takes_back_what_concerns_parties_only(world: World, operator: Client) -> None:
     root = world.person("administrator", "*", "root")
     root.done("terminalEnrol", **terminal("T-stays"))
@@ -390,6 +416,32 @@ def test_a_person_is_erased_once_two_people_want_it(world: World, paula: Client)
     assert ended(officer, made["operation"]) == "DONE"
     erased = [event for event in world.events() if isinstance(event.fact, PersonErased)]
     assert [event.originator_id for event in erased] == [credentials.stream(credential)]
+
+
+def test_an_erasure_waits_for_the_end_of_a_session_with_the_card(world: World, paula: Client) -> None:
+    credential, reception = applied(world), "2026112100000777"
+    place, story = (PROVIDER, reception), Context(actor="phone", role="phone", tenant=PROVIDER, correlation=credential)
+    until = world.parts.tsm.now() + timedelta(hours=1)
+    accepted = DelegationAccepted(
+        provider=PROVIDER, operator=OPERATOR, reception=reception, iccid=CARD, domain=DOMAIN, correlation=credential,
+        generated_at="20261121093000", received_at=until, commands=(), content_index="", expires_at=until,
+    )  # fmt: skip
+    started = SessionStarted(
+        provider=PROVIDER, reception=reception, iccid=CARD, domain=DOMAIN, key="key", key_version=2, return_url="",
+        token_sha256="", expires_at=until,
+    )  # fmt: skip
+    tsm = world.parts.tsm
+    begun = Change(delegations.stream(*place), 0, [accepted]), Change(sessions.stream(*place), 0, [started])
+    tsm.commit(*begun, context=story, occurred_at=tsm.now())
+    made = paula.done("personErase", SHOWN, credential=credential, reason=WHY)["operation"]["operation"]
+    officer = world.person("security-officer", "*", "otto")
+    officer.done("operationApprove", operation=made)
+    assert world.parts.operations.settle(made).state == "WAITING"
+
+    ended_then = DelegationEnded(status="99", executed=0)
+    tsm.commit(Change(delegations.stream(*place), 1, [ended_then]), context=story, occurred_at=tsm.now())
+
+    assert ended(officer, made) == "DONE"
 
 
 def test_what_cannot_be_revoked_fails_and_says_why(world: World, paula: Client) -> None:

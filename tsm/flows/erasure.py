@@ -36,6 +36,13 @@ BEFORE_THE_LOG = "the data key was destroyed before this copy of the log was mad
 log = logging.getLogger(__name__)
 
 
+class SessionUnderWay(TsmError):
+    """A session with the card runs. It ends by itself, and what is refused now may be asked for again then."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.WRONG_ORDER, "a session with the card is under way: repeat when it is over")
+
+
 class Erasure:
     """Erases persons, one tenure of a credential each."""
 
@@ -61,9 +68,9 @@ class Erasure:
     def erase(self, credential: str, context: Context, even_in_use: bool = False) -> int:
         """Order and carry out; the log's position. The context says who and why; tenants and story are filled in.
 
-        NOT_FOUND. WRONG_ORDER for a credential that is in use, unless that is meant, and while a session with the card
-        is under way: it ends when the phone is silent for a minute. STORE_UNAVAILABLE when a file is held by others;
-        once it was ordered, a server completes it.
+        NOT_FOUND. WRONG_ORDER for a credential that is in use, unless that is meant; as `SessionUnderWay` while a
+        session with the card runs, which ends when the phone is silent for a minute. STORE_UNAVAILABLE when a file is
+        held by others; once it was ordered, a server completes it.
         """
         decided(partial(self._order, credential, context, even_in_use))
         return self.carry_out(credential, context)
@@ -122,7 +129,7 @@ class Erasure:
             return []
         session = self._tsm.load(sessions.stream(provider, reception), sessions.evolve)
         if session.state is not None:
-            raise TsmError(ErrorCode.WRONG_ORDER, "a session with the card is under way: repeat when it is over")
+            raise SessionUnderWay
         ended = delegations.end(delegation.state, Status.RECEPTION_CLOSED, 0)
         return [
             Change(delegations.stream(provider, reception), delegation.version, ended),

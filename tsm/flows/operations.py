@@ -27,6 +27,7 @@ from tsm.application import Change, Command, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit, scripts
 from tsm.flows.contacts import Contacts
+from tsm.flows.erasure import SessionUnderWay
 from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
 from tsm.flows.scripts import Scripts
 from tsm.globalplatform.apdu import CommandApdu
@@ -519,6 +520,8 @@ class Operations:
     def _carried_out(self, state: Operation) -> Sequence[Fact]:
         try:
             self._executors[state.kind](state, by_the_worker(state))
+        except SessionUnderWay:
+            return []  # the worker comes again when the session is over
         except TsmError as error:
             if error.code in PASSING:
                 raise
@@ -732,18 +735,22 @@ class OperationsWorker(SelectiveFollower):
         self._operations = operations
         self._open: dict[str, tuple[int, datetime]] = {}  # position of the request, and until when it may wait
         self._due: set[str] = set()
+        self._without_card: dict[str, str] = {}  # of those that are open: its target, by operation
 
     def see(self, event: Event) -> None:
         match event.fact:
-            case OperationRequested(operation=operation, expires_at=expires_at):
+            case OperationRequested(operation=operation, expires_at=expires_at, iccid=iccid, target=target):
                 self._open[operation] = event.position, expires_at
                 self._due.add(operation)
+                if not iccid:
+                    self._without_card[operation] = target
             case OperationApproved() | OperationDelegated() | OperationPutBack():
                 self._due.add(event.originator_id.removeprefix(operations.stream("")))
             case OperationEnded():
                 self._forget(event.originator_id.removeprefix(operations.stream("")))
-            case DelegationEnded():
-                self._due.add(event.context.correlation)
+            case DelegationEnded():  # of an operation, or in the story of a credential that is to be erased
+                story = event.context.correlation
+                self._due |= {story, *(one for one, target in self._without_card.items() if target == story)}
 
     def act(self) -> None:
         now = self._tsm.now()
@@ -761,4 +768,5 @@ class OperationsWorker(SelectiveFollower):
 
     def _forget(self, operation: str) -> None:
         self._open.pop(operation, None)
+        self._without_card.pop(operation, None)
         self._due.discard(operation)

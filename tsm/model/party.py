@@ -62,6 +62,12 @@ def withdraw(state: Certified | None) -> list[Fact]:
     return [CertificateWithdrawn(certificate_fingerprint=state.certificate_fingerprint)]
 
 
+def refuse_other_certificate(state: Certified | None, fingerprint: str) -> None:
+    """WRONG_ORDER when the party has another certificate by now than whoever wanted to withdraw this one meant."""
+    if state is not None and state.certificate_fingerprint not in (WITHDRAWN, fingerprint):
+        raise TsmError(ErrorCode.WRONG_ORDER, "the party has another certificate by now")
+
+
 def evolve(state: Party, fact: Fact) -> Party:
     """Fold one fact."""
     match fact:

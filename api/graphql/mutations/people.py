@@ -5,12 +5,11 @@ from typing import Any
 
 import strawberry
 
-from api.access import ENROLLED
 from api.graphql.mutations.inputs import WHY, Keyed
 from api.graphql.mutations.mutate import Act
 from api.graphql.mutations.operations import REQUESTED
 from api.graphql.mutations.rows import Row
-from api.graphql.mutations.whose import provider_of_credential, refuse_other_tenants
+from api.graphql.mutations.whose import party_of, provider_of_credential, refuse_other_tenants
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import credential
 from tsm.model.operation import OperationKind
@@ -70,12 +69,15 @@ class PersonEraseInput(Keyed):
 def withdraw(act: Act, given: PartyWithdrawInput) -> None:
     refuse_other_tenants(act)
     kind = value_of(PartyKind, given.kind)
-    model = ENROLLED[kind]
-    if act.parts.tsm.load(model.stream(given.party), model.evolve).state is None:
-        raise TsmError(ErrorCode.NOT_FOUND, f"{kind} {given.party}", ("party",))
-    context = act.of(given.party, given.reason)
     target = f"{kind}/{given.party}"
-    act.parts.operations.request_other(OperationKind.WITHDRAW_PARTY, target, given.reason, context, act.command)
+    state = party_of(act, target)
+    if state is None:
+        raise TsmError(ErrorCode.NOT_FOUND, target, ("party",))
+    context = act.of(given.party, given.reason)
+    values = {"certificate_fingerprint": state.certificate_fingerprint}
+    act.parts.operations.request_other(
+        OperationKind.WITHDRAW_PARTY, target, given.reason, context, act.command, values=values
+    )
 
 
 def revoke(act: Act, given: CredentialRevokeInput) -> None:
@@ -106,7 +108,8 @@ def value_of(kind: type[Enum], given: Any) -> str:
 ROWS = (
     Row(
         "partyWithdraw",
-        "Withdraw a party's certificate: it is nobody from then on, until it is enrolled again.",
+        "Withdraw the certificate that a party has now: it is nobody from then on, until it is enrolled again. When it"
+        " has another by then, nothing is withdrawn.",
         PartyWithdrawInput,
         withdraw,
         (REQUESTED,),

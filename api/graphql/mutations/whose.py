@@ -3,7 +3,7 @@
 Reading asks the same of the read models. What is decided here rests on the log, for a read model may lag behind it.
 """
 
-from api.access import Role
+from api.access import ENROLLED, Role
 from api.graphql.mutations.mutate import Act
 from projections.viewer import EVERYTHING, Viewer
 from tsm.errors import ErrorCode, TsmError
@@ -13,6 +13,7 @@ from tsm.model import domain as domains
 from tsm.model import operation as operations
 from tsm.model.card import Application, Card, LoadedFile
 from tsm.model.operation import Operation, OperationKind
+from tsm.model.party import Certified
 from tsm.store.log import NOTHING
 
 
@@ -110,6 +111,14 @@ def owner_of(act: Act, domain: str) -> str:
     """The provider whose the security domains of this AID are; empty for nobody's, as the issuer's."""
     claimed = act.parts.tsm.load(domains.stream(domain), domains.evolve).state
     return "" if claimed is None else claimed.provider
+
+
+def party_of(act: Act, target: str) -> Certified | None:
+    """The party that is to be withdrawn: `<role>/<party>`."""
+    role, _, party = target.partition("/")
+    model = ENROLLED[role]
+    state: Certified | None = act.parts.tsm.load(model.stream(party), model.evolve).state
+    return state
 
 
 def provider_of_credential(act: Act, credential: str) -> str:
