@@ -87,8 +87,10 @@ class Balance(NamedTuple):
 class Budgets:
     """The clients' budgets. Of one process, used by its event loop alone."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, seconds: float = MINUTE) -> None:
+        """`seconds` are those in which an empty budget fills up."""
         self._clock = clock
+        self._seconds = seconds
         self._full_at: dict[str, float] = {}  # client -> when its budget will be full again
 
     def spend(self, client: str, cost: int, per_minute: int) -> Balance:
@@ -100,7 +102,7 @@ class Budgets:
         return self._take(client, cost, per_minute, 0)
 
     def _take(self, client: str, cost: int, per_minute: int, needed: int) -> Balance:
-        now, rate = self._clock(), per_minute / MINUTE
+        now, rate = self._clock(), per_minute / self._seconds
         full_at = max(self._full_at.get(client, now), now)
         available = per_minute - (full_at - now) * rate
         if needed > available:

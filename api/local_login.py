@@ -28,22 +28,25 @@ ID_OCTETS = 16
 
 
 class LocalKey:
-    """The public half of our own key, as `api.tokens.Keys`."""
+    """The public half of a key of our own, as `api.tokens.Keys`."""
 
-    def __init__(self, vault: SoftwareVault) -> None:
+    def __init__(self, vault: SoftwareVault, key: KeyRef = KEY, kid: str = KID) -> None:
         self._vault = vault
+        self._key = key
+        self._kid = kid
 
     def get(self, kid: str) -> ECKey | None:
         """None while nobody ever logged in here."""
-        return read_key(self._vault.public_key(KEY)) if kid == KID and self._vault.has(KEY) else None
+        known = kid == self._kid and self._vault.has(self._key)
+        return read_key(self._vault.public_key(self._key), kid) if known else None
 
     find = get
 
 
-@lru_cache(maxsize=1)
-def read_key(spki: bytes) -> ECKey:
+@lru_cache(maxsize=2)
+def read_key(spki: bytes, kid: str) -> ECKey:
     public_key: Any = load_der_public_key(spki)  # on P-256: the vault signs with nothing else
-    return ECKey.import_key(public_key, {"kid": KID})
+    return ECKey.import_key(public_key, {"kid": kid})
 
 
 def issuer(vault: SoftwareVault, public_url: str, clock: Callable[[], datetime]) -> Issuer:
@@ -62,23 +65,30 @@ def sign(
     id: str,
 ) -> str:
     """A token for that person (RFC 9068), whose role and tenant fit each other (`api.access.viewer_of`)."""
-    if not vault.has(KEY):
-        vault.generate_signing_key(KEY)
-    issued_at = int(now.timestamp())
-    header = {"typ": "at+jwt", "alg": ALGORITHM, "kid": KID}
     claims = {
-        "iss": public_url,
-        "aud": public_url,
+        **registered(public_url, life, now, id),
         "sub": person,
         "client_id": CLIENT,
-        "jti": id,
-        "iat": issued_at,
-        "exp": issued_at + int(life.total_seconds()),
         "roles": [role],
         "tenant": tenant,
     }
+    return signed_by(vault, KEY, KID, claims)
+
+
+def registered(name: str, life: timedelta, now: datetime, id: str) -> dict[str, object]:
+    """The registered claims of a token of ours, which is for ourselves."""
+    issued_at = int(now.timestamp())
+    end = issued_at + int(life.total_seconds())
+    return {"iss": name, "aud": name, "jti": id, "iat": issued_at, "exp": end}
+
+
+def signed_by(vault: SoftwareVault, key: KeyRef, kid: str, claims: dict[str, object]) -> str:
+    """The token, signed with a key of the vault that is made when it is not there."""
+    if not vault.has(key):
+        vault.generate_signing_key(key)
+    header = {"typ": "at+jwt", "alg": ALGORITHM, "kid": kid}
     signed = ".".join(base64url(msgspec.json.encode(part)) for part in (header, claims))
-    return f"{signed}.{base64url(vault.sign(KEY, signed.encode()))}"
+    return f"{signed}.{base64url(vault.sign(key, signed.encode()))}"
 
 
 def is_loopback(host: str) -> bool:
