@@ -38,6 +38,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.COMMAND_REUSED: 409,
     ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: 409,
     ErrorCode.KEYS_REPLACED: 409,
+    ErrorCode.CARD_ON_HOLD: 409,
     ErrorCode.SESSION_EXPIRED: 410,
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.TIMEOUT: 503,

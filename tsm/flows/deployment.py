@@ -20,6 +20,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit
 from tsm.flows.contacts import Clock, Contacts
 from tsm.flows.domain_keys import deployment_correlation
+from tsm.flows.on_hold import refuse_on_hold
 from tsm.flows.operations import Operations
 from tsm.flows.scripts import Scripts
 from tsm.globalplatform.apdu import CommandApdu
@@ -66,7 +67,7 @@ class Deployments:
 
         What the operator had waiting for this card comes first. `return_url` is where the browser goes afterwards:
         FORBIDDEN unless the provider registered it. Otherwise UNKNOWN_CARD, NOT_FOUND when the provider has no load
-        file here, and what DELEGATE refuses.
+        file here, what DELEGATE refuses, and CARD_ON_HOLD.
         """
         party, card = self._tsm.provider_of(provider), self._tsm.card_of(iccid)
         if return_url not in party.return_urls:
@@ -75,6 +76,7 @@ class Deployments:
         waited = self._operations.next_contact(iccid, provider, return_url, request_id)
         if waited is not None:
             return NextStep(DeploymentStep.OPERATION, waited)
+        refuse_on_hold(self._tsm, iccid)
         step = next_step(card, party.domain, file.application)
         if step in (DeploymentStep.KEY_ROTATION, DeploymentStep.DONE):
             return NextStep(step)

@@ -18,12 +18,13 @@ from hashlib import sha256
 
 import msgspec
 
-from tsm.application import Loaded, Tsm
+from tsm.application import Change, Loaded, Tsm
 from tsm.channels.scp03 import FULL, Scp03Channel, carries_protection, external_authenticate
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit
-from tsm.flows.content import card_facts, key_reference
+from tsm.flows.content import card_facts
 from tsm.flows.notification import notification_payload
+from tsm.flows.on_hold import is_on_hold, level_of, rests_on
 from tsm.globalplatform.apdu import CommandApdu, ResponseApdu, StatusWord
 from tsm.globalplatform.commands import InitializeUpdate, Select
 from tsm.globalplatform.responses import InitializeUpdateResponse
@@ -37,7 +38,7 @@ from tsm.mas.status import Status
 from tsm.model import card as cards
 from tsm.model import delegation as delegations
 from tsm.model import session as sessions
-from tsm.model.card import Card, KeysPut
+from tsm.model.card import Card, KeysPut, key_reference
 from tsm.model.delegation import Delegation
 from tsm.model.event import Fact
 from tsm.model.session import (
@@ -79,6 +80,7 @@ class Exchange:
     card_facts: list[Fact] = field(default_factory=list)
     put: dict[tuple[str, str], bytes] = field(default_factory=dict)
     drop: list[str] = field(default_factory=list)
+    rests_on: list[Change] = field(default_factory=list)
 
     def answer(self) -> LinkResponse:
         """Decide; WRONG_ORDER or INVALID_INPUT before anything is collected."""
@@ -316,7 +318,9 @@ class Exchange:
         chaining: str = "",
         card_version: int = 0,
     ) -> LinkResponse:
-        """COMMAND."""
+        """COMMAND; but nothing goes to a card on hold."""
+        if self.is_on_hold():
+            return self.hold()
         wire = wrapped.encode()
         self.facts.append(
             CommandSent(
@@ -333,6 +337,21 @@ class Exchange:
             )
         )
         return LinkResponse(Return.COMMAND, wire)
+
+    def is_on_hold(self) -> bool:
+        """Whether this party has to leave the card alone; its operator, who locks and deletes, does not."""
+        accepted = self.delegation.accepted
+        if accepted.provider == accepted.operator:
+            return False
+        level = level_of(self.tsm, accepted.iccid)
+        self.rests_on.append(rests_on(accepted.iccid, level))
+        return is_on_hold(level)
+
+    def hold(self) -> LinkResponse:
+        """What the card has acknowledged is recorded and told as ever; the next command stays here."""
+        self.fail(Status.CARD_ON_HOLD)
+        self.notify(delegations.FAILURE_NOTICE, Status.CARD_ON_HOLD)
+        return self.disconnect() if self.session.sent else self.end(Status.CARD_ON_HOLD)
 
     def refused(self, response: ResponseApdu, verified: bool = False) -> LinkResponse:
         """The card said no, or so it is said: nothing more is sent, and its record shows where it stopped."""

@@ -26,6 +26,7 @@ from cryptography import x509
 
 from tsm.application import Change, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.on_hold import refuse_on_hold
 from tsm.identifiers import Iccid, KeyRef
 from tsm.jpki.access_code import LIFE, TRIES, AccessCode, Random
 from tsm.jpki.application import ApplicationDocument, SignedApplication, verify_application
@@ -271,7 +272,7 @@ class Issuance:
         wrong password. Code and password may be presented again until the credential is written or closed (then
         WRONG_ORDER), for a phone may lose its connection. CERTIFICATE_REVOKED, once they are right, when the main
         certificate was revoked after the slip; UPSTREAM_UNAVAILABLE or REVOCATION_UNKNOWN when nobody can say: to be
-        repeated, and no try lost.
+        repeated, and no try lost. CARD_ON_HOLD, once they are right, until the card is released.
         """
         return decided(partial(self._check_access_code, provider, Iccid(iccid), typed, request_id))
 
@@ -290,6 +291,7 @@ class Issuance:
         if right:
             credential.state.refuse_closed()
         right = right and applied.iccid == iccid  # never once it reads as erased
+        rests_on = [refuse_on_hold(self._tsm, iccid)] if right else []
         presented: Sequence[Fact] = access_codes.present(code.state, right, now)
         news: Sequence[Fact] = credentials.authenticate_holder(credential.state) if right else []
         revoked = right and self._main_certificate_revoked(credential.state)
@@ -298,6 +300,7 @@ class Issuance:
         changes = (  # also without facts: a try that was counted meanwhile may have been the last
             Change(access_codes.stream(index), code.version, presented),
             Change(credentials.stream(code.state.credential), credential.version, news),
+            *rests_on,
         )
         context = context_of(code.state.credential, applied, f"provider:{provider}", "provider", request_id)
         self._tsm.commit(*changes, context=context, occurred_at=now)

@@ -26,6 +26,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows.domain_keys import refuse_destroyed_keys, refuse_lost_keys, refuse_other_keys
 from tsm.flows.exchange import LEVEL, Exchange, Random, command_name
 from tsm.flows.notification import notification_payload
+from tsm.flows.on_hold import refuse_on_hold
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.keys.vault import SoftwareVault, verify_signature
 from tsm.mas.engine import delegable
@@ -154,8 +155,8 @@ class SessionService:
 
         Errors: FORBIDDEN for another party's spId or card, RECEPTION_REUSED, UNKNOWN_SERVICE_PROVIDER, UNKNOWN_CARD,
         UNKNOWN_SECURITY_DOMAIN, UNKNOWN_KEY when the vault lacks the domain's keys or those that PUT KEY brings,
-        KEY_REFUSED when it has others, CARD_AUTHENTICATION_EXHAUSTED, INVALID_INPUT for a command that may not be
-        delegated, and WRONG_ORDER in the story of a credential that is closed.
+        KEY_REFUSED when it has others, CARD_AUTHENTICATION_EXHAUSTED, CARD_ON_HOLD for a provider, INVALID_INPUT for a
+        command that may not be delegated, and WRONG_ORDER in the story of a credential that is closed.
         """
         if request.provider != party:
             raise TsmError(ErrorCode.FORBIDDEN, "another party's spId")
@@ -175,7 +176,7 @@ class SessionService:
         card.refuse_exhausted(domain.aid)
         refuse_lost_keys(self._vault, domain)
         refuse_other_keys(self._vault, card, domain, commands)
-        story = self._open_story(request.provider, correlation)
+        rests_on = [*self._open_story(request.provider, correlation), *self._free(party.role, iccid)]
         accepted = DelegationAccepted(
             provider=request.provider,
             operator=card.operator,
@@ -194,7 +195,7 @@ class SessionService:
         )
         self._tsm.commit(
             Change(stream, loaded.version, [accepted]),
-            *story,
+            *rests_on,
             context=context_of(accepted, f"{party.role}:{party.id}", party.role, request_id),
             occurred_at=now,
             put_payloads={(stream, command_name(order)): apdu for order, apdu in enumerate(request.commands, 1)},
@@ -210,6 +211,10 @@ class SessionService:
         loaded.state.refuse_closed()
         return [Change(stream, loaded.version, [])]
 
+    def _free(self, role: str, iccid: str) -> list[Change]:
+        """On what it rests that a party may have this card: CARD_ON_HOLD. Its operator, who locks and deletes, may."""
+        return [] if role == "operator" else [refuse_on_hold(self._tsm, iccid)]
+
     def _content_index(self, request: DelegationRequest, iccid: str) -> str:
         parts = (iccid.encode(), request.generated_at.encode(), *request.commands)
         content = sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).hexdigest()
@@ -221,9 +226,9 @@ class SessionService:
         """Answer one message of the common app.
 
         Errors leave the session as it was. At START: UNKNOWN_SERVICE_PROVIDER, UNKNOWN_RECEPTION, BAD_SIGNATURE,
-        RECEPTION_CLOSED, WRONG_ORDER, CARD_AUTHENTICATION_EXHAUSTED. Later: UNKNOWN_SESSION, SESSION_EXPIRED,
-        WRONG_ORDER, INVALID_INPUT. Whatever goes wrong with the card is no error here: DISCONNECT and END follow, and
-        the signed status says what it was.
+        RECEPTION_CLOSED, WRONG_ORDER, CARD_AUTHENTICATION_EXHAUSTED, CARD_ON_HOLD. Later: UNKNOWN_SESSION,
+        SESSION_EXPIRED, WRONG_ORDER, INVALID_INPUT. Whatever goes wrong with the card is no error here: DISCONNECT and
+        END follow, and the signed status says what it was. So it is with a hold that comes later.
         """
         content = content_sha256(request)
         if request.process is Process.START:
@@ -266,7 +271,7 @@ class SessionService:
         accepted = delegation.refuse_unless_open(now).accepted
         if loaded.state is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
-        story = self._open_story(request.provider, accepted.correlation)
+        rests_on = [*self._open_story(request.provider, accepted.correlation), *self._free(party.role, accepted.iccid)]
         record = self._tsm.load(cards.stream(accepted.iccid), cards.evolve)
         assert record.state is not None  # noqa: S101  DELEGATE found it
         domain = record.state.refuse_exhausted(accepted.domain).domain(accepted.domain)
@@ -289,7 +294,7 @@ class SessionService:
             Change(stream, loaded.version, [started]),
             Change(delegations.stream(bound.provider, bound.reception), found.version, []),  # still open
             Change(cards.stream(accepted.iccid), record.version, []),
-            *story,
+            *rests_on,
             context=context_of(accepted, "phone", "phone", request_id, step=0),
             occurred_at=now,
             put_payloads={(stream, ANSWER): msgspec.msgpack.encode(answer)},
@@ -346,7 +351,7 @@ class SessionService:
         """All that one exchange changes, at once."""
         started, accepted = exchange.session.started, exchange.delegation.accepted
         stream = sessions.stream(started.provider, started.reception)
-        changes = [Change(stream, session.version, exchange.facts)]
+        changes = [Change(stream, session.version, exchange.facts), *exchange.rests_on]
         if exchange.delegation_facts:
             of_delegation = delegations.stream(started.provider, started.reception)
             changes.append(Change(of_delegation, delegation.version, exchange.delegation_facts))

@@ -29,6 +29,7 @@
 | 55            | CARD_OUT_OF_MEMORY   | the same, for lack of memory                                                 |
 | 56            | CHANNEL_BROKEN       | a response does not verify; whether its command was executed is unknown      |
 | 57            | KEYS_REPLACED        | the card has later keys than recorded, now known; nothing sent: begin anew   |
+| 58            | CARD_ON_HOLD         | a SIM swap or a loss is suspected: nothing more is sent until it is released |
 | 90            | TRY_AGAIN            | somebody else was faster: repeat the request                                 |
 | 99            | INTERNAL             | a fault of the server, recorded under the request's id                       |
 
@@ -36,7 +37,8 @@ A repeated request with the same content never gets an error for being repeated:
 
 54 and 55 rest on a status word that SCP03 does not protect (errors carry no R-MAC): a phone can pretend that a card
 refused, also what it executed. It cannot pretend that a card executed anything. So after one of them, as after 41, 50
-and 56, the commands up to the last acknowledged one were executed, and of the next one nothing is known.
+and 56, the commands up to the last acknowledged one were executed, and of the next one nothing is known. With 58 the
+next one was not sent.
 """
 
 from enum import StrEnum
@@ -74,6 +76,7 @@ class Status(StrEnum):
     CARD_OUT_OF_MEMORY = "55"
     CHANNEL_BROKEN = "56"
     KEYS_REPLACED = "57"
+    CARD_ON_HOLD = "58"
     TRY_AGAIN = "90"
     INTERNAL = "99"
 
@@ -94,6 +97,7 @@ FINAL_STATUSES: tuple[Status, ...] = (
     Status.CARD_OUT_OF_MEMORY,
     Status.CHANNEL_BROKEN,
     Status.KEYS_REPLACED,
+    Status.CARD_ON_HOLD,
 )
 """What END can say: RE-ACCESS carries no status, so the site finds it by the masSign that verifies."""
 
@@ -124,6 +128,7 @@ OF_ERROR: dict[ErrorCode, Status] = {
     ErrorCode.CARD_OUT_OF_MEMORY: Status.CARD_OUT_OF_MEMORY,
     ErrorCode.SECURE_CHANNEL_BROKEN: Status.CHANNEL_BROKEN,
     ErrorCode.KEYS_REPLACED: Status.KEYS_REPLACED,
+    ErrorCode.CARD_ON_HOLD: Status.CARD_ON_HOLD,
     ErrorCode.CONFLICT: Status.TRY_AGAIN,
     ErrorCode.STORE_BUSY: Status.TRY_AGAIN,
     ErrorCode.STORE_UNAVAILABLE: Status.TRY_AGAIN,
