@@ -6,7 +6,7 @@ import pytest
 from mas_world import DOMAIN, DOMAIN_FILE, DOMAIN_MODULE, ICCID, ISD, World
 
 from tsm.channels.scp03 import max_command_data
-from tsm.flows.content import card_facts, key_reference
+from tsm.flows.content import card_facts
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.globalplatform.cap import CapFile, load_commands
 from tsm.globalplatform.commands import (
@@ -32,6 +32,7 @@ from tsm.model.card import (
     LifeCycleChanged,
     LoadFileLoaded,
     SecurityDomainCreated,
+    key_reference,
 )
 from tsm.uicc import jpki_cap
 

@@ -205,6 +205,20 @@ def test_keys_that_a_provider_had_replaced_itself_go_with_its_domain_too(world, 
     assert not any(world.vault.has(f"card/{ICCID}/{DOMAIN}/{version}") for version in ("01", "02", "03"))
 
 
+def test_keys_that_a_provider_shared_and_never_put_go_with_its_domain_too(world, desk):
+    desk.carry_out(desk.deploy())
+    desk.vault.generate_aes_key_set("own")
+    label = f"{PROVIDER}|{ICCID}|{DOMAIN}|02".encode()
+    wrapped = desk.vault.export_key_set("own", desk.keys.transport_key(), label, ("enc", "mac"))
+    desk.keys.take(PROVIDER, ICCID, 2, desk.vault.check_values("own"), wrapped)
+    desk.follow()
+    assert world.vault.has(f"card/{ICCID}/{DOMAIN}/02")
+
+    desk.contact(desk.operations.delete(ICCID, DOMAIN, False, "the contract has ended", ALICE).operation)
+
+    assert not any(world.vault.has(f"card/{ICCID}/{DOMAIN}/{version}") for version in ("01", "02"))
+
+
 def test_a_domain_that_was_deleted_is_made_anew_with_other_keys(world, prepared):
     prepared.contact(prepared.operations.delete(ICCID, DOMAIN, True, "a mistake", ALICE).operation)
     again = prepared.operations.create_domain(ICCID, DOMAIN, "", ALICE).operation

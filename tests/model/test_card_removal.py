@@ -13,6 +13,7 @@ from tsm.model.card import (
     KeysDestroyed,
     KeysProved,
     KeysPut,
+    KeysShared,
     LifeCycleChanged,
     ProvisionalKeysDestroyed,
     RetiredKeys,
@@ -120,6 +121,47 @@ def test_all_keys_of_a_deleted_domain_may_go() -> None:
     assert set(state(*WHOLE, deleted(SSD)).destroyable) == {retired(PROVISIONAL), retired(ROTATED)}
     gone = ProvisionalKeysDestroyed(domain=SSD, key_version=1, key=PROVISIONAL.key)
     assert state(*WHOLE, gone, deleted(SSD)).destroyable == (retired(ROTATED),)
+
+
+def shared(version: int, *check_values: str) -> KeysShared:
+    return KeysShared(domain=SSD, key_version=version, check_values=check_values, provider="JPKI0001")
+
+
+def as_retired(keys: KeysShared) -> RetiredKeys:
+    key = card.key_reference(CARD.iccid, SSD, keys.key_version)
+    return RetiredKeys(domain=SSD, key_version=keys.key_version, key=key, check_values=keys.check_values)
+
+
+def test_keys_that_were_shared_and_never_put_go_with_their_domain() -> None:
+    second, mended, third = shared(2, "01", "02"), shared(2, "03", "04"), shared(3, "05", "06")
+    told = (CARD, CREATED, PROVISIONAL, second, mended, third)
+    assert state(*told).destroyable == ()
+    gone = state(*told, deleted(SSD)).destroyable
+    assert set(gone) == {retired(PROVISIONAL), as_retired(mended), as_retired(third)}
+
+
+def test_keys_that_were_shared_and_put_are_told_once() -> None:
+    put = KeysPut(
+        domain=SSD,
+        key_version=2,
+        check_values=("01", "02", "03"),
+        provisional=False,
+        key=card.key_reference(CARD.iccid, SSD, 2),
+    )
+    told = (CARD, CREATED, PROVISIONAL, shared(2, "01", "02"), put)
+    assert set(state(*told, deleted(SSD)).destroyable) == {retired(PROVISIONAL), retired(put)}
+
+
+def test_keys_that_are_shared_when_their_domain_has_just_gone_may_go_too() -> None:
+    late = shared(2, "01", "02")
+    assert state(CARD, CREATED, deleted(SSD), late).destroyable == (as_retired(late),)
+
+
+def test_keys_that_are_shared_again_for_a_later_domain_stay() -> None:
+    same = shared(2, "01", "02")
+    again = state(CARD, CREATED, same, deleted(SSD), CREATED, same)
+    assert again.destroyable == ()
+    assert as_retired(same) in again.domains[SSD].shared_keys
 
 
 def test_keys_that_a_later_domain_of_the_same_aid_has_under_the_same_name_stay() -> None:

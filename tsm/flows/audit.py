@@ -26,7 +26,6 @@ from tsm.flows.content import (
     deleted,
     hex_aid,
     is_security_domain,
-    key_reference,
     life_cycle,
 )
 from tsm.globalplatform.apdu import CommandApdu
@@ -41,6 +40,7 @@ from tsm.model.card import (
     LifeCycleChanged,
     LoadFileLoaded,
     SecurityDomainCreated,
+    key_reference,
 )
 from tsm.model.event import Fact
 

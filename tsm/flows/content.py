@@ -41,6 +41,7 @@ from tsm.model.card import (
     LifeCycleChanged,
     LoadFileLoaded,
     SecurityDomainCreated,
+    key_reference,
 )
 from tsm.model.event import Fact
 
@@ -229,11 +230,6 @@ def keys_put(card: Card, domain: str, version: int, check_values: tuple[str, ...
         provisional=provisional,
         key=key_reference(card.iccid, domain, version),
     )
-
-
-def key_reference(iccid: str, domain: str, version: int) -> str:
-    """Where the vault keeps the keys of a domain that is not the issuer's."""
-    return f"card/{iccid}/{domain}/{version:02x}"
 
 
 def latest(commands: Sequence[Command | None], kind: type[Command]) -> tuple[Command | None, Sequence[Command | None]]:

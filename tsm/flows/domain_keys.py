@@ -16,14 +16,14 @@ from functools import partial
 
 from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.content import foreseen, key_reference, parsed
+from tsm.flows.content import foreseen, parsed
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.globalplatform.commands import PutKey
 from tsm.identifiers import KeyRef
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.signing import MAS_TRANSPORT_KEY
 from tsm.model import card as cards
-from tsm.model.card import Card, KeysPut, KeysShared, ProvisionalKeysHandedOut, SecurityDomain
+from tsm.model.card import Card, KeysPut, KeysShared, ProvisionalKeysHandedOut, SecurityDomain, key_reference
 from tsm.model.event import Context, Fact
 from tsm.model.service_provider import ServiceProvider
 

@@ -1,8 +1,9 @@
 """Keys that a card has no more leave the vault.
 
 The issuer's earlier keys, once the card has authenticated itself with those that replaced them: until then an answer
-that was lost, or a card that lied, could still ask for them. The keys of a domain that was deleted, at once. Keys that
-are derived from a master key are stored nowhere by themselves, and stay.
+that was lost, or a card that lied, could still ask for them. The keys of a domain that was deleted, at once, those
+included that its owner shared and never put. Keys that are derived from a master key are stored nowhere by themselves,
+and stay.
 """
 
 from functools import partial
@@ -11,7 +12,7 @@ from tsm.application import Change, Tsm, decided
 from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
 from tsm.keys.vault import SoftwareVault
 from tsm.model import card as cards
-from tsm.model.card import ContentDeleted, KeysProved, KeysPut, RetiredKeys
+from tsm.model.card import ContentDeleted, KeysProved, KeysPut, KeysShared, RetiredKeys
 from tsm.model.event import Context, Event
 
 
@@ -19,7 +20,7 @@ class RetiredKeysWorker(SelectiveFollower):
     """Destroys what nothing needs any more."""
 
     name = "retired keys"
-    topics = (KeysPut.topic, KeysProved.topic, ContentDeleted.topic)
+    topics = (KeysPut.topic, KeysProved.topic, KeysShared.topic, ContentDeleted.topic)
 
     def __init__(self, tsm: Tsm, vault: SoftwareVault, position: StoredPosition) -> None:
         super().__init__(tsm, position)

@@ -15,7 +15,6 @@ from tsm.flows.content import (
     DOMAIN_MODULE,
     PROVISIONAL_VERSION,
     SECURITY_DOMAIN_ONLY,
-    key_reference,
 )
 from tsm.flows.exchange import LAST_KEY_VERSION, LEVEL
 from tsm.globalplatform.apdu import CommandApdu
@@ -34,7 +33,7 @@ from tsm.globalplatform.dgi import key_dgis, store_data_blocks
 from tsm.identifiers import KeyRef
 from tsm.keys.vault import EncryptedKeyValue, SoftwareVault
 from tsm.model import catalogue as catalogues
-from tsm.model.card import Card, LifeCycle
+from tsm.model.card import Card, LifeCycle, key_reference
 from tsm.model.catalogue import DATA_BLOCK, LoadFileRegistered
 
 INSTANCE = 0x40  # scope of SET STATUS: an application, or a domain that is not the issuer's

@@ -260,6 +260,7 @@ class SecurityDomain(msgspec.Struct, frozen=True, kw_only=True):
     provisional: bool = False
     provisional_keys: tuple[KeysPut, ...] = ()  # all that somebody else put and our vault may still hold
     earlier_keys: tuple[RetiredKeys, ...] = ()  # its owner's that others replaced
+    shared_keys: tuple[RetiredKeys, ...] = ()  # that its owner shared, the last of each version, put or not
 
 
 class LoadedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -370,6 +371,11 @@ def stream(iccid: str) -> str:
     return f"card-{iccid}"
 
 
+def key_reference(iccid: str, domain: str, version: int) -> str:
+    """Where the vault keeps the keys of a domain, but those of the issuer's that are derived from a master key."""
+    return f"card/{iccid}/{domain}/{version:02x}"
+
+
 def register(state: Card | None, registered: CardRegistered) -> list[CardRegistered]:
     """Decide to register a card; the same again is no news. INVALID_INPUT, ALREADY_EXISTS."""
     Iccid(registered.iccid)
@@ -464,6 +470,8 @@ def evolve(state: Card | None, fact: Fact) -> Card:
             return _with_domain(state, _created(fact))
         case KeysPut():
             return _with_keys_put(state, fact)
+        case KeysShared():
+            return _with_keys_shared(state, fact)
         case KeysProved():
             proved = msgspec.structs.replace(state.domain(fact.domain), proved=True)
             return _with_domain(state, proved)
@@ -540,6 +548,29 @@ def _with_keys_put(state: Card, fact: KeysPut) -> Card:
     return _with_domain(msgspec.structs.replace(state, retired=(*state.retired, *_stored_keys(before))), proved)
 
 
+def _with_keys_shared(state: Card, fact: KeysShared) -> Card:
+    """They are in use from now on, even if an earlier domain had them; those of a domain that is gone retire."""
+    shared = RetiredKeys(
+        domain=fact.domain,
+        key_version=fact.key_version,
+        key=key_reference(state.iccid, fact.domain, fact.key_version),
+        check_values=fact.check_values,
+    )
+    retired = tuple(keys for keys in state.retired if not _are_same(keys, shared))
+    domain = state.domains.get(fact.domain)
+    if domain is None:
+        return msgspec.structs.replace(state, retired=(*retired, shared))
+    others = tuple(keys for keys in domain.shared_keys if keys.key != shared.key)
+    state = msgspec.structs.replace(state, retired=retired)
+    return _with_domain(state, msgspec.structs.replace(domain, shared_keys=(*others, shared)))
+
+
+def _are_same(one: RetiredKeys, other: RetiredKeys) -> bool:
+    """By their check values, as far as both have them: of the DEK that is not shared there is none."""
+    pairs = zip(one.check_values, other.check_values, strict=False)
+    return one.key == other.key and all(mine == others for mine, others in pairs)
+
+
 def _stored_keys(domain: SecurityDomain) -> list[RetiredKeys]:
     """The keys that the vault holds for this domain alone: none that are derived from a master key."""
     if not domain.key_version or "?" in domain.key:
@@ -550,7 +581,7 @@ def _stored_keys(domain: SecurityDomain) -> list[RetiredKeys]:
 
 
 def _without(state: Card, gone: frozenset[str]) -> Card:
-    """Keys of a domain that is gone retire, those that it had before included."""
+    """Keys of a domain that is gone retire, those that it had before included, and those that it never got."""
     domains = [domain for aid, domain in state.domains.items() if aid in gone]
     earlier = [
         RetiredKeys(domain=put.domain, key_version=put.key_version, key=put.key, check_values=put.check_values)
@@ -558,7 +589,13 @@ def _without(state: Card, gone: frozenset[str]) -> Card:
         for put in domain.provisional_keys
         if put.key != domain.key
     ]
-    retired = [keys for domain in domains for keys in (*_stored_keys(domain), *domain.earlier_keys)]
+    had = [*earlier, *(keys for domain in domains for keys in (*_stored_keys(domain), *domain.earlier_keys))]
+    never_put = [
+        shared
+        for domain in domains
+        for shared in domain.shared_keys
+        if not any(_are_same(keys, shared) for keys in had)
+    ]
     return msgspec.structs.replace(
         state,
         domains={aid: one for aid, one in state.domains.items() if aid not in gone},
@@ -566,7 +603,7 @@ def _without(state: Card, gone: frozenset[str]) -> Card:
         applications={aid: one for aid, one in state.applications.items() if aid not in gone},
         failures={aid: count for aid, count in state.failures.items() if aid not in gone},
         doubtful=state.doubtful - gone,
-        retired=(*state.retired, *retired, *earlier),
+        retired=(*state.retired, *had, *never_put),
     )
 
 
