@@ -2,7 +2,8 @@
 
 The library's executor looks at every field of every object anew: which resolver, which type, is it awaitable, is it an
 error. For a page that is many times the cost of its query. Here a list whose selection reads plain attributes only is
-completed by functions that were put together for it: one for each field, composed into one for the list.
+completed by functions that were put together for it: one for each field, composed into one for the list. Where a
+resolver among the fields leaves the list to the library, at least the leaves, fields without a selection, are read so.
 
 A plan decides nothing. It holds for fields without arguments, directives, resolvers or extensions, on objects whose
 attributes are plain; such reads have no effects. So whatever surprises it (an error as a value, a null where none may
@@ -66,9 +67,10 @@ class Surprise(Exception):
 
 
 class Plan(NamedTuple):
-    """How lists of one type under one selection are completed, or one field of all objects of a type."""
+    """How lists of one type under one selection are completed, or one leaf of a type's objects."""
 
-    type: GraphQLList[Any] | GraphQLObjectType  # kept alive, for the plan is found by its identity
+    type: GraphQLList[Any] | GraphQLObjectType  # kept alive, as the nodes, for the plan is found by their identity
+    nodes: tuple[FieldNode, ...]
     fragments: tuple[FragmentDefinitionNode, ...]  # those that the selection spreads
     complete: Complete | None  # None: not by plan
 
@@ -77,8 +79,8 @@ class Plans(NamedTuple):
     """The plans of one operation, by identity of type and nodes. Who keeps a document has it planned once."""
 
     operation: OperationDefinitionNode
-    made: dict[tuple[int, ...], Plan]
-    fields: dict[tuple[int, ...], Plan]
+    made: dict[tuple[int, ...], Plan]  # of lists
+    leaves: dict[tuple[int, ...], Plan]
 
 
 KEPT: OrderedDict[int, Plans] = OrderedDict()  # by identity of the operation
@@ -138,9 +140,9 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
         if self._plans is None:
             return None
         key = (id(type_), *[id(each.node) for each in details])
-        plan = self._plans.fields.get(key)
+        plan = self._plans.leaves.get(key)
         if plan is None:
-            plan = self._plans.fields[key] = self._planner().of_leaf(type_, details)
+            plan = self._plans.leaves[key] = self._planner().of_leaf(type_, details)
         return plan.complete
 
     def _planner(self) -> "Planner":
@@ -167,23 +169,22 @@ class Planner:
         self._fields_left = MOST_FIELDS
 
     def of_list(self, type_: GraphQLList[GraphQLOutputType], details: Sequence[FieldDetails]) -> Plan:
+        nodes = tuple(each.node for each in details)
         try:
-            fragments = self._spread(each.node for each in details)
-            return Plan(type_, fragments, self._list(type_, list(details)))
+            return Plan(type_, nodes, self._spread(nodes), self._list(type_, list(details)))
         except Surprise:
-            return Plan(type_, (), None)
+            return Plan(type_, nodes, (), None)
 
     def of_leaf(self, type_: GraphQLObjectType, details: Sequence[FieldDetails]) -> Plan:
-        """A field of objects of the type: its plan takes the object."""
-        node = details[0].node
-        if node.selection_set is not None or node.name.value == "__typename":
-            return Plan(type_, (), None)
+        """A field without a selection; its plan takes the object that has it."""
+        nodes = tuple(each.node for each in details)
+        name = nodes[0].name.value
         try:
-            self._spread(each.node for each in details)
-            field = self._field(node.name.value, type_, list(details))
+            if nodes[0].selection_set is not None or name == "__typename":
+                raise Surprise
+            return Plan(type_, nodes, self._spread(nodes), reading(self._field(name, type_, list(details)), type_))
         except Surprise:
-            return Plan(type_, (), None)
-        return Plan(type_, (), reading(field, type_))
+            return Plan(type_, nodes, (), None)
 
     def _spread(self, nodes: Iterable[FieldNode]) -> tuple[FragmentDefinitionNode, ...]:
         """The fragments beneath these nodes; a surprise where anything depends on a directive or a variable."""

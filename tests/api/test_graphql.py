@@ -600,6 +600,29 @@ def test_one_request_leaves_one_event_for_all_persons(world: World) -> None:
     assert set(event.fact.subjects) == {SUBJECT, "subject of other-credential", "subject of bank-credential"}
 
 
+def test_only_what_is_selected_is_unsealed_and_each_alias_has_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bytes] = []
+    unseal = world.parts.vault.unseal
+    monkeypatch.setattr(world.parts.vault, "unseal", lambda *given: opened.append(given[2]) or unseal(*given))
+    told = world.person("auditor", "*").data(
+        """{ credentials(filter: {subject: "subject-1"}) { nodes {
+          none: personalData(purpose: "x") { subject }
+          name: personalData(purpose: "x") { applicant }
+          serial: personalData(purpose: "x") { ...F }
+        } } } fragment F on PersonalData { mainCertificateSerial }"""
+    )["credentials"]["nodes"]
+    assert told == [
+        {
+            "none": {"subject": SUBJECT},
+            "name": {"applicant": "YAMADA TARO"},
+            "serial": {"mainCertificateSerial": "SERIAL-MAIN"},
+        }
+    ]
+    assert [place.rpartition(b"|")[2] for place in opened] == [b"applicant", b"serial"]
+
+
 def test_pseudonyms_alone_leave_no_reading(world: World) -> None:
     world.person("auditor", "*").data("{ credentials { nodes { subject iccid stage } } events { nodes { subject } } }")
     assert readings(world) == []

@@ -35,6 +35,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as St
 from api.graphql import plan
 from api.graphql.plan import PlanningExecutor
 from api.graphql.schema import SCHEMA
+from api.graphql.types.events import FROM_INDEX, FROM_LOG
 from tsm.errors import ErrorCode, TsmError
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -238,6 +239,38 @@ def test_a_directive_is_asked_anew_each_time() -> None:
         assert list(result.data["boxes"][0]) == (["name", "colour"] if yes else ["name"])
 
 
+class Reading(PlanningExecutor):
+    """Tells which fields the library executed."""
+
+    executed: ClassVar[list[str]] = []
+
+    def build_resolve_info(self, field_def: Any, field_nodes: Any, parent_type: Any, path: Any) -> Any:
+        self.executed.append(path.key)
+        return super().build_resolve_info(field_def, field_nodes, parent_type, path)
+
+
+def executed_by_the_library(schema: GraphQLSchema, text: str) -> list[str]:
+    """The fields, by the names in the answer; the answers are the same."""
+    Reading.executed = []
+    assert run(schema, text, Reading) == run(schema, text, Stock)
+    return sorted(set(Reading.executed))
+
+
+def test_leaves_beside_a_resolver_are_read_by_plan() -> None:
+    text = "{ boxes { loud a: name colour sealed first { size cut: weight } words ... on Thing { name } } }"
+    assert executed_by_the_library(schema_of(box(), box(first=None)), text) == ["boxes", "first", "loud"]
+
+
+@pytest.mark.parametrize("field", ["cut", "n: name @include(if: true)", "broken", "__typename"])
+def test_a_leaf_that_is_not_plain_is_executed_by_the_library(field: str) -> None:
+    answered = field.partition(":")[0]
+    assert answered in executed_by_the_library(schema_of(box()), f"{{ boxes {{ loud {field} }} }}")
+
+
+def test_a_computed_leaf_is_executed_by_the_library() -> None:
+    assert "sealed" in executed_by_the_library(schema_of(box(), box(Odd)), "{ boxes { loud sealed } }")
+
+
 def test_only_the_list_around_a_resolver_is_left() -> None:
     assert left_to_the_library(schema_of(box(), box()), "{ boxes { loud parts { name size } } }") == ["boxes"]
     assert planned() == [False, True]
@@ -289,9 +322,11 @@ SURPRISES = {
 
 
 @pytest.mark.parametrize("changes", SURPRISES.values(), ids=SURPRISES)
-@pytest.mark.parametrize("field", ["boxes", "all", "edges"])
+@pytest.mark.parametrize("field", ["boxes", "all", "edges", "beside a resolver"])
 def test_a_surprise_is_answered_as_the_library_answers_it(field: str, changes: dict[str, Any]) -> None:
     selection = f"cursor node {{ {PLAIN} }}" if field == "edges" else PLAIN
+    if field == "beside a resolver":
+        field, selection = "boxes", f"cut {PLAIN}"
     left_to_the_library(schema_of(box(), box(**changes), box()), f"{{ {field} {{ {selection} }} }}")
 
 
@@ -449,10 +484,11 @@ def test_pages_of_the_server_go_by_plan(name: str) -> None:
     assert left_to_the_library(schema, f"{{ all {{ {all_plain(edge)} }} }}") == []
 
 
-def test_every_value_of_an_event_is_plain() -> None:
+def test_every_value_of_an_event_is_plain_and_has_its_source() -> None:
     """The page that the bench measures, and the one that is asked for most."""
     event = SCHEMA._schema.type_map["Event"]
     assert isinstance(event, GraphQLObjectType) and plain_fields(event) == event.fields
+    assert sorted(source.field for source in (*FROM_INDEX, *FROM_LOG)) == sorted(event.fields)
 
 
 # --- Random selections over random values ---

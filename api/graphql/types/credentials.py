@@ -1,13 +1,14 @@
 """Credentials. Whose they are is sealed: a pseudonym, unless somebody may unseal it and says what for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import strawberry
 from strawberry.types import Info
+from strawberry.utils.str_converters import to_camel_case
 
 from api.graphql.context import Context
-from api.graphql.types.events import Event, history
+from api.graphql.types.events import Event, history, selected
 from api.graphql.types.lists import Registered, kept_in
 from api.graphql.types.paging import Connection
 from api.graphql.types.scalars import Position, refuse
@@ -17,12 +18,18 @@ from projections.registry.book import ERASED as CLOSED_BY_ERASURE
 from projections.registry.lists import CREDENTIALS
 from tsm.model.credential import CredentialApplied, CredentialIssued, MainCertificateVerified
 from tsm.model.event import Event as Recorded
-from tsm.model.event import Fact
 from tsm.store.log import Unreadable
-from tsm.store.mapper import ERASED
+from tsm.store.mapper import ERASED, SEALED, Unseals
 
 MAX_PURPOSE = 200  # characters
-UNSEALS = {fact.topic: fact.sealed for fact in (CredentialApplied, MainCertificateVerified, CredentialIssued)}
+PERSONAL = {  # by topic: the sealed fields, and what they are called here
+    CredentialApplied.topic: {"applicant": "applicant", "iccid": "iccid"},
+    MainCertificateVerified.topic: {"serial": "main_certificate_serial"},
+    CredentialIssued.topic: {
+        "authentication_serial": "authentication_serial",
+        "signature_serial": "signature_serial",
+    },
+}
 
 Purpose = Annotated[
     str,
@@ -53,20 +60,21 @@ class PersonalData:
 
 
 def personal_data(found: strawberry.Parent[Any], info: Info[Context, None], purpose: Purpose) -> PersonalData:
-    """From the credential's own events; those of a whole page are read at once."""
+    """From the credential's own events, read at once for a whole page. Only what is selected is unsealed."""
     context, purpose = info.context, purpose.strip()
     if not purpose or len(purpose) > MAX_PURPOSE or not purpose.isprintable():
         raise refuse(f"a purpose is a readable text of 1 to {MAX_PURPOSE} characters")
     if found.closed == CLOSED_BY_ERASURE:  # from the order on: the key may outlast it, if only by a crash
         return shown(found.subject, {})
     context.unsealed.add(found.subject, purpose)
-    told = found.siblings.once("personal data", lambda rows: unsealed(context, [row.credential for row in rows]))
+    what = ("personal data", info.path.key)  # the path: two aliases may have two selections
+    told = found.siblings.once(what, lambda rows: unsealed(info, [row.credential for row in rows]))
     values: dict[str, str] = {}
     for event in told[found.credential]:
         if isinstance(event, Unreadable):
             raise event.error
-        values |= personal_values(event.fact)
-    return shown(found.subject, {name: value for name, value in values.items() if value != ERASED})
+        values |= personal_values(event)
+    return shown(found.subject, values)
 
 
 def shown(subject: str, known: Mapping[str, str]) -> PersonalData:
@@ -80,26 +88,33 @@ def shown(subject: str, known: Mapping[str, str]) -> PersonalData:
     )
 
 
-def unsealed(context: Context, credentials: Sequence[str]) -> dict[str, list[Recorded | Unreadable]]:
-    """By credential, those of its events that hold something personal, unsealed."""
-    wanted = [EventFilter(credential=each, topics=tuple(UNSEALS)) for each in credentials]
-    found = pages(context.views, context.viewer, wanted, 0, None, len(UNSEALS))
-    owners = {row.position: row.credential for rows in found for row in rows}
+def unsealed(info: Info[Context, None], credentials: Sequence[str]) -> dict[str, list[Recorded | Unreadable]]:
+    """By credential, those of its events that hold what is selected, unsealed."""
+    context, fields = info.context, sealed_fields(selected(info))
     told: dict[str, list[Recorded | Unreadable]] = {each: [] for each in credentials}
-    for event in context.log.at(list(owners), UNSEALS):
+    if not fields:
+        return told
+    wanted = [EventFilter(credential=each, topics=tuple(fields)) for each in credentials]
+    found = pages(context.views, context.viewer, wanted, 0, None, len(fields))
+    owners = {row.position: row.credential for rows in found for row in rows}
+    for event in context.log.at(list(owners), fields):
         told[owners[event.position]].append(event)
     return told
 
 
-def personal_values(fact: Fact) -> dict[str, str]:
-    match fact:
-        case CredentialApplied(applicant=applicant, iccid=iccid):
-            return {"applicant": applicant, "iccid": iccid}
-        case MainCertificateVerified(serial=serial):
-            return {"main_certificate_serial": serial}
-        case CredentialIssued(authentication_serial=authentication, signature_serial=signature):
-            return {"authentication_serial": authentication, "signature_serial": signature}
-    return {}
+def sealed_fields(wanted: Collection[str]) -> Unseals:
+    """By topic, what has to be unsealed for these fields."""
+    found = {
+        topic: [sealed for sealed, name in names.items() if to_camel_case(name) in wanted]
+        for topic, names in PERSONAL.items()
+    }
+    return {topic: sealed for topic, sealed in found.items() if sealed}
+
+
+def personal_values(event: Recorded) -> dict[str, str]:
+    """What the event tells, by the names that it has here."""
+    told = {name: getattr(event.fact, sealed) for sealed, name in PERSONAL[event.topic].items()}
+    return {name: value for name, value in told.items() if value not in (ERASED, SEALED)}
 
 
 @kept_in(CREDENTIALS)
