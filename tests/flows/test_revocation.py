@@ -14,7 +14,7 @@ from mas_world import GET_KEY_INFORMATION, ICCID, OPERATOR, PROVIDER
 
 from tsm.application import Command
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows import follower, revocation
+from tsm.flows import follower, orders
 from tsm.flows.erasure import Erasure
 from tsm.flows.follower import StoredPosition
 from tsm.flows.revocation import Revocation, RevocationFollower
@@ -32,8 +32,8 @@ def in_haste(monkeypatch):
     monkeypatch.setattr("tsm.jpki.authority.new_key", partial(next, cycle(key_pool())))
     for name, seconds in (("PAUSE", 0.01), ("TICK", 0.01), ("KEEP_EVERY", 0.0)):
         monkeypatch.setattr(follower, name, seconds)
-    monkeypatch.setattr(revocation, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(revocation, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(orders, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(orders, "LONGEST_PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_the_access_code_does_not_work_any_more(world):
 
 def test_receipts_do_not_activate_it(world):
     slip = world.apply()
-    receipts = world.authority.destroy_key_copies(slip.credential, PROVIDER)
+    receipts = world.destroy_key_copies(slip.credential)
     order(world, slip.credential)
     with refused(ErrorCode.WRONG_ORDER):
         world.issuance.key_copies_destroyed(AUTHORITY, slip.credential, receipts)

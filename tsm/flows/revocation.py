@@ -11,8 +11,6 @@ A session with the card that is under way goes on, for a card is not left half w
 the credential. None is begun (`tsm.flows.session`).
 """
 
-import logging
-import time
 from functools import partial
 
 from cryptography.x509 import ReasonFlags
@@ -20,15 +18,12 @@ from cryptography.x509 import ReasonFlags
 from tsm.application import Change, Command, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.erasure import context_of
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import StoredPosition
+from tsm.flows.orders import OrderFollower, authority_of
 from tsm.jpki.certificate_authority import CertificateAuthority, RevocationRequest
-from tsm.model import authority as authorities
 from tsm.model import credential as credentials
 from tsm.model.credential import Credential, CredentialRevoked, RevocationOrdered, RevocationReason
-from tsm.model.event import Context, Event
-
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before an authority is told again: doubled each time
-log = logging.getLogger(__name__)
+from tsm.model.event import Context
 
 
 class Revocation:
@@ -54,16 +49,13 @@ class Revocation:
         state = self._credential(credential).state
         credentials.revoked(state)
         assert state is not None and state.issued is not None and state.revocation is not None  # noqa: S101
-        authority = self._tsm.load(authorities.stream(state.issued.authority), authorities.evolve).state
-        if authority is None:
-            raise TsmError(ErrorCode.STORE_CORRUPT, f"authority {state.issued.authority} issued and was never enrolled")
         request = RevocationRequest(
             credential=credential,
             authentication_sha256=state.issued.authentication_certificate_sha256,
             signature_sha256=state.signature_certificate_sha256,
             reason=ReasonFlags(state.revocation.reason),
         )
-        self._authority.revoke(authority.url, request)
+        self._authority.revoke(authority_of(self._tsm, state).url, request)
         return decided(partial(self._record, credential, context))
 
     def _order(self, credential: str, reason: RevocationReason, context: Context, command: Command | None) -> int:
@@ -95,69 +87,19 @@ class Revocation:
         return self._tsm.load(credentials.stream(credential), credentials.evolve)
 
 
-class RevocationFollower(SelectiveFollower):
+class RevocationFollower(OrderFollower):
     """Carries out what was ordered, wherever it was cut off."""
 
     name = "revocation"
+    begin, end = (RevocationOrdered,), (CredentialRevoked,)
     topics = (RevocationOrdered.topic, CredentialRevoked.topic)
 
     def __init__(self, tsm: Tsm, authority: CertificateAuthority, position: StoredPosition) -> None:
         super().__init__(tsm, position)
         self._revocation = Revocation(tsm, authority)
-        self._ordered: dict[str, Order] = {}  # by stream: not carried out, as far as was read
 
-    def see(self, event: Event) -> None:
-        match event.fact:
-            case RevocationOrdered():
-                self._ordered[event.originator_id] = Order(event)
-            case CredentialRevoked():
-                self._ordered.pop(event.originator_id, None)
-
-    def act(self) -> None:
-        now = time.monotonic()
-        for_each([order for order in self._ordered.values() if order.due <= now], self._carry_out)
-
-    def unfinished(self) -> int | None:
-        return min((order.event.position for order in self._ordered.values()), default=None)
-
-    def _carry_out(self, order: "Order") -> None:
-        stream = order.event.originator_id
-        try:
-            self._revocation.carry_out(stream.removeprefix(credentials.stream("")), order.context)
-        except TsmError as error:
-            order.put_off()
-            if error.code is not ErrorCode.UPSTREAM_UNAVAILABLE:
-                raise
-            log.log(
-                logging.DEBUG if order.attempts > 1 else logging.WARNING, "%s is not revoked yet: %s", stream, error
-            )
-        else:
-            del self._ordered[stream]
-
-
-class Order:
-    """An order that is not carried out, and when to try."""
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self.due = 0.0
-        self.attempts = 0
-
-    @property
-    def context(self) -> Context:
-        """In which the follower acts on it."""
-        return Context(
-            actor="system:revocation",
-            role="system",
-            tenant="",
-            correlation="",
-            causation=str(self.event.position),
-            reason=self.event.context.reason,
-        )
-
-    def put_off(self) -> None:
-        self.due = time.monotonic() + min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE)
-        self.attempts += 1
+    def carry_out(self, credential: str, context: Context) -> None:
+        self._revocation.carry_out(credential, context)
 
 
 def reason_of(text: str) -> RevocationReason:

@@ -453,13 +453,15 @@ def order_release(state: Credential | None) -> list[ReleaseOrdered]:
 def released(state: Credential | None, reissued: SignatureReissued) -> list[CredentialReleased | SignatureReissued]:
     """Decide, once the authority acknowledged it, that the hold is over, and with which certificate for signatures.
 
-    That is the old one when the authority never heard of the hold. No news unless a release is wanted. NOT_FOUND.
+    That is the old one when the authority never heard of the hold. When it heard of one late, and of its end once more,
+    only the certificate is news. Nothing is while the credential is to be on hold. NOT_FOUND.
     """
     known = _existing(state)
-    if known.hold is not Hold.RELEASE_ORDERED:
+    if known.hold in (Hold.ORDERED, Hold.HELD):
         return []
+    over = [CredentialReleased()] if known.hold is Hold.RELEASE_ORDERED else []
     is_new = reissued.signature_certificate_sha256 != known.signature_certificate_sha256
-    return [CredentialReleased(), *([reissued] if is_new else [])]
+    return [*over, *([reissued] if is_new else [])]
 
 
 def rewrite_signature(state: Credential | None, reception: str) -> list[SignatureRewritten]:
