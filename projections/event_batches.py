@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from projections.event_index import EVENT_INDEX, MOST, Bounds, EventFilter, EventRow, _query, _row
+from projections.event_index import EVENT_INDEX, MOST, Bounds, EventFilter, EventRow, _query, rows_of
 from projections.union import read_all
 from projections.viewer import Viewer
 from projections.views import Views
@@ -26,4 +26,4 @@ def pages(
         low, high = max(after, each.first - 1), min(MOST if before is None else before, each.last + 1)
         queries.append(_query(views, viewer, each, Bounds(low, high, limit, newest_first)))
     found = read_all(views, EVENT_INDEX, queries)
-    return [sorted(map(_row, map(tuple, rows)), reverse=newest_first) for rows in found]
+    return [sorted(rows_of(rows, viewer), reverse=newest_first) for rows in found]

@@ -19,7 +19,7 @@ ordered that tie goes, and whoever reads the log again finds the ICCID erased. T
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -140,6 +140,7 @@ TABLES = (
 )
 STORIES = ("credential", "reception", "stream", "correlation", "card")
 OF_KIND = ("tenant", "provider", "domain")
+WHOLE = "(k.provider = '' OR k.tenant = ?)"  # what an operator does not see in outline only (`in_outline`)
 SHOWN = (
     "e.position, e.recorded_at, e.occurred_at, k.topic, e.stream, e.number, k.actor, k.role, k.tenant, k.operator,"
     " k.provider, k.municipality, e.correlation, e.reception, e.card, k.domain, k.aid, e.credential, e.subject"
@@ -228,7 +229,7 @@ def page(
     low, high = max(after, filters.first - 1), min(MOST if before is None else before, filters.last + 1)
     bounds = Bounds(low, high, limit, newest_first)
     query, values = _query(views, viewer, filters, bounds)
-    return [_row(found) for found in views.read(EVENT_INDEX, query, values)] if query else []
+    return rows_of(views.read(EVENT_INDEX, query, values), viewer) if query else []
 
 
 def find(views: Views, viewer: Viewer, position: int, *, readings: bool = False) -> EventRow | None:
@@ -384,6 +385,8 @@ def _kind(viewer: Viewer, filters: EventFilter) -> Where:
     asked += [(f"k.{name} = ?", (value,)) for name in OF_KIND if (value := getattr(filters, name))]
     if filters.aid:
         asked.append(_naming(viewer, filters.aid.upper()))
+    if filters.correlation and viewer.kind == "operator":
+        asked.append((WHOLE, (viewer.party,)))
     return Where([condition for condition, _ in asked], [value for _, values in asked for value in values])
 
 
@@ -392,8 +395,7 @@ def _naming(viewer: Viewer, aid: str) -> tuple[str, Sequence[str]]:
     anywhere, values = "k.aids LIKE ?", (f"% {aid} %",)
     if viewer.kind != "operator":
         return anywhere, values
-    whole = f"(k.provider = '' OR k.tenant = ?) AND {anywhere}"
-    return f"(({whole}) OR k.domain = ? OR k.aid = ?)", (viewer.party, *values, aid, aid)
+    return f"(({WHOLE} AND {anywhere}) OR k.domain = ? OR k.aid = ?)", (viewer.party, *values, aid, aid)
 
 
 def _named(column: str, name: str, mark: str) -> tuple[str, Sequence[str]]:
@@ -403,8 +405,15 @@ def _named(column: str, name: str, mark: str) -> tuple[str, Sequence[str]]:
     return f"k.{column} = ?", (name,)
 
 
-def _row(found: tuple[Any, ...]) -> EventRow:
-    position, recorded_at, occurred_at, *rest = found
+def rows_of(found: Iterable[Sequence[Any]], viewer: Viewer) -> list[EventRow]:
+    """The rows as the viewer sees them: to which story another party's event belongs is not in its outline."""
+    rows = [_row(*columns) for columns in found]
+    if viewer.kind != "operator":
+        return rows
+    return [row._replace(correlation="") if in_outline(row, viewer) else row for row in rows]
+
+
+def _row(position: int, recorded_at: int, occurred_at: int, *rest: Any) -> EventRow:
     return EventRow(position, _moment(recorded_at), _moment(occurred_at), *rest)
 
 

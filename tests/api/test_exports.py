@@ -86,7 +86,9 @@ def test_each_sees_his_own_and_of_others_outlines_only(world: AuditWorld) -> Non
     assert {event["operator"] for event in operator} == {"MNO00001"}
     foreign = [event for event in operator if event["tenant"] == "JPKI0001"]
     assert {event["topic"] for event in foreign} == {"session.started", "session.ended"}
-    assert {event[name] and name for event in foreign for name in ("text", "values", "tenants", "request")} == {None}
+    assert {
+        event[name] and name for event in foreign for name in ("text", "values", "tenants", "request", "correlation")
+    } == {None}
     own = [event for event in operator if event["tenant"] not in ("JPKI0001", "BANK0001")]
     assert own and all(event["text"] and event["values"] is None for event in own)
 
