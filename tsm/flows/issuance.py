@@ -391,14 +391,7 @@ def refuse_unless_repeated(state: Credential, case: Case) -> None:
 def verified_certificates(issued: IssuedCertificates, case: Case, at: datetime) -> CredentialIssued:
     """What the authority made, once it is what it should be; UPSTREAM_UNAVAILABLE otherwise, and the log says why."""
     anchors = anchors_of(case.authority)
-    try:
-        made = {kind: read_certificate(issued.of(kind)) for kind in Kind}
-        for kind, certificate in made.items():
-            verify_certificate(certificate, anchors[kind], kind, at, Carrier.PHONE)
-    except TsmError as error:
-        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, f"the authority's certificates: {error.detail}") from error
-    if not all(SMALLEST <= len(issued.of(kind)) <= LARGEST for kind in Kind):
-        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "a certificate without a four-octet header")
+    made = {kind: verified_certificate(issued.of(kind), anchors[kind], kind, at) for kind in Kind}
     return CredentialIssued(
         subject=case.credential,
         authority=case.authority.authority,
@@ -407,6 +400,18 @@ def verified_certificates(issued: IssuedCertificates, case: Case, at: datetime) 
         authentication_certificate_sha256=sha256(issued.authentication).hexdigest(),
         signature_certificate_sha256=sha256(issued.signature).hexdigest(),
     )
+
+
+def verified_certificate(der: bytes, anchor: x509.Certificate, kind: Kind, at: datetime) -> x509.Certificate:
+    """A phone's certificate as its authority made it; UPSTREAM_UNAVAILABLE when it is not what it should be."""
+    try:
+        certificate = read_certificate(der)
+        verify_certificate(certificate, anchor, kind, at, Carrier.PHONE)
+    except TsmError as error:
+        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, f"the authority's certificates: {error.detail}") from error
+    if not SMALLEST <= len(der) <= LARGEST:
+        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "a certificate without a four-octet header")
+    return certificate
 
 
 def verified_receipt(
