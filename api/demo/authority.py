@@ -3,14 +3,23 @@
     GET  /ca/<kind>.der, /crl/<kind>.crl     for everybody; kind is signature or authentication
     POST /credentials                        the TSM server asks for certificates
     POST /credentials/<id>/revoked           the TSM server asks that both are put on the revocation lists
+    POST /credentials/<id>/held, /released   the TSM server asks that both are put on hold, and that the hold ends
     GET  /credentials/<id>/keys              the provider fetches them with their private keys, under its transport key
     POST /credentials/<id>/written           the provider has written them: our copies are destroyed, and the TSM
                                              server gets the receipts
+
+What everybody asks about certificates is signed in itself, and asked by programs that have yet to trust anybody. So the
+status desk speaks plain HTTP, at a port of its own (RFC 6960 appendix A, RFC 5280 section 8):
+
+    POST /ocsp/<kind>                        an OCSP request, answered live
+    GET  /ocsp/<kind>/<request>              the same, in Base64
+    GET  /crl/<kind>.crl
 
 It also stands in for the factory of My Number cards, which personalises a card for a citizen.
 """
 
 import argparse
+import base64
 import json
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -45,13 +54,24 @@ from api.demo.party import (
     starlette,
     telling,
 )
+from api.errors import read_body
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.authority import Authority
-from tsm.jpki.certificate_authority import CertificateRequest, DestructionReceipt, RevocationRequest
+from tsm.jpki.certificate_authority import (
+    CertificateRequest,
+    DestructionReceipt,
+    HoldRequest,
+    ReleaseRequest,
+    RevocationRequest,
+)
 from tsm.jpki.certificates import Holder, Kind
+from tsm.jpki.ocsp import MALFORMED, RESPONSE_TYPE, TRY_LATER
 from tsm.keys.vault import SoftwareVault
 from tsm.uicc.my_number import my_number_card
 
+LARGEST_OCSP_REQUEST = 4096  # octets; one for one certificate has about 100
+MOST_OCSP_REQUESTS = 64  # under way at once; the next is told to try later
+LIVE = {"Cache-Control": "no-store"}  # a hold is for now: no cache in between may answer in our place
 CERTIFICATE, REVOCATION_LIST = "application/pkix-cert", "application/pkix-crl"
 
 
@@ -71,6 +91,7 @@ class AuthorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     kek_file: Path  # the vault's key-encryption key, outside the folder
     host: str = "127.0.0.1"
     port: int = 0
+    status_port: int = 0  # plain HTTP; certificates name it, so it has to be known beforehand
     tsm_url: str = ""
     tsm_certificate_fingerprint: str = ""
     providers: dict[str, EnrolledProvider] = {}
@@ -79,6 +100,10 @@ class AuthorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def url(self) -> str:
         """Where it will listen, known beforehand only when the port is."""
         return f"https://{self.host}:{self.port}"
+
+    @property
+    def status_url(self) -> str:
+        return f"http://{self.host}:{self.status_port}"
 
 
 class CredentialRequest(msgspec.Struct, frozen=True, rename="camel"):
@@ -97,6 +122,19 @@ class RevocationOrder(msgspec.Struct, frozen=True, rename="camel"):
     reason: ReasonFlags  # as RFC 5280 5.3.1 names it
 
 
+class HeldCertificates(msgspec.Struct, frozen=True, rename="camel"):
+    """POST /credentials/<id>/held and /released."""
+
+    authentication_sha256: str  # of the certificate, hex
+    signature_sha256: str
+
+
+class Written(msgspec.Struct, frozen=True, rename="camel"):
+    """POST /credentials/<id>/written."""
+
+    certificates: list[str]  # SHA-256, hex, of those whose keys are in the card
+
+
 class Citizen(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """For whom a My Number card is made: the four attributes and the PINs, from standard input."""
 
@@ -111,6 +149,48 @@ class Citizen(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
         return "Citizen(..)"
 
 
+class StatusDesk:
+    """What everybody may ask about a certificate. RSA takes its time, so whatever signs runs in a worker thread."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self._under_way = 0
+
+    async def revocation_list(self, request: Request) -> Response:
+        der = await to_thread.run_sync(self._authority.revocation_list, kind_of(request))
+        return Response(der, media_type=REVOCATION_LIST, headers={"Cache-Control": "no-cache"})
+
+    async def ocsp_post(self, request: Request) -> Response:
+        return await self._answer(request, await read_body(request, LARGEST_OCSP_REQUEST))
+
+    async def ocsp_get(self, request: Request) -> Response:
+        """The request as Base64 in the path (RFC 6960 appendix A.1)."""
+        try:
+            asked = base64.b64decode(request.path_params["request"], validate=True)
+        except ValueError:
+            return ocsp_response(MALFORMED)
+        return await self._answer(request, asked)
+
+    async def _answer(self, request: Request, asked: bytes) -> Response:
+        kind = kind_of(request)
+        if self._under_way >= MOST_OCSP_REQUESTS:
+            return ocsp_response(TRY_LATER)
+        self._under_way += 1
+        try:
+            return ocsp_response(await to_thread.run_sync(self._authority.ocsp, kind, asked))
+        finally:
+            self._under_way -= 1
+
+    def application(self) -> Starlette:
+        return starlette(
+            [
+                Route("/crl/{kind}.crl", self.revocation_list, methods=["GET"]),
+                Route("/ocsp/{kind}", self.ocsp_post, methods=["POST"]),
+                Route("/ocsp/{kind}/{request:path}", self.ocsp_get, methods=["GET"]),
+            ]
+        )
+
+
 class Desk:
     """The authority's routes. RSA takes its time, so everything that signs or makes keys runs in a worker thread."""
 
@@ -118,13 +198,10 @@ class Desk:
         self._authority = authority
         self._config = config
         self._http = http
+        self._status = StatusDesk(authority)
 
     async def certificate(self, request: Request) -> Response:
         return Response(self._authority.certificate(kind_of(request)), media_type=CERTIFICATE)
-
-    async def revocation_list(self, request: Request) -> Response:
-        der = await to_thread.run_sync(self._authority.revocation_list, kind_of(request))
-        return Response(der, media_type=REVOCATION_LIST, headers={"Cache-Control": "no-cache"})
 
     async def issue(self, request: Request) -> Response:
         demand(request, self._config.tsm_certificate_fingerprint)
@@ -145,6 +222,23 @@ class Desk:
             await to_thread.run_sync(self._authority.revoke_credential, asked)
         return answer({})
 
+    async def held(self, request: Request) -> Response:
+        asked = HoldRequest(*await self._held_certificates(request))
+        with telling("tsm", "authority", "asks that both certificates are put on hold"):
+            await to_thread.run_sync(self._authority.hold, asked)
+        return answer({})
+
+    async def released(self, request: Request) -> Response:
+        asked = ReleaseRequest(*await self._held_certificates(request))
+        with telling("tsm", "authority", "asks that the hold ends"):
+            signature = await to_thread.run_sync(self._authority.release, asked)
+        return answer({"signature": signature})
+
+    async def _held_certificates(self, request: Request) -> tuple[str, str, str]:
+        demand(request, self._config.tsm_certificate_fingerprint)
+        held = await message(request, HeldCertificates)
+        return request.path_params["credential"], held.authentication_sha256, held.signature_sha256
+
     async def keys(self, request: Request) -> Response:
         provider, enrolled = self._provider(request)
         credential = request.path_params["credential"]
@@ -164,8 +258,9 @@ class Desk:
     async def written(self, request: Request) -> Response:
         """Safe to repeat: the copies are destroyed once, the receipts are sent until the server has taken them."""
         provider, _ = self._provider(request)
-        credential = request.path_params["credential"]
-        receipts = await to_thread.run_sync(self._authority.destroy_key_copies, credential, provider)
+        credential, written = request.path_params["credential"], await message(request, Written)
+        destroy = self._authority.destroy_key_copies
+        receipts = await to_thread.run_sync(destroy, credential, provider, written.certificates)
         await self._report(credential, receipts)
         return answer({"destroyed": len(receipts)})
 
@@ -196,14 +291,21 @@ class Desk:
         return starlette(
             [
                 Route("/ca/{kind}.der", self.certificate, methods=["GET"]),
-                Route("/crl/{kind}.crl", self.revocation_list, methods=["GET"]),
+                Route("/crl/{kind}.crl", self._status.revocation_list, methods=["GET"]),
                 Route("/credentials", self.issue, methods=["POST"]),
                 Route("/credentials/{credential}/revoked", self.revoked, methods=["POST"]),
+                Route("/credentials/{credential}/held", self.held, methods=["POST"]),
+                Route("/credentials/{credential}/released", self.released, methods=["POST"]),
                 Route("/credentials/{credential}/keys", self.keys, methods=["GET"]),
                 Route("/credentials/{credential}/written", self.written, methods=["POST"]),
             ],
             lifespan,
         )
+
+
+def ocsp_response(der: bytes) -> Response:
+    """Also a refusal is 200: the status is in the answer (RFC 6960 appendix A.2)."""
+    return Response(der, media_type=RESPONSE_TYPE, headers=LIVE)
 
 
 def kind_of(request: Request) -> Kind:
@@ -218,7 +320,7 @@ def init(arguments: argparse.Namespace, config: AuthorityConfig) -> None:
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     vault = SoftwareVault.create(folder / "vault", config.kek_file)
-    authority = Authority(folder, vault, lambda: datetime.now(UTC), f"{config.url}/crl/")
+    authority = Authority(folder, vault, lambda: datetime.now(UTC), config.status_url)
     emit(**public_material(config, {kind: authority.certificate(kind).hex() for kind in Kind}))
     authority.close()
     vault.close()
@@ -232,18 +334,18 @@ def public_material(config: AuthorityConfig, certificates: Mapping[Kind, str]) -
         "url": config.url,
         "signature_ca": certificates[Kind.SIGNATURE],
         "authentication_ca": certificates[Kind.AUTHENTICATION],
+        "signature_ocsp_url": f"{config.status_url}/ocsp/{Kind.SIGNATURE}",
+        "authentication_ocsp_url": f"{config.status_url}/ocsp/{Kind.AUTHENTICATION}",
         "signature_crl_url": f"{config.url}/crl/{Kind.SIGNATURE}.crl",
         "authentication_crl_url": f"{config.url}/crl/{Kind.AUTHENTICATION}.crl",
     }
 
 
 def run(arguments: argparse.Namespace, config: AuthorityConfig) -> None:
-    def application(url: str) -> Starlette:
-        vault = SoftwareVault.open(arguments.folder / "vault", config.kek_file)
-        authority = Authority(arguments.folder, vault, lambda: datetime.now(UTC), f"{url}/crl/")
-        return Desk(authority, config, client(config.tls)).application(vault)
-
-    serve(config, application)
+    vault = SoftwareVault.open(arguments.folder / "vault", config.kek_file)
+    authority = Authority(arguments.folder, vault, lambda: datetime.now(UTC), config.status_url)
+    desk = Desk(authority, config, client(config.tls))
+    serve(config, lambda _: desk.application(vault), StatusDesk(authority).application(), config.status_port)
 
 
 def make_card(arguments: argparse.Namespace, config: AuthorityConfig) -> None:
@@ -252,7 +354,7 @@ def make_card(arguments: argparse.Namespace, config: AuthorityConfig) -> None:
         raise TsmError(ErrorCode.INVALID_INPUT, "--out names the card's file")
     citizen = read_citizen(sys.stdin.read())
     vault = SoftwareVault.open(arguments.folder / "vault", config.kek_file)
-    authority = Authority(arguments.folder, vault, lambda: datetime.now(UTC), f"{config.url}/crl/")
+    authority = Authority(arguments.folder, vault, lambda: datetime.now(UTC), config.status_url)
     main_credential = authority.issue_main(Holder.of(citizen.name, citizen.sex, citizen.born, citizen.address))
     my_number_card(
         main_credential,

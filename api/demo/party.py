@@ -13,21 +13,23 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import httpx
 import msgspec
+import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from api.connections import Door, Guests
 from api.errors import RequestIds, read_body, refuse
-from api.tls import client_context, serve_https
+from api.tls import EdgeConfig, PartyProtocol, client_context, serve_https
 from tsm.errors import ErrorCode, TsmError
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -115,14 +117,40 @@ def main(run: Callable[[], None]) -> None:
 # --- as a server ---
 
 
-def serve(config: Served, application: Callable[[str], Starlette]) -> None:
-    """Listen (port 0: any free one), print {"url": ..} and serve what `application(url)` makes, until stopped."""
+def serve(
+    config: Served, application: Callable[[str], Starlette], plain: Starlette | None = None, plain_port: int = 0
+) -> None:
+    """Listen (port 0: any free one), print {"url": ..} and serve what `application(url)` makes, until stopped.
+
+    `plain` is served beside it, over HTTP without TLS.
+    """
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("api").setLevel(logging.INFO)  # ours alone: a client library's log would show URLs
-    with socket.create_server((config.host, config.port), backlog=BACKLOG) as listener:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((config.host, config.port), backlog=BACKLOG))
         url = f"https://{config.host}:{listener.getsockname()[1]}"
-        app = application(url)
-        asyncio.run(serve_https(app, listener, config.tls, lambda: emit(url=url)))
+        servers = [serve_https(application(url), listener, config.tls, lambda: emit(url=url))]
+        if plain is not None:
+            door = stack.enter_context(socket.create_server((config.host, plain_port), backlog=BACKLOG))
+            servers.append(serve_http(plain, door))
+        asyncio.run(together(servers))
+
+
+async def together(servers: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Until a signal: uvicorn hands it on from the server that began last to the one before."""
+    async with asyncio.TaskGroup() as group:
+        for server in servers:
+            group.create_task(server)
+
+
+async def serve_http(app: Starlette, listener: socket.socket) -> None:
+    """Plain HTTP, with the limits of `api.tls` for slow and for many clients."""
+    config = EdgeConfig(
+        app, http=PartyProtocol, ws="none", log_config=None, access_log=False, proxy_headers=False, server_header=False
+    )
+    config.guests = Guests(config.limits)
+    with Door(listener, config.guests) as door:
+        await uvicorn.Server(config).serve(sockets=[door])
 
 
 def caller(request: Request) -> str:
@@ -158,7 +186,9 @@ def answer(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def starlette(routes: list[Route], lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]]) -> Starlette:
+def starlette(
+    routes: list[Route], lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None
+) -> Starlette:
     """An application that refuses as every server of the system does (`api.errors`)."""
     return Starlette(
         routes=routes,

@@ -3,8 +3,9 @@
     GET  /challenge    {"challenge": "<this site> <random>"}: good for one login within a minute
     POST /login        {"certificate": base64 DER, "challenge", "signature": base64 of the card's over the challenge}
 
-A login is possession (the signature), chain, validity and revocation, in this order. The revocation list is fetched
-from the authority each time: whoever is revoked is refused from that moment.
+A login is possession (the signature), chain, validity and status, in this order. The authority's OCSP responder is
+asked each time, with a nonce of our own: whoever is revoked or on hold is refused from that moment, and when nobody can
+tell, nobody gets in. A revocation list would be good for an hour.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
+from cryptography import x509
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -37,10 +39,10 @@ from api.demo.party import (
     starlette,
 )
 from tsm.errors import ErrorCode, TsmError
+from tsm.jpki import ocsp
 from tsm.jpki.certificates import (
     Carrier,
     Kind,
-    RevocationList,
     read_certificate,
     verify_certificate,
     verify_signature,
@@ -57,7 +59,7 @@ class RelyingPartyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     relying_party: str  # its id
     tls: Tls
     authentication_ca: str  # DER, hex
-    authentication_crl_url: str
+    authentication_ocsp_url: str
     host: str = "127.0.0.1"
     port: int = 0
 
@@ -89,13 +91,13 @@ class Doorkeeper:
         self,
         url: str,
         authority_der: bytes,
-        crl_url: str,
+        ocsp_url: str,
         http: httpx.AsyncClient,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._url = url
         self._authority = read_certificate(authority_der)
-        self._crl_url = crl_url
+        self._ocsp_url = ocsp_url
         self._http = http
         self._clock = clock
         self._outstanding: dict[str, datetime] = {}
@@ -116,16 +118,20 @@ class Doorkeeper:
         certificate = read_certificate(login.certificate)
         verify_signature(certificate, login.challenge.encode(), login.signature)
         verify_certificate(certificate, self._authority, Kind.AUTHENTICATION, now, Carrier.PHONE)
-        RevocationList.read(await self._revocation_list(), self._authority, now).check(certificate)
+        await self._refuse_revoked(certificate)
         return answer(Welcome(certificate.subject.rfc4514_string()))
 
-    async def _revocation_list(self) -> bytes:
+    async def _refuse_revoked(self, certificate: x509.Certificate) -> None:
         """REVOCATION_UNKNOWN when the authority is silent: nobody is let in on trust."""
+        nonce = secrets.token_bytes(ocsp.NONCE_SIZE)
+        asked = ocsp.ask(certificate, self._authority, nonce)
         try:
             with reaching():
-                return checked(await self._http.get(self._crl_url)).content
+                headers = {"Content-Type": ocsp.REQUEST_TYPE}
+                response = checked(await self._http.post(self._ocsp_url, content=asked, headers=headers)).content
         except TsmError as error:
             raise TsmError(ErrorCode.REVOCATION_UNKNOWN, error.detail) from error
+        ocsp.check(response, certificate, self._authority, nonce, self._clock())
 
     def application(self) -> Starlette:
         @asynccontextmanager
@@ -153,7 +159,7 @@ def run(_: argparse.Namespace, config: RelyingPartyConfig) -> None:
     authority = bytes.fromhex(config.authentication_ca)
     serve(
         config,
-        lambda url: Doorkeeper(url, authority, config.authentication_crl_url, client(config.tls)).application(),
+        lambda url: Doorkeeper(url, authority, config.authentication_ocsp_url, client(config.tls)).application(),
     )
 
 

@@ -114,7 +114,8 @@ class Story:
         self._folder = folder
         self._citizen = citizen
         self._data = folder / "tsm"
-        self._ports = dict(zip(("tsm", "authority", "provider", "relying-party"), free_ports(4), strict=True))
+        doors = ("tsm", "authority", "status", "provider", "relying-party")
+        self._ports = dict(zip(doors, free_ports(len(doors)), strict=True))
         self._position = 0
 
     def tell(self) -> None:
@@ -170,6 +171,7 @@ class Story:
                 "name": "Simulated JPKI",
                 **kek,
                 "port": self._ports["authority"],
+                "status_port": self._ports["status"],
             }
             self._authority_said = self._make_party("authority", self._authority)
             self._admit("authority", self._authority_said)
@@ -239,7 +241,7 @@ class Story:
             relying_party = {
                 "relying_party": RELYING_PARTY,
                 "authentication_ca": self._authority_said["authentication_ca"],
-                "authentication_crl_url": self._authority_said["authentication_crl_url"],
+                "authentication_ocsp_url": self._authority_said["authentication_ocsp_url"],
                 "port": self._ports["relying-party"],
             }
             self._make_party("relying-party", relying_party)

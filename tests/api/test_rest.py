@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -231,9 +232,11 @@ def test_from_the_counter_to_the_receipts(server: Server) -> None:
     response = server.call("POST", "/sp-tsm/access-codes/check", PROVIDER, json=wrong)
     assert response.json()["code"] == "ACCESS_CODE_REFUSED"
 
+    issued = server.authority.certificates(credential)
+    written = [hashlib.sha256(der).hexdigest() for der in (issued.authentication, issued.signature)]
     receipts = [
         {"statement": text(receipt.statement), "signature": text(receipt.signature)}
-        for receipt in server.authority.destroy_key_copies(credential, PROVIDER)
+        for receipt in server.authority.destroy_key_copies(credential, PROVIDER, written)
     ]
     path = f"/authority/credentials/{credential}/key-copies-destroyed"
     assert server.call("POST", path, AUTHORITY, json={"receipts": receipts}).json() == {"recorded": 2}

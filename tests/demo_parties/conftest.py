@@ -19,7 +19,7 @@ HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "架空県見本市見
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     folder = tmp_path_factory.mktemp("authority")
     vault = SoftwareVault.create(folder / "vault", folder.with_suffix(".kek"))
-    made = Authority(folder, vault, now, "https://authority/crl/")
+    made = Authority(folder, vault, now, "http://status.authority")
     yield made
     made.close()
     vault.close()

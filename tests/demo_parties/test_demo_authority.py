@@ -38,6 +38,11 @@ class Office:
     def seen_by(self, certificate: bytes | None) -> Caller:
         return Caller(self.app, certificate=certificate)
 
+    def written(self, provider: bytes, credential: str, issued: httpx.Response) -> httpx.Response:
+        """The provider says that both certificates are in the card."""
+        certificates = [hashlib.sha256(base64.b64decode(der)).hexdigest() for der in issued.json().values()]
+        return self.seen_by(provider).post(f"/credentials/{credential}/written", json={"certificates": certificates})
+
     def issue(self, provider: str = "JPKI0001") -> tuple[str, httpx.Response]:
         credential = str(uuid4())
         content = {
@@ -161,9 +166,9 @@ def test_nobody_else_gets_the_keys(office: Office, caller: bytes | None, status:
 
 
 def test_written_destroys_the_copies_and_reports_the_receipts(office: Office, authority: Authority) -> None:
-    credential, _ = office.issue()
+    credential, issued = office.issue()
     provider = office.seen_by(PROVIDER)
-    assert provider.post(f"/credentials/{credential}/written").status_code == 200
+    assert office.written(PROVIDER, credential, issued).status_code == 200
     assert provider.get(f"/credentials/{credential}/keys").json()["code"] == "UNKNOWN_KEY"
     [report] = office.reports
     assert report.url.path == f"/authority/credentials/{credential}/key-copies-destroyed"
@@ -177,16 +182,15 @@ def test_written_destroys_the_copies_and_reports_the_receipts(office: Office, au
 
 
 def test_a_report_that_did_not_arrive_is_sent_again(office: Office) -> None:
-    credential, _ = office.issue()
-    provider = office.seen_by(PROVIDER)
+    credential, issued = office.issue()
     office.tsm_silent = True
-    assert provider.post(f"/credentials/{credential}/written").status_code == 502
+    assert office.written(PROVIDER, credential, issued).status_code == 502
     office.tsm_silent = False
-    assert provider.post(f"/credentials/{credential}/written").status_code == 200
+    assert office.written(PROVIDER, credential, issued).status_code == 200
     assert len(office.reports) == 1
 
 
 def test_another_provider_cannot_have_the_copies_destroyed(office: Office) -> None:
-    credential, _ = office.issue()
-    assert office.seen_by(OTHER).post(f"/credentials/{credential}/written").status_code == 404
+    credential, issued = office.issue()
+    assert office.written(OTHER, credential, issued).status_code == 404
     assert office.seen_by(PROVIDER).get(f"/credentials/{credential}/keys").status_code == 200

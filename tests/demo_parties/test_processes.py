@@ -102,7 +102,7 @@ def test_init_prints_what_the_operator_enrols_and_no_private_key(
     }  # fmt: skip
     assert set(authority[1]) == {
         "authority", "name", "certificate_fingerprint", "url", "signature_ca", "authentication_ca",
-        "signature_crl_url", "authentication_crl_url",
+        "signature_crl_url", "authentication_crl_url", "signature_ocsp_url", "authentication_ocsp_url",
     }  # fmt: skip
 
 

@@ -1,7 +1,10 @@
 """The relying party lets in who holds a valid phone certificate's key, and nobody else."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import httpx
 import msgspec
@@ -14,12 +17,13 @@ from parties import Caller, now
 
 from api.demo.relying_party import CHALLENGE_LIFE, Challenge, Doorkeeper, Login
 from tsm.jpki.authority import Authority, MainCredential
-from tsm.jpki.certificate_authority import CertificateRequest
+from tsm.jpki.certificate_authority import CertificateRequest, HoldRequest, ReleaseRequest
 from tsm.jpki.certificates import Kind, read_certificate
 from tsm.jpki.key_transport import unwrap_keys
+from tsm.jpki.ocsp import MALFORMED, TRY_LATER, UNAUTHORIZED
 from tsm.keys.vault import SoftwareVault
 
-SITE = "https://relying-party"
+SITE, STATUS = "https://relying-party", "http://status.authority"
 PROVIDER = "JPKI0001"
 
 
@@ -29,6 +33,7 @@ class World:
 
     client: Caller
     at: datetime
+    authority_says: Callable[[bytes], bytes]
     authority_silent: bool = False
 
 
@@ -50,12 +55,13 @@ def world(authority: Authority) -> World:
     def answer(request: httpx.Request) -> httpx.Response:
         if made.authority_silent:
             raise httpx.ConnectError("silent")
-        return httpx.Response(200, content=authority.revocation_list(Kind.AUTHENTICATION))
+        assert (request.method, request.headers["content-type"]) == ("POST", "application/ocsp-request")
+        return httpx.Response(200, content=made.authority_says(request.content))
 
     http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
     certificate = authority.certificate(Kind.AUTHENTICATION)
-    door = Doorkeeper(SITE, certificate, f"{SITE}/crl", http, lambda: made.at)
-    made = World(Caller(door.application()), now())
+    door = Doorkeeper(SITE, certificate, f"{STATUS}/ocsp/authentication", http, lambda: made.at)
+    made = World(Caller(door.application()), now(), partial(authority.ocsp, Kind.AUTHENTICATION))
     return made
 
 
@@ -139,6 +145,31 @@ def test_a_revoked_certificate_is_refused_at_once(
     authority.revoke(Kind.AUTHENTICATION, serial, x509.ReasonFlags.key_compromise)
     world.at = now()
     assert login(world, lost.sign(challenge(world))) == "CERTIFICATE_REVOKED"
+
+
+def test_whoever_is_on_hold_is_refused_until_it_ends(
+    world: World, authority: Authority, main_credential: MainCredential, vault: SoftwareVault
+) -> None:
+    moved = issued(authority, main_credential, vault, "moved-phone")
+    named = [hashlib.sha256(each).hexdigest() for each in astuple(authority.certificates("moved-phone"))]
+    authority.hold(HoldRequest("moved-phone", *named))
+    world.at = now()
+    assert login(world, moved.sign(challenge(world))) == "CERTIFICATE_REVOKED"
+    authority.release(ReleaseRequest("moved-phone", *named))
+    world.at = now()
+    assert login(world, moved.sign(challenge(world))) == "welcome"
+
+
+@pytest.mark.parametrize("answer", [TRY_LATER, MALFORMED, UNAUTHORIZED, b"", b"junk"])
+def test_an_authority_that_does_not_tell_lets_nobody_in(world: World, credential: Credential, answer: bytes) -> None:
+    world.authority_says = lambda _: answer
+    assert login(world, credential.sign(challenge(world))) == "REVOCATION_UNKNOWN"
+
+
+def test_an_answer_that_was_recorded_lets_nobody_in(world: World, credential: Credential, authority: Authority) -> None:
+    recorded: list[bytes] = []
+    world.authority_says = lambda asked: recorded.append(authority.ocsp(Kind.AUTHENTICATION, asked)) or recorded[0]
+    assert [login(world, credential.sign(challenge(world))) for _ in range(2)] == ["welcome", "REVOCATION_UNKNOWN"]
 
 
 def test_nobody_is_let_in_while_revocation_cannot_be_known(world: World, credential: Credential) -> None:

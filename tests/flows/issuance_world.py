@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
+from hashlib import sha256
 from os import urandom
 
 import msgspec
@@ -22,7 +23,7 @@ from tsm.keys.vault import SoftwareVault
 from tsm.model import credential as credentials
 from tsm.model.authority import AuthorityEnrolled
 
-AUTHORITY, URL = "jpki", "https://ca.example"
+AUTHORITY, URL, STATUS = "jpki", "https://ca.example", "http://status.ca.example"
 COUNTER = Counter("T-13101-01", "13101", "request-1")
 HANAKO = Holder.of("見本花子", "2", date(1990, 2, 3), "架空県見本市見本町1-2-3")
 
@@ -48,6 +49,18 @@ class Line:
             raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "silent")
         self.authority.revoke_credential(request)
 
+    def hold(self, url, request):
+        self.asked.append((url, request))
+        if self.silent:
+            raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "silent")
+        self.authority.hold(request)
+
+    def release(self, url, request):
+        self.asked.append((url, request))
+        if self.silent:
+            raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "silent")
+        return self.authority.release(request)
+
     def revocation_list(self, url):
         if self.silent_lists:
             raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "silent")
@@ -66,7 +79,7 @@ class IssuanceWorld(World):
     def __post_init__(self):
         super().__post_init__()
         self.authority_vault = SoftwareVault.create(self.folder / "ca" / "vault", self.folder / "ca-kek")
-        self.authority = Authority(self.folder / "ca", self.authority_vault, self.clock, f"{URL}/crl/")
+        self.authority = Authority(self.folder / "ca", self.authority_vault, self.clock, STATUS)
         self.main = self.authority.issue_main(HANAKO)
         self.line = Line(self.authority)
         self.issuance = Issuance(self.tsm, self.vault, self.line, self.tsm.now, urandom)
@@ -89,6 +102,12 @@ class IssuanceWorld(World):
         super().close()
         self.authority.close()
         self.authority_vault.close()
+
+    def destroy_key_copies(self, credential):
+        """The authority's receipts for both certificates, as the provider reports them written."""
+        issued = self.authority.certificates(credential)
+        written = [sha256(issued.of(kind)).hexdigest() for kind in Kind]
+        return self.authority.destroy_key_copies(credential, PROVIDER, written)
 
     def enrol_other_provider(self, provider):
         enrolled = self.facts(f"provider-{PROVIDER}")[0]

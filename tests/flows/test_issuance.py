@@ -427,7 +427,7 @@ def write(world, slip, *, iccid=ICCID, provider=PROVIDER):
 
 
 def receipts(world, slip):
-    return world.authority.destroy_key_copies(slip.credential, PROVIDER)
+    return world.destroy_key_copies(slip.credential)
 
 
 def test_a_written_card_and_destroyed_copies_make_the_credential_active(world):

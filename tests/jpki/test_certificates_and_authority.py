@@ -15,7 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.authority import Authority, MainCredential, end_of_fifth_birthday
-from tsm.jpki.certificate_authority import CertificateRequest, DestructionReceipt, RevocationRequest
+from tsm.jpki.certificate_authority import (
+    CertificateRequest,
+    DestructionReceipt,
+    IssuedCertificates,
+    RevocationRequest,
+)
 from tsm.jpki.certificates import (
     Carrier,
     Holder,
@@ -58,7 +63,7 @@ def vault(tmp_path: Path) -> Iterator[SoftwareVault]:
 
 @pytest.fixture
 def authority(tmp_path: Path, vault: SoftwareVault, clock: Clock) -> Iterator[Authority]:
-    made = Authority(tmp_path / "ca", vault, clock, "https://127.0.0.1:1/crl/")
+    made = Authority(tmp_path / "ca", vault, clock, "http://127.0.0.1:1")
     yield made
     made.close()
 
@@ -70,6 +75,10 @@ def main(authority: Authority) -> MainCredential:
 
 def request_for(main: MainCredential, provider: str = PROVIDER) -> CertificateRequest:
     return CertificateRequest(CREDENTIAL, provider, main.signature_certificate)
+
+
+def hashes_of(issued: IssuedCertificates) -> list[str]:
+    return [hashlib.sha256(issued.of(kind)).hexdigest() for kind in Kind]
 
 
 def refused(code: ErrorCode) -> "pytest.RaisesExc[TsmError]":
@@ -285,11 +294,11 @@ def test_keys_travel_to_the_provider_alone_and_their_copies_die(
     with refused(ErrorCode.KEY_REFUSED):
         unwrap_keys(wrapped, "another", PROVIDER, decrypt)
 
-    receipts = authority.destroy_key_copies(CREDENTIAL, PROVIDER)
+    receipts = authority.destroy_key_copies(CREDENTIAL, PROVIDER, hashes_of(issued))
 
     with refused(ErrorCode.UNKNOWN_KEY):
         authority.wrapped_keys(CREDENTIAL, PROVIDER, transport)
-    assert authority.destroy_key_copies(CREDENTIAL, PROVIDER) == receipts
+    assert authority.destroy_key_copies(CREDENTIAL, PROVIDER, hashes_of(issued)) == receipts
     provider.close()
 
 
@@ -297,7 +306,7 @@ def test_a_receipt_names_the_certificate_and_cannot_be_forged(authority: Authori
     issued = authority.issue(request_for(main))
     authorities = {kind: read_certificate(authority.certificate(kind)) for kind in Kind}
 
-    receipts = authority.destroy_key_copies(CREDENTIAL, PROVIDER)
+    receipts = authority.destroy_key_copies(CREDENTIAL, PROVIDER, hashes_of(issued))
 
     said = [receipt.verify(authorities) for receipt in receipts]
     assert {each.kind: each.certificate_sha256 for each in said} == {

@@ -28,10 +28,10 @@ SMALLEST_TRANSPORT_KEY = 2048  # bits
 
 @dataclass(frozen=True, slots=True)
 class KeyBundle:
-    """Both private keys of a phone's credential, PKCS#8 DER."""
+    """The private keys of a phone's credential, PKCS#8 DER; None where the authority's copy is destroyed."""
 
-    authentication: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
+    authentication: bytes | None = field(repr=False)
+    signature: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ def wrap_keys(bundle: KeyBundle, credential: str, provider: str, transport_key: 
     if not isinstance(recipient, rsa.RSAPublicKey) or recipient.key_size < SMALLEST_TRANSPORT_KEY:
         raise TsmError(ErrorCode.KEY_REFUSED, f"a transport key is RSA of {SMALLEST_TRANSPORT_KEY} bits or more")
     key, nonce, label = secrets.token_bytes(KEY_SIZE), secrets.token_bytes(NONCE_SIZE), label_of(credential, provider)
-    plain = json.dumps([base64.b64encode(each).decode() for each in (bundle.authentication, bundle.signature)])
+    keys = (bundle.authentication, bundle.signature)
+    plain = json.dumps([None if each is None else base64.b64encode(each).decode() for each in keys])
     oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label)
     return WrappedKeys(recipient.encrypt(key, oaep), nonce, AESGCM(key).encrypt(nonce, plain.encode(), label))
 
@@ -65,7 +66,7 @@ def unwrap_keys(wrapped: WrappedKeys, credential: str, provider: str, decrypt: D
         plain = AESGCM(key).decrypt(wrapped.nonce, wrapped.ciphertext, label)
     except (InvalidTag, ValueError) as error:
         raise TsmError(ErrorCode.KEY_REFUSED, "the keys do not open") from error
-    return KeyBundle(*(base64.b64decode(each) for each in json.loads(plain)))
+    return KeyBundle(*(None if each is None else base64.b64decode(each) for each in json.loads(plain)))
 
 
 def label_of(credential: str, provider: str) -> bytes:

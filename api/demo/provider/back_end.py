@@ -11,10 +11,10 @@ Each step is asked for again until its result is known, so a visit that broke of
 code and private keys live in local variables until the commands are made, and are never stored or logged.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 
 from api.demo.provider.keys import OWN_VERSION, ProviderKeys, ProvisionalKeys, joined
 from api.demo.provider.outside import AuthorityClient, TsmClient
@@ -119,6 +119,8 @@ class BackEnd:
         credential = await self._tsm.check_access_code(iccid, holder.access_code, holder.password)
         issued = await self._authority.keys(credential)
         bundle = self._keys.open_bundle(issued.wrapped, credential)
+        if bundle.authentication is None or bundle.signature is None:
+            raise TsmError(ErrorCode.UNKNOWN_KEY, "the credential stands on its card already")
         content = Personalisation(
             authentication_certificate=issued.authentication,
             authentication_ca=await self._authority.certificate(Kind.AUTHENTICATION),
@@ -136,7 +138,13 @@ class BackEnd:
                 content, lambda value: self._keys.encrypt_content(own, value), max_command_data()
             )
         )
-        reception = self.state.receive(iccid, Purpose.PERSONALISATION, len(commands), credential=credential)
+        reception = self.state.receive(
+            iccid,
+            Purpose.PERSONALISATION,
+            len(commands),
+            credential=credential,
+            certificates=[sha256(issued.authentication).hexdigest(), sha256(issued.signature).hexdigest()],
+        )
         return await self._delegate(iccid, reception, commands, credential)
 
     async def _delegate(
@@ -155,7 +163,7 @@ class BackEnd:
         """NOTIFY: the result of one command. Whether it is ours and not known otherwise; safe to repeat."""
         try:
             reception = self.state.reception(notification.reception)
-            digest = hashlib.sha256(notification.encode()).hexdigest()
+            digest = sha256(notification.encode()).hexdigest()
             word = int.from_bytes(notification.status_word, "big")
             self.state.record_result(reception.number, notification.order, word, digest)
         except TsmError:
@@ -197,7 +205,7 @@ class BackEnd:
         """Tell the authority of every credential that stands on its card. What cannot be told now is told later."""
         for reception in self.state.unsettled(iccid):
             try:
-                await self._authority.written(reception.credential)
+                await self._authority.written(reception.credential, reception.certificates)
             except TsmError:
                 continue
             self.state.settle(reception.number)

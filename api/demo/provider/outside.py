@@ -1,5 +1,6 @@
 """Whom the provider talks to: the TSM server (SP-TSM, MC-05 interface 2) and the certificate authority."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -142,6 +143,7 @@ class AuthorityClient(Peer):
         body = await self._ask("fetches the key pairs, wrapped for it", "GET", f"/credentials/{credential}/keys")
         return parsed(body, IssuedKeys)
 
-    async def written(self, credential: str) -> None:
-        """The credential stands on its card: the authority destroys its copies of the keys."""
-        await self._ask("the credential is written", "POST", f"/credentials/{credential}/written")
+    async def written(self, credential: str, certificates: Sequence[str]) -> None:
+        """These certificates (SHA-256, hex) stand on the card: the authority destroys its copies of their keys."""
+        path = f"/credentials/{credential}/written"
+        await self._ask("the credential is written", "POST", path, json={"certificates": certificates})

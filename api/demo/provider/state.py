@@ -7,7 +7,7 @@ access codes and keys are never written.
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import StrEnum
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS card (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS reception (
     number TEXT PRIMARY KEY, iccid TEXT NOT NULL, purpose TEXT NOT NULL, credential TEXT NOT NULL,
-    check_values TEXT NOT NULL, commands INTEGER NOT NULL, created_at TEXT NOT NULL,
+    certificates TEXT NOT NULL, check_values TEXT NOT NULL, commands INTEGER NOT NULL, created_at TEXT NOT NULL,
     outcome TEXT NOT NULL DEFAULT '', settled INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS result (
@@ -44,6 +44,7 @@ class Purpose(StrEnum):
 
     ROTATION = "rotation"
     PERSONALISATION = "personalisation"
+    REISSUE = "reissue"  # of the objects for signatures, after a hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Reception:
     iccid: str
     purpose: Purpose
     credential: str  # the credential that is written, or ""
+    certificates: tuple[str, ...]  # those that are written, SHA-256, hex
     check_values: str  # of the keys that PUT KEY puts, joined, hex; or ""
     commands: int  # how many were delegated
     outcome: str  # final status that the MAS signed, "" until the browser came back
@@ -125,15 +127,23 @@ class State:
     # --- receptions and their results ---
 
     def receive(
-        self, iccid: str, purpose: Purpose, commands: int, *, credential: str = "", check_values: str = ""
+        self,
+        iccid: str,
+        purpose: Purpose,
+        commands: int,
+        *,
+        credential: str = "",
+        certificates: Sequence[str] = (),
+        check_values: str = "",
     ) -> ReceptionNumber:
         """Number a new reception: the date in Japan and the next eight digits (MC-05 table 1-3)."""
         day = f"{self._clock().astimezone(JAPAN):%Y%m%d}"
         row = self._one(
-            "INSERT INTO reception (number, iccid, purpose, credential, check_values, commands, created_at)"
-            " SELECT ? || printf('%08d', coalesce(max(CAST(substr(number, 9) AS INTEGER)), 0) + 1), ?, ?, ?, ?, ?, ?"
+            "INSERT INTO reception"
+            " (number, iccid, purpose, credential, certificates, check_values, commands, created_at)"
+            " SELECT ? || printf('%08d', coalesce(max(CAST(substr(number, 9) AS INTEGER)), 0) + 1), ?, ?, ?, ?, ?, ?, ?"
             " FROM reception WHERE substr(number, 1, 8) = ? RETURNING number",
-            day, iccid, purpose, credential, check_values, commands, self._now(), day,
+            day, iccid, purpose, credential, " ".join(certificates), check_values, commands, self._now(), day,
         )  # fmt: skip
         assert row is not None  # noqa: S101  INSERT .. RETURNING gives the row that it made
         return ReceptionNumber(row[0])
@@ -147,7 +157,7 @@ class State:
 
     def unsettled(self, iccid: str | None = None) -> list[Reception]:
         """Credentials that stand on their card while the authority has not been told."""
-        receptions = self._receptions("purpose = ? AND settled = 0", Purpose.PERSONALISATION)
+        receptions = self._receptions("credential != '' AND settled = 0")
         return [r for r in receptions if r.acknowledged and iccid in (None, r.iccid)]
 
     def record_result(self, number: str, order: int, status_word: int, digest: str) -> bool:
@@ -172,13 +182,22 @@ class State:
     def _receptions(self, where: str, *values: object) -> list[Reception]:
         with self._lock:
             rows = self._database.execute(
-                "SELECT number, iccid, purpose, credential, check_values, commands, outcome, settled"  # noqa: S608
+                "SELECT number, iccid, purpose, credential, certificates, check_values, commands, outcome, settled"  # noqa: S608
                 f" FROM reception WHERE {where} ORDER BY number",  # `where` is always one of our own literals
                 values,
             ).fetchall()
             return [
                 Reception(
-                    row[0], row[1], Purpose(row[2]), row[3], row[4], row[5], row[6], bool(row[7]), self._results(row[0])
+                    number=row[0],
+                    iccid=row[1],
+                    purpose=Purpose(row[2]),
+                    credential=row[3],
+                    certificates=tuple(row[4].split()),
+                    check_values=row[5],
+                    commands=row[6],
+                    outcome=row[7],
+                    settled=bool(row[8]),
+                    results=self._results(row[0]),
                 )
                 for row in rows
             ]
