@@ -22,7 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 from api import tls
 from api.graphql import streams
 from api.graphql.limits import MAX_BODY, MAX_DOCUMENT
-from api.limits import EdgeLimits
+from api.limits import Budgets, EdgeLimits
 from tests.api.admin_world import World
 from tests.api.edge_world import JSON, Client, Edge, Server, drip, read_to_end, status_of
 from tests.api.test_limits import chained, deep, nested
@@ -493,6 +493,22 @@ def test_a_websocket_that_breaks_the_protocol_is_closed(
         for message in messages:
             socket.send(message)
         assert closed(socket) == code
+
+
+def test_what_is_no_message_costs_as_a_refused_document_does(edge: Edge) -> None:
+    budgets = Budgets(lambda: 1000.0)
+    with edge.serving(EdgeLimits(cost_per_minute={"auditor": 150}), budgets=budgets) as server:
+        token = edge.token()
+        for _ in range(2):
+            with dial(server, edge, token) as socket:
+                begin(socket)
+                socket.send("nonsense")
+                assert closed(socket) == 4400
+        with dial(server, edge, token) as socket:
+            begin(socket)
+            say(socket, type="subscribe", id="1", payload={"query": "{ hello }"})
+            refused = heard(socket)
+    assert (refused["type"], refused["payload"][0]["extensions"]["code"]) == ("error", "RATE_LIMITED")
 
 
 def test_a_websocket_without_the_subprotocol_is_closed(edge: Edge, server: Server) -> None:
