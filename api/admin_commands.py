@@ -19,6 +19,8 @@ from rich.table import Column, Table
 from api import local_login
 from api.access import ALL, TENANTS
 from api.administration import administrator, opened
+from api.bootstrap import Parts
+from api.camara import tokens as camara
 from api.service_tokens import ServiceTokens
 from tsm.application import Change
 from tsm.errors import ErrorCode, TsmError
@@ -49,6 +51,16 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add:
     made = command(tokens, "token", log_in, "log in on this machine: a short-lived access token for the GraphQL API")
     add_role(made)
     made.add_argument("--person", default="console", help="who it is for: a short name, it stays in the log")
+    made.add_argument("--minutes", type=int, default=MINUTES, help=f"how long it is good (default {MINUTES})")
+
+    made = command(
+        tokens, "camara-token", admit, "a short-lived token of a relying party for CAMARA's APIs, to try them"
+    )
+    made.add_argument("--client", required=True, help="the relying party: a short name, it stays in the log")
+    made.add_argument(
+        "--scope", required=True, action="append", help="sim-swap:check, device-swap, dpv:..., repeatable"
+    )
+    made.add_argument("--subject", default="", help="whose line it is about (three legs); without one: of two legs")
     made.add_argument("--minutes", type=int, default=MINUTES, help=f"how long it is good (default {MINUTES})")
 
     service = tokens.add_parser("service-token", help="tokens for programs, which last and can be revoked")
@@ -85,10 +97,29 @@ def log_in(given: argparse.Namespace) -> None:
         issued = LocalTokenIssued(
             id=id, person=given.person, role=given.role, tenant=given.tenant, expires_at=now + life
         )
-        change = Change(local_token.stream(id), 0, local_token.issue(issued, now))
-        parts.tsm.commit(change, context=context_of("local login", given.tenant), occurred_at=now)
+        record(parts, issued, now)
         token = local_login.sign(parts.vault, url, given.role, given.tenant, given.person, life, now, id)
     tell(token, {"id": id, "role": given.role, "tenant": given.tenant, "expiresAt": stamp(now + life)}, given.json)
+
+
+def record(parts: Parts, issued: LocalTokenIssued, now: datetime) -> None:
+    """Before the token is shown."""
+    change = Change(local_token.stream(issued.id), 0, local_token.issue(issued, now))
+    parts.tsm.commit(change, context=context_of("local login", issued.tenant), occurred_at=now)
+
+
+def admit(given: argparse.Namespace) -> None:
+    """A relying party's token. FORBIDDEN where the settings do not accept such tokens; INVALID_INPUT."""
+    check_name(given.client, "client")
+    with opened(given.data) as parts:
+        if not parts.settings.camara_login:
+            raise TsmError(ErrorCode.FORBIDDEN, "such tokens are for a server that only its own machine can reach")
+        now, life = parts.clock(), timedelta(minutes=within(given.minutes, local_login.LONGEST // timedelta(minutes=1)))
+        url, id = parts.settings.public_url, parts.random(local_login.ID_OCTETS).hex()
+        role, until = camara.RELYING_PARTY, now + life
+        record(parts, LocalTokenIssued(id=id, person=given.client, role=role, tenant=ALL, expires_at=until), now)
+        token = camara.sign(parts.vault, url, given.client, given.scope, life, now, id, given.subject)
+    tell(token, {"id": id, "client": given.client, "expiresAt": stamp(until)}, given.json)
 
 
 def issue(given: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from api import local_login
 from api.access import ENROLLED, Access, Role
+from api.camara.tokens import FRAUD_PREVENTION, ConsumerTokens, Door, check_purpose, local_issuer, local_name
 from api.issuer_keys import IssuerKeys
 from api.limits import EdgeLimits
 from api.logs import Style
@@ -92,6 +93,16 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     local_login: bool | Literal["even-from-the-network"] | None = None  # None: where `host` is loopback
 
 
+class CamaraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What relying parties may ask of lines, and with whose tokens (`api.camara`)."""
+
+    issuers: tuple[IssuerSettings, ...] = ()
+    monitored_days: Annotated[int, msgspec.Meta(ge=10)] | None = None  # how far back changes are told; None: for ever
+    purpose: str = FRAUD_PREVENTION  # of look-ups with a token that names none
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 30_000  # of one relying party
+    requests_per_day: Annotated[int, msgspec.Meta(ge=1)] | None = None  # as was agreed upon; None: as many
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `config.json` says, and the folder it lies in."""
 
@@ -107,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     notify_limit_seconds: float = DEFAULT_LIMITS.notify_limit_seconds
     delegation_seconds: float = DEFAULT_LIMITS.delegation_seconds
     access: AccessSettings = AccessSettings()
+    camara: CamaraSettings = CamaraSettings()
     four_eyes: tuple[OperationKind, ...] = (  # what needs a second person
         OperationKind.DELETE,
         OperationKind.REVOKE_CREDENTIAL,
@@ -142,6 +154,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         said = self.access.local_login
         return local_login.is_loopback(self.host) if said is None else bool(said)
 
+    @property
+    def camara_login(self) -> bool:
+        """Whether tokens of `tsm admin camara-token` are accepted: never where others than this machine come in."""
+        return self.local_login and local_login.is_loopback(self.host)
+
+    @property
+    def openid(self) -> str:
+        """Where relying parties learn how to get a token."""
+        issuer = self.camara.issuers[0].issuer if self.camara.issuers else local_name(self.public_url)
+        return f"{issuer}/.well-known/openid-configuration"
+
     def refuse_unsafe_access(self) -> None:
         """INVALID_INPUT: what would let in others than was meant."""
         if self.access.local_login is True and not local_login.is_loopback(self.host):
@@ -153,9 +176,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         names = [self.public_url, *(issuer.issuer for issuer in self.access.issuers)]
         if len(set(names)) < len(names):
             raise TsmError(ErrorCode.INVALID_INPUT, "access.issuers names an issuer twice, or this server")
-        for issuer in self.access.issuers:
+        for issuer in (*self.access.issuers, *self.camara.issuers):
             if "://" in issuer.jwks:
-                check_https(issuer.jwks, "access.issuers.jwks")
+                check_https(issuer.jwks, "issuers.jwks")
+        self._refuse_unsafe_camara()
+
+    def _refuse_unsafe_camara(self) -> None:
+        check_purpose(self.camara.purpose)
+        names = [local_name(self.public_url), *(issuer.issuer for issuer in self.camara.issuers)]
+        if len(set(names)) < len(names):
+            raise TsmError(ErrorCode.INVALID_INPUT, "camara.issuers names an issuer twice, or this server")
+        tokens = {(issuer.issuer, issuer.audience) for issuer in self.access.issuers}
+        if not tokens.isdisjoint((issuer.issuer, issuer.audience) for issuer in self.camara.issuers):
+            raise TsmError(ErrorCode.INVALID_INPUT, "camara.issuers and access.issuers name the same audience of one")
 
     @property
     def store_place(self) -> str | Path:
@@ -183,6 +216,7 @@ class Parts:
     vault: SoftwareVault
     tsm: Tsm
     access: Access
+    door: Door
     readings: Readings
     sessions: SessionService
     deployments: Deployments
@@ -213,11 +247,21 @@ def utc_now() -> datetime:
 
 def issuers(settings: Settings, vault: SoftwareVault, threads: Executor, clock: Callable[[], datetime]) -> list[Issuer]:
     """Whose access tokens are taken."""
-    made = [
-        Issuer(said.issuer, said.audience, said.algorithms, IssuerKeys(said.jwks, settings.data, threads), clock)
-        for said in settings.access.issuers
-    ]
+    made = [issuer(said, settings, threads, clock) for said in settings.access.issuers]
     return [*made, local_login.issuer(vault, settings.public_url, clock)] if settings.local_login else made
+
+
+def issuer(said: IssuerSettings, settings: Settings, threads: Executor, clock: Callable[[], datetime]) -> Issuer:
+    keys = IssuerKeys(said.jwks, settings.data, threads)
+    return Issuer(said.issuer, said.audience, said.algorithms, keys, clock)
+
+
+def door(settings: Settings, vault: SoftwareVault, threads: Executor, clock: Callable[[], datetime]) -> Door:
+    """How relying parties get in."""
+    camara = settings.camara
+    made = [issuer(said, settings, threads, clock) for said in camara.issuers]
+    trusted = [*made, local_issuer(vault, settings.public_url, clock)] if settings.camara_login else made
+    return Door(ConsumerTokens(trusted, camara.purpose, clock), camara.requests_per_minute, camara.requests_per_day)
 
 
 def executors(tsm: Tsm, vault: SoftwareVault, revocation: Revocation) -> Mapping[OperationKind, CarryOut]:
@@ -277,6 +321,7 @@ def build(
         vault=vault,
         tsm=tsm,
         access=Access(tsm, issuers(settings, vault, threads, tsm.now)),
+        door=door(settings, vault, threads, tsm.now),
         readings=Readings(tsm),
         sessions=sessions,
         deployments=Deployments(tsm, vault, contacts, operations, tsm.now),

@@ -21,12 +21,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 
 from api.errors import Receive, Scope, Send, challenge, logged, read_body, request_id
-from api.graphql.http import is_json
 from tsm.errors import ErrorCode, TsmError
 
 CORRELATOR = re.compile(r"[a-zA-Z0-9\-_:;./<>{}]{0,256}", re.ASCII)
 CORRELATOR_HEADER = b"x-correlator"
 JSON = "application/json"
+JSON_TYPE = re.compile(r"application/json *(; *charset=\"?utf-?8\"? *)?", re.ASCII | re.IGNORECASE)
 NO_STORE = {"Cache-Control": "no-store"}
 LARGEST_BODY = 4096  # octets
 SOON = 1  # seconds after which to ask again when the server is busy
@@ -197,7 +197,7 @@ async def refuse(request: Request, error: Exception) -> Response:
     return answer(ErrorInfo(status, code, refused.said or MESSAGES[code]), status, headers)
 
 
-def answer(content: msgspec.Struct, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
+def answer(content: object, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
     return Response(msgspec.json.encode(content), status, headers, JSON)
 
 
@@ -206,7 +206,7 @@ async def read_object(request: Request, kind: type[Kind]) -> Kind:
 
     UNSUPPORTED_MEDIA_TYPE, CONTENT_TOO_LARGE, REQUEST_TIMEOUT, INVALID_ARGUMENT.
     """
-    if not is_json(request.headers.get("content-type", "")):
+    if not JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
         raise Refused(Code.UNSUPPORTED_MEDIA_TYPE)
     body = await read_body(request, LARGEST_BODY)
     try:
