@@ -29,6 +29,7 @@ NOT_NOW = {
     ErrorCode.STORE_UNAVAILABLE,
     ErrorCode.STORE_BUSY,
     ErrorCode.READ_MODEL_BEHIND,
+    ErrorCode.RATE_LIMITED,  # an export that was cut keeps its place until the server notices
     ErrorCode.UPSTREAM_UNAVAILABLE,
 }
 Form = Literal["jsonl", "csv"]

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from socket import SHUT_RDWR, create_connection, create_server, socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -198,6 +199,17 @@ def test_a_connection_that_is_cut_again_and_again_loses_nothing_and_doubles_noth
         auditor.run("export", str(cut))
 
     assert cut.read_bytes() == whole.read_bytes()
+
+
+def test_an_export_waits_until_there_is_a_place_for_it(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    [places] = [route.endpoint._places for route in auditor.world.app.routes if route.path == exports.PATH]
+    client = "service-token:" + auditor.token.read_text().split("_")[1]
+    while places.take(client):
+        pass
+    monkeypatch.setattr(audit_client, "time", SimpleNamespace(sleep=lambda _: places.leave(client)))
+    file = auditor.folder / "waits.jsonl"
+    auditor.run("export", str(file))
+    assert file.exists()
 
 
 def test_an_export_that_was_broken_off_goes_on_when_it_is_called_again(auditor: Auditor) -> None:
