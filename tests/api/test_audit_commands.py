@@ -5,8 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from socket import SHUT_RDWR, create_connection, create_server, socket
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
