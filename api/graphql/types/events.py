@@ -141,12 +141,19 @@ FROM_LOG = sources(
 
 
 def events_of(info: Info[Context, None], rows: Sequence[EventRow]) -> list[Event]:
-    """The events. They have what is selected, and no other attributes: a page may need a few of very many values."""
+    return list(map(maker(info, rows), rows))
+
+
+def maker(info: Info[Context, None], rows: Sequence[EventRow]) -> Callable[[EventRow], Event]:
+    """What makes an event of each of these rows; the log is asked once for all.
+
+    The events have what is selected, and no other attributes: a page needs a few of very many values.
+    """
     wanted = selected(info)
     from_index = [source for source in FROM_INDEX if source.field in wanted]
     from_log = [source for source in FROM_LOG if source.field in wanted]
     told = told_of(info.context, rows) if from_log else {}
-    return [made(row, from_index, told.get(row.position), from_log) for row in rows]
+    return lambda row: made(row, from_index, told.get(row.position), from_log)
 
 
 def told_of(context: Context, rows: Sequence[EventRow]) -> dict[int, Recorded | Unreadable]:
@@ -245,9 +252,8 @@ def list_events(
 
 def pages_of(info: Info[Context, None], asked: Window, found: Sequence[Sequence[EventRow]]) -> list[Connection[Event]]:
     """A page for each of these lists of rows; the log is asked once for all."""
-    shown = {row.position: row for rows in found for row in rows[: asked.size]}
-    events = dict(zip(shown, events_of(info, list(shown.values())), strict=True))
-    return [page_of(asked, rows, lambda row: events[row.position]) for rows in found]
+    make = maker(info, [row for rows in found for row in rows[: asked.size]])
+    return [page_of(asked, rows, make) for rows in found]
 
 
 def history(description: str, **columns: str) -> Any:
