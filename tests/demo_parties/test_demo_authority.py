@@ -1,25 +1,37 @@
 """The authority's desk: what it gives to everybody, to the TSM server, to the provider."""
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 import msgspec
 import pytest
+from cryptography.x509.ocsp import OCSPCertStatus
 from parties import Caller, now
 from starlette.applications import Starlette
 
-from api.demo.authority import AuthorityConfig, Desk, EnrolledProvider
+from api.demo.authority import (
+    LARGEST_OCSP_REQUEST,
+    MOST_OCSP_REQUESTS,
+    AuthorityConfig,
+    Desk,
+    EnrolledProvider,
+    StatusDesk,
+)
 from api.demo.party import Tls
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.authority import Authority, MainCredential
 from tsm.jpki.certificate_authority import DestructionReceipt
 from tsm.jpki.certificates import Kind, RevocationList, read_certificate
 from tsm.jpki.key_transport import WrappedKeys, unwrap_keys
+from tsm.jpki.ocsp import MALFORMED, TRY_LATER, UNAUTHORIZED, ask, check
 from tsm.keys.vault import SoftwareVault
 
 PROVIDER, OTHER, TSM = b"the provider's certificate", b"another provider's", b"the server's"
@@ -143,11 +155,130 @@ def test_a_revocation_of_something_else_is_refused(office: Office) -> None:
     assert server.post(f"/credentials/{uuid4()}/revoked", json=revocation(issued)).status_code == 404
 
 
+@pytest.mark.parametrize("what", ["revoked", "held", "released"])
 @pytest.mark.parametrize(("caller", "status"), [(PROVIDER, 403), (None, 401)])
-def test_only_the_server_may_revoke(office: Office, caller: bytes | None, status: int) -> None:
+def test_only_the_server_may_revoke_hold_or_release(
+    office: Office, what: str, caller: bytes | None, status: int
+) -> None:
     credential, issued = office.issue()
-    asked = office.seen_by(caller).post(f"/credentials/{credential}/revoked", json=revocation(issued))
+    asked = office.seen_by(caller).post(f"/credentials/{credential}/{what}", json=revocation(issued))
     assert asked.status_code == status
+
+
+def test_the_server_has_a_credential_held_and_released(office: Office, authority: Authority) -> None:
+    credential, issued = office.issue()
+    server = office.seen_by(TSM)
+    assert server.post(f"/credentials/{credential}/held", json=named(issued)).status_code == 200
+    assert status_of(authority, issued, Kind.AUTHENTICATION) is OCSPCertStatus.REVOKED
+    released = server.post(f"/credentials/{credential}/released", json=named(issued)).json()
+    assert status_of(authority, issued, Kind.AUTHENTICATION) is OCSPCertStatus.GOOD
+    assert status_of(authority, issued, Kind.SIGNATURE) is OCSPCertStatus.REVOKED
+    keys = office.seen_by(PROVIDER).get(f"/credentials/{credential}/keys").json()
+    assert keys["signature"] == released["signature"] != issued.json()["signature"]
+    assert server.post(f"/credentials/{credential}/released", json=named(issued)).json() == released
+
+
+def test_receipts_are_for_the_certificates_that_were_named(office: Office) -> None:
+    credential, issued = office.issue()
+    server = office.seen_by(TSM)
+    server.post(f"/credentials/{credential}/held", json=named(issued))
+    released = server.post(f"/credentials/{credential}/released", json=named(issued))
+    office.written(PROVIDER, credential, issued)
+    assert office.seen_by(PROVIDER).get(f"/credentials/{credential}/keys").status_code == 200
+    office.written(PROVIDER, credential, released)
+    assert office.seen_by(PROVIDER).get(f"/credentials/{credential}/keys").json()["code"] == "UNKNOWN_KEY"
+    assert [len(msgspec.json.decode(report.content)["receipts"]) for report in office.reports] == [2, 1]
+
+
+def named(issued: httpx.Response) -> dict[str, str]:
+    """Both certificates, as a hold or its release names them."""
+    return {name: value for name, value in revocation(issued).items() if name != "reason"}
+
+
+def status_of(authority: Authority, issued: httpx.Response, kind: Kind) -> OCSPCertStatus:
+    certificate = read_certificate(base64.b64decode(issued.json()[kind]))
+    return authority.status(kind, certificate.serial_number).certificate
+
+
+# --- the status desk ---
+
+
+class Window:
+    """The status desk, as everybody meets it."""
+
+    def __init__(self, authority: Authority, issued: httpx.Response) -> None:
+        self.client = Caller(StatusDesk(authority).application(), "http://status")
+        self.issuer = read_certificate(authority.certificate(Kind.SIGNATURE))
+        self.certificate = read_certificate(base64.b64decode(issued.json()["signature"]))
+        self.request = ask(self.certificate, self.issuer, bytes(32))
+
+    def is_good(self, response: httpx.Response) -> bool:
+        check(response.content, self.certificate, self.issuer, bytes(32), now())
+        kind, cache = response.headers["content-type"], response.headers["cache-control"]
+        return (response.status_code, kind, cache) == (200, "application/ocsp-response", "no-store")
+
+
+@pytest.fixture
+def window(office: Office, authority: Authority) -> Window:
+    return Window(authority, office.issue()[1])
+
+
+def test_ocsp_is_answered_by_post_and_by_get(window: Window) -> None:
+    headers = {"Content-Type": "application/ocsp-request"}
+    path = quote(base64.b64encode(window.request), safe="")
+    assert window.is_good(window.client.post("/ocsp/signature", content=window.request, headers=headers))
+    assert window.is_good(window.client.get(f"/ocsp/signature/{path}"))
+
+
+def test_one_authority_does_not_answer_for_the_other(window: Window) -> None:
+    assert window.client.post("/ocsp/authentication", content=window.request).content == UNAUTHORIZED
+    assert window.client.post("/ocsp/other", content=window.request).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["AAAA", "%3F", "MA", "0" * 4000])
+def test_junk_is_malformed(window: Window, path: str) -> None:
+    answer = window.client.get(f"/ocsp/signature/{path}")
+    assert (answer.status_code, answer.content) == (200, MALFORMED)
+
+
+def test_more_than_a_request_needs_is_not_read(window: Window) -> None:
+    assert window.client.post("/ocsp/signature", content=bytes(LARGEST_OCSP_REQUEST + 1)).status_code == 413
+
+
+def test_nothing_else_is_told_over_plain_http(office: Office, window: Window) -> None:
+    credential, _ = office.issue()
+    assert window.client.get("/crl/signature.crl").status_code == 200
+    for path in ("/ca/signature.der", f"/credentials/{credential}/keys", "/"):
+        assert window.client.get(path).status_code == 404
+
+
+def test_the_busy_responder_asks_to_try_later_and_recovers(authority: Authority, window: Window) -> None:
+    free = Event()
+
+    class Slow(Authority):
+        def __init__(self) -> None:
+            pass
+
+        def ocsp(self, kind: Kind, request: bytes) -> bytes:
+            free.wait()
+            return authority.ocsp(kind, request)
+
+    async def crowd() -> list[bytes]:
+        app = StatusDesk(Slow()).application()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://status") as client:
+
+            async def one() -> bytes:
+                return (await client.post("/ocsp/signature", content=window.request)).content
+
+            asked = [asyncio.create_task(one()) for _ in range(MOST_OCSP_REQUESTS + 1)]
+            [refused], waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            free.set()
+            return [refused.result(), *await asyncio.gather(*waiting), await one()]
+
+    answers = asyncio.run(crowd())
+    assert answers[0] == TRY_LATER
+    for answer in answers[1:]:
+        check(answer, window.certificate, window.issuer, bytes(32), now())
 
 
 def test_the_provider_opens_the_keys_with_its_transport_key(office: Office, vault: SoftwareVault) -> None:
