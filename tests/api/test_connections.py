@@ -62,7 +62,8 @@ class Visitors:
 
     def is_refused(self, address: str = "127.0.0.1") -> bool:
         try:
-            answered(self.come(address))
+            with self.come(address) as connection:
+                answered(connection)
         except (ConnectionError, ssl.SSLError):
             return True
         return False
@@ -106,6 +107,17 @@ def test_whoever_makes_no_handshake_has_a_place_all_the_same(files: Files) -> No
         for connection in silent:
             connection.close()
         assert eventually(lambda: not visitors.is_refused())
+
+
+def test_a_handshake_that_fails_gives_its_place_back(files: Files) -> None:
+    nobody_trusted = ssl.create_default_context()
+    with visited(files, connections=2) as visitors:
+        for _ in range(3):
+            visitors.plain().sendall(b"no handshake at all")
+            assert eventually(lambda: not visitors.is_refused())
+            with pytest.raises(ssl.SSLCertVerificationError):
+                visitors.come(context=nobody_trusted)
+            assert eventually(lambda: not visitors.is_refused())
 
 
 def test_no_address_takes_the_places_of_the_others(files: Files) -> None:
