@@ -7,7 +7,7 @@ Stories that span several parties are in `tsm.flows`; here are the commands that
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -31,9 +31,11 @@ from tsm.store import log
 from tsm.store.committer import Committer
 from tsm.store.factory import StoreFactory
 from tsm.store.log import NOTHING, Page, Unreadable
+from tsm.store.mapper import ERASED as ERASED  # what its readers may meet
 from tsm.store.mapper import JsonMapper, Unseals
-from tsm.store.recorder import MOST, Append, IndexRow, Recorded, Recorder
+from tsm.store.recorder import MOST, Append, Recorded, Recorder
 from tsm.store.recorder import Command as Command  # part of what `commit` takes
+from tsm.store.recorder import IndexRow as IndexRow
 
 KEPT_STATES = 4096  # folded streams in memory: they only save replay, the log decides
 
@@ -61,6 +63,7 @@ class Change(NamedTuple):
     stream: str
     version: int
     facts: Sequence[Fact]
+    occurred_at: datetime | None = None  # another time than that of the commit
 
 
 class Tsm(Application[str]):
@@ -159,6 +162,14 @@ class Tsm(Application[str]):
         """Where something personal occurs, by its keyed hash."""
         return self._recorder.indexed(self._vault.blind_index(purpose, value))
 
+    def indexed_many(self, values: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[IndexRow]]:
+        """The same for many, each a purpose and a value, in one query; what occurs nowhere is left out."""
+        indexes = {self._vault.blind_index(*value): value for value in values}
+        found: dict[tuple[str, str], list[IndexRow]] = {}
+        for row in self._recorder.indexed_many(list(indexes)) if indexes else ():
+            found.setdefault(indexes[row.value], []).append(row)
+        return found
+
     def erase_remains(self) -> None:
         """After rows beside the log were dropped: see `Recorder.erase_remains`. STORE_UNAVAILABLE: to be repeated."""
         self._recorder.erase_remains()
@@ -208,6 +219,18 @@ class Tsm(Application[str]):
             if recorded.id > last:
                 break
             yield self._mapper.to_domain_event(recorded, unseals)
+
+    def histories(self, streams: Collection[str], unseals: Unseals | None = None) -> dict[str, list[Event]]:
+        """The events of many streams, in one query; streams that do not exist are left out."""
+        found: dict[str, list[Event]] = {}
+        for recorded in self._recorder.select_streams(list(streams)) if streams else ():
+            found.setdefault(str(recorded.originator_id), []).append(self._mapper.to_domain_event(recorded, unseals))
+        return found
+
+    def existing(self, streams: Collection[str]) -> set[str]:
+        """Those of the streams that exist, by one query."""
+        found = self._recorder.select_streams(list(streams), lte=1) if streams else ()
+        return {str(recorded.originator_id) for recorded in found}
 
     def now(self) -> datetime:
         """The time by which deadlines are decided: the clock's, but never behind the last record.
@@ -432,7 +455,7 @@ def _events(change: Change, context: Context, occurred_at: datetime) -> list[Eve
         Event(
             originator_id=change.stream,
             originator_version=number,
-            occurred_at=occurred_at,
+            occurred_at=change.occurred_at or occurred_at,
             context=context,
             fact=fact,
         )

@@ -10,6 +10,7 @@ again, by the list that outlives every copy (`tsm.keys.destroyed_keys`).
 import json
 import logging
 import sqlite3
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
@@ -56,6 +57,12 @@ class DataKeys:
             cipher = self._cipher(key_id)
         nonce = self._random(NONCE_SIZE)
         return key_id, nonce + cipher.encrypt(nonce, plaintext, aad)
+
+    def make(self, subjects: Collection[str]) -> None:
+        """Makes the keys of subjects that have none yet, in one transaction: for each by itself waits for the disk."""
+        with self._lock, writing(self._connection):
+            for subject in subjects:
+                self._insert_key(subject)
 
     def unseal(self, key_id: str, sealed: bytes, aad: bytes) -> bytes:
         """`TsmError`: UNKNOWN_KEY when the key is destroyed (or never was), KEY_REFUSED when it does not open."""

@@ -14,7 +14,7 @@ Every process that keeps keys has a vault of its own. Threads may share one; so 
 import hashlib
 import hmac
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from os import urandom
 from pathlib import Path
@@ -303,6 +303,10 @@ class SoftwareVault:
     def seal(self, subject: str, plaintext: bytes, aad: bytes) -> tuple[str, bytes]:
         """Seals a personal field under the subject's data key: the key's id, and nonce, ciphertext and tag."""
         return self._data_keys.seal(subject, plaintext, aad)
+
+    def make_data_keys(self, subjects: Collection[str]) -> None:
+        """Before much is sealed for new subjects: their data keys in one transaction. Others have theirs already."""
+        self._data_keys.make(subjects)
 
     def unseal(self, key_id: str, sealed: bytes, aad: bytes) -> bytes:
         """`TsmError`: UNKNOWN_KEY when the subject was destroyed, KEY_REFUSED when it was not sealed so."""

@@ -16,13 +16,18 @@ signal came: a recycled number's new holder has another.
 Stream: `line-<uuid>`.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
 
 import msgspec
 
-from tsm.model.event import Fact
+from tsm.errors import ErrorCode, TsmError
+from tsm.identifiers import Iccid, Imei, Imsi, Msisdn
+from tsm.model.checks import check_identifier, check_name, check_text, refusal
+from tsm.model.event import Context, Fact
+
+AHEAD = timedelta(minutes=5)  # a source's clock may be this much ahead of ours
 
 
 class SignalKind(StrEnum):
@@ -52,7 +57,8 @@ class SignalKind(StrEnum):
 
 
 ENDS_TENURE = frozenset({SignalKind.TERMINATED, SignalKind.PORTED_OUT})
-BEGINS_TENURE = frozenset({SignalKind.SUBSCRIBED})
+HAS_PREVIOUS = frozenset({SignalKind.SIM_REPLACED, SignalKind.NUMBER_CHANGED})
+BEGINS_TENURE = frozenset({SignalKind.SUBSCRIBED, SignalKind.NUMBER_CHANGED})  # of the number `msisdn`
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +96,7 @@ class SignalRecorded(Fact, frozen=True, kw_only=True):
     sim_changed_at: datetime | None = None  # the number's latest SIM change, over occurred time, as known now
     device_changed_at: datetime | None = None  # the same of its device; None: never seen in one
     in_service: bool = True  # whether the number has a subscription, as known now
+    begins_tenure: bool = False  # from it on the number of this stream is another holder's than before
 
 
 class SubjectMapped(Fact, frozen=True, kw_only=True):
@@ -99,4 +106,104 @@ class SubjectMapped(Fact, frozen=True, kw_only=True):
     issuer: str  # `iss` of the tokens
 
 
-FACTS: tuple[type[Fact], ...] = (SignalRecorded, SubjectMapped)
+class TenureErased(Fact, frozen=True, kw_only=True):
+    """The data key of one person's tenure is destroyed: what was sealed under it counts for nothing any more."""
+
+    topic: ClassVar[str] = "line.tenure_erased"
+    subject: str
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A line, as far as it can be told without personal data."""
+
+    signals: int = 0
+    subjects: tuple[str, ...] = ()  # tenures, in the order in which they were heard of
+    erased: frozenset[str] = frozenset()  # those that are
+    sim_changed_at: datetime | None = None
+    device_changed_at: datetime | None = None
+    in_service: bool = True
+
+
+def stream(id: str) -> str:
+    """The stream of a line, which has a random id: without the keyed row nobody can tell whose it is."""
+    return f"line-{id}"
+
+
+def check(signal: Signal, context: Context, now: datetime) -> None:
+    """INVALID_INPUT for a signal that is not as specified; FORBIDDEN when this source is not the caller's to name."""
+    check_name(signal.id, "id")
+    if not speaks_for(context, signal.source):
+        raise TsmError(ErrorCode.FORBIDDEN, f"{context.actor} does not speak for {signal.source}", ("source",))
+    for kind, field in ((Msisdn, "msisdn"), (Imsi, "imsi"), (Iccid, "iccid"), (Imei, "imei")):
+        if value := getattr(signal, field):
+            check_identifier(kind, value, field)
+    _check_kind(signal)
+    for time, field in ((signal.occurred_at, "occurred_at"), (signal.until, "until")):
+        if time is not None and time.utcoffset() != timedelta(0):
+            raise refusal(field, "not in UTC")
+    if signal.occurred_at > now + AHEAD:
+        raise refusal("occurred_at", "in the future")
+
+
+def speaks_for(context: Context, source: str) -> bool:
+    """Operators and terminals speak for themselves, a phone for its app; the server and administrators for anybody."""
+    match context.role:
+        case "system" | "administrator":
+            return True
+        case "operator":
+            return source == f"operator:{context.tenant}"
+        case "phone":
+            return source == "app"
+        case _:
+            return source == context.actor
+
+
+def _check_kind(signal: Signal) -> None:
+    """Each kind has what it speaks of, and nothing that it does not."""
+    if not signal.msisdn and not signal.iccid:
+        raise refusal("msisdn", "neither a number nor a card")
+    match signal.kind:
+        case SignalKind.SUBSCRIBED | SignalKind.PORTED_IN | SignalKind.PORTED_OUT if not signal.msisdn:
+            raise refusal("msisdn", "which number")
+        case SignalKind.SIM_REPLACED:
+            if not signal.iccid:
+                raise refusal("iccid", "which card")
+            check_identifier(Iccid, signal.previous, "previous")
+        case SignalKind.NUMBER_CHANGED:
+            if not signal.msisdn:
+                raise refusal("msisdn", "which number")
+            check_identifier(Msisdn, signal.previous, "previous")
+        case SignalKind.INDICATION:
+            check_text(signal.indication, "indication")
+        case SignalKind.MODEL_CHANGE_ANNOUNCED if signal.until is None or signal.until < signal.occurred_at:
+            raise refusal("until", "an announcement has an end after its beginning")
+        case _:
+            pass
+    if signal.previous and (signal.previous in (signal.msisdn, signal.iccid) or signal.kind not in HAS_PREVIOUS):
+        raise refusal("previous", "the same, or not of this kind")
+    if signal.indication and signal.kind is not SignalKind.INDICATION:
+        raise refusal("indication", "not of this kind")
+    if signal.until is not None and signal.kind is not SignalKind.MODEL_CHANGE_ANNOUNCED:
+        raise refusal("until", "not of this kind")
+
+
+def evolve(state: Line | None, fact: Fact) -> Line:
+    """Fold one fact."""
+    state = state or Line()
+    match fact:
+        case SignalRecorded():
+            return Line(
+                signals=state.signals + 1,
+                subjects=tuple(dict.fromkeys((*state.subjects, fact.subject))),
+                erased=state.erased,
+                sim_changed_at=fact.sim_changed_at,
+                device_changed_at=fact.device_changed_at,
+                in_service=fact.in_service,
+            )
+        case TenureErased():
+            return msgspec.structs.replace(state, erased=state.erased | {fact.subject})
+        case _:
+            return state
+
+
+FACTS: tuple[type[Fact], ...] = (SignalRecorded, SubjectMapped, TenureErased)

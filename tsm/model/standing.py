@@ -10,11 +10,19 @@ began at or before it, also one that turns up late, but none of the level REVOKE
 Stream: `standing-<iccid>`.
 """
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import reduce
 from typing import ClassVar
 
+import msgspec
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.model.checks import SHA256_OCTETS, check_hex
+from tsm.model.detection import Finding
 from tsm.model.event import Fact
+from tsm.model.swap_policy import Level
 
 
 class Proof(StrEnum):
@@ -44,6 +52,7 @@ class SuspicionRaised(Fact, frozen=True, kw_only=True):
     since: datetime  # when it began, over occurred time
     until: datetime | None = None  # when it ends by itself
     evidence: tuple[int, ...]  # positions of the signals, ascending; 0 never
+    revoke_from: datetime | None = None  # of the level REVOKE: when its settle window is over
 
 
 class SuspicionWithdrawn(Fact, frozen=True, kw_only=True):
@@ -66,6 +75,7 @@ class SuspicionEscalated(Fact, frozen=True, kw_only=True):
     topic: ClassVar[str] = "standing.suspicion_escalated"
     suspicion: str
     level: int
+    revoke_from: datetime | None = None  # of the level REVOKE: when the settle window is over
 
 
 class SuspicionClosed(Fact, frozen=True, kw_only=True):
@@ -74,14 +84,16 @@ class SuspicionClosed(Fact, frozen=True, kw_only=True):
     topic: ClassVar[str] = "standing.suspicion_closed"
     suspicion: str
     verdict: str  # a Verdict
+    closed_at: datetime
 
 
 class CardCleared(Fact, frozen=True, kw_only=True):
-    """Released: at this time the card was where it belongs. The event's `occurred_at` is when."""
+    """Released: at this time the card was where it belongs."""
 
     topic: ClassVar[str] = "standing.card_cleared"
     proof: str  # a Proof
     document_sha256: str = ""  # of what the holder signed, hex
+    cleared_at: datetime
 
 
 class LevelChanged(Fact, frozen=True, kw_only=True):
@@ -103,6 +115,187 @@ FACTS: tuple[type[Fact], ...] = (
 )
 
 
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What persons said to a suspicion. It stays when the suspicion is withdrawn, for that may be raised again."""
+
+    acknowledged: bool = False
+    level: int = Level.NONE  # to which it was escalated
+    revoke_from: datetime | None = None  # of an escalation to REVOKE
+    verdict: Verdict | None = None
+    closed_at: datetime | None = None
+
+
+UNDECIDED = Decision()
+
+
+class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
+    """A suspicion that was raised and not withdrawn, with what persons said to it."""
+
+    raised: SuspicionRaised
+    decision: Decision = UNDECIDED
+
+    @property
+    def id(self) -> str:
+        return self.raised.suspicion
+
+    @property
+    def level(self) -> Level:
+        """By its rule, or by a person who takes it more seriously."""
+        return Level(max(self.raised.level, self.decision.level))
+
+    @property
+    def revoke_from(self) -> datetime | None:
+        """When a revocation is due; None below the level REVOKE."""
+        if self.level < Level.REVOKE:
+            return None
+        times = [self.raised.revoke_from, self.decision.revoke_from]
+        if self.decision.verdict is Verdict.CONFIRMED:
+            times.append(self.decision.closed_at)
+        return min(time for time in times if time is not None)
+
+    def is_open(self, cleared_at: datetime | None) -> bool:
+        """Neither a false alarm nor settled by a release."""
+        settled = cleared_at is not None and self.raised.since <= cleared_at and self.level < Level.REVOKE
+        return self.decision.verdict is not Verdict.FALSE_ALARM and not settled
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A card's standing as its facts say."""
+
+    suspicions: Mapping[str, Suspicion] = msgspec.field(default_factory=dict)  # raised, not withdrawn
+    decisions: Mapping[str, Decision] = msgspec.field(default_factory=dict)  # by suspicion
+    cleared_at: datetime | None = None
+    level: Level = Level.NONE
+    revoke_from: datetime | None = None
+
+    @property
+    def on_hold(self) -> bool:
+        """Whether providers' sessions with the card are refused."""
+        return self.level >= Level.HOLD
+
+    @property
+    def open(self) -> tuple[Suspicion, ...]:
+        """What makes the level, in the order of its beginning."""
+        found = [suspicion for suspicion in self.suspicions.values() if suspicion.is_open(self.cleared_at)]
+        return tuple(sorted(found, key=lambda suspicion: (suspicion.raised.since, suspicion.id)))
+
+    def suspicion(self, id: str) -> Suspicion:
+        """NOT_FOUND unless it is open."""
+        for suspicion in self.open:
+            if suspicion.id == id:
+                return suspicion
+        raise TsmError(ErrorCode.NOT_FOUND, "no such open suspicion", ("suspicion",))
+
+
 def stream(iccid: str) -> str:
     """The stream of a card's standing."""
     return f"standing-{iccid}"
+
+
+def reassess(state: Standing | None, findings: Sequence[Finding], policy: int, now: datetime) -> list[Fact]:
+    """Decide what follows from what is found now: a function of findings, persons' decisions, and the time."""
+    known = state or Standing()
+    found = {f.suspicion: _raised(f, policy) for f in findings if f.until is None or f.until > now}
+    facts: list[Fact] = []
+    for id, raised in found.items():
+        fresh = Suspicion(raised=raised, decision=known.decisions.get(id, UNDECIDED))
+        if fresh.is_open(known.cleared_at) and not _same(known.suspicions.get(id), raised):
+            facts.append(raised)
+    for suspicion in known.open:
+        if suspicion.id not in found and suspicion.decision.verdict is not Verdict.CONFIRMED:
+            facts.append(SuspicionWithdrawn(suspicion=suspicion.id))
+    return _with_level(known, facts)
+
+
+def acknowledge(state: Standing | None, suspicion: str) -> list[Fact]:
+    """Decide that a person has seen it; again is no news. NOT_FOUND."""
+    seen = (state or Standing()).suspicion(suspicion).decision.acknowledged
+    return [] if seen else [SuspicionAcknowledged(suspicion=suspicion)]
+
+
+def escalate(state: Standing | None, suspicion: str, level: Level, settle: timedelta, now: datetime) -> list[Fact]:
+    """Decide that it is taken more seriously. NOT_FOUND; WRONG_ORDER unless the level is above the present one."""
+    known = state or Standing()
+    if level <= known.suspicion(suspicion).level:
+        raise TsmError(ErrorCode.WRONG_ORDER, "it is at that level, or above", ("level",))
+    revoke_from = now + settle if level is Level.REVOKE else None
+    return _with_level(known, [SuspicionEscalated(suspicion=suspicion, level=level.value, revoke_from=revoke_from)])
+
+
+def close(state: Standing | None, suspicion: str, verdict: Verdict, now: datetime) -> list[Fact]:
+    """Decide what it was; the same again is no news. NOT_FOUND."""
+    known = state or Standing()
+    if known.suspicion(suspicion).decision.verdict is verdict:
+        return []
+    return _with_level(known, [SuspicionClosed(suspicion=suspicion, verdict=verdict, closed_at=now)])
+
+
+def release(state: Standing | None, proof: Proof, document_sha256: str, now: datetime) -> list[Fact]:
+    """Decide that the card is where it belongs. WRONG_ORDER when nothing is on hold, or it is to be revoked."""
+    known = state or Standing()
+    if not known.on_hold or known.level is Level.REVOKE:
+        raise TsmError(ErrorCode.WRONG_ORDER, f"the card's level is {known.level.name}")
+    if document_sha256:
+        check_hex(document_sha256, "document_sha256", SHA256_OCTETS)
+    return _with_level(known, [CardCleared(proof=proof, document_sha256=document_sha256, cleared_at=now)])
+
+
+def evolve(state: Standing | None, fact: Fact) -> Standing:
+    """Fold one fact."""
+    known = state or Standing()
+    match fact:
+        case SuspicionRaised(suspicion=id):
+            raised = Suspicion(raised=fact, decision=known.decisions.get(id, UNDECIDED))
+            return msgspec.structs.replace(known, suspicions={**known.suspicions, id: raised})
+        case SuspicionWithdrawn(suspicion=id):
+            left = {other: suspicion for other, suspicion in known.suspicions.items() if other != id}
+            return msgspec.structs.replace(known, suspicions=left)
+        case SuspicionAcknowledged(suspicion=id):
+            return _decided(known, id, acknowledged=True)
+        case SuspicionEscalated(suspicion=id):
+            return _decided(known, id, level=fact.level, revoke_from=fact.revoke_from)
+        case SuspicionClosed(suspicion=id):
+            return _decided(known, id, verdict=Verdict(fact.verdict), closed_at=fact.closed_at)
+        case CardCleared():
+            return msgspec.structs.replace(known, cleared_at=fact.cleared_at)
+        case LevelChanged():
+            return msgspec.structs.replace(known, level=Level(fact.level), revoke_from=fact.revoke_from)
+        case _:
+            return known
+
+
+def _with_level(known: Standing, facts: Sequence[Fact]) -> list[Fact]:
+    """The facts, and the level that follows when it is another."""
+    after = reduce(evolve, facts, known)
+    level = max((suspicion.level for suspicion in after.open), default=Level.NONE)
+    revoke_from = min((time for s in after.open if (time := s.revoke_from) is not None), default=None)
+    if (level, revoke_from) == (known.level, known.revoke_from):
+        return list(facts)
+    return [*facts, LevelChanged(level=level.value, revoke_from=revoke_from)]
+
+
+def _decided(known: Standing, id: str, **said: object) -> Standing:
+    decision = msgspec.structs.replace(known.decisions.get(id, UNDECIDED), **said)
+    suspicions = dict(known.suspicions)
+    if id in suspicions:
+        suspicions[id] = msgspec.structs.replace(suspicions[id], decision=decision)
+    return msgspec.structs.replace(known, suspicions=suspicions, decisions={**known.decisions, id: decision})
+
+
+def _raised(finding: Finding, policy: int) -> SuspicionRaised:
+    return SuspicionRaised(
+        suspicion=finding.suspicion,
+        rule=finding.rule,
+        condition=finding.condition,
+        level=finding.level.value,
+        policy=policy,
+        since=finding.since,
+        until=finding.until,
+        evidence=finding.evidence,
+        revoke_from=finding.revoke_from,
+    )
+
+
+def _same(known: Suspicion | None, raised: SuspicionRaised) -> bool:
+    """Another version of the policy that says the same is no news."""
+    return known is not None and msgspec.structs.replace(raised, policy=known.raised.policy) == known.raised

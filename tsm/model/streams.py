@@ -12,11 +12,14 @@ from tsm.model import (
     delegation,
     deployment,
     domain,
+    line,
     operation,
     operator,
     service_provider,
     service_token,
     session,
+    standing,
+    swap_policy,
     terminal,
 )
 from tsm.model.event import Fact
@@ -32,11 +35,14 @@ EVOLVES: Mapping[str, Evolve] = {
     "delegation-": delegation.evolve,
     "deployment-": deployment.evolve,
     "domain-": domain.evolve,
+    "line-": line.evolve,
     "operation-": operation.evolve,
     "operator-": operator.evolve,
     "provider-": service_provider.evolve,
     "service-token-": service_token.evolve,
     "session-": session.evolve,
+    "standing-": standing.evolve,
+    "swap-policy": swap_policy.evolve,
     "terminal-": terminal.evolve,
 }
 

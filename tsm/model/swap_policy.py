@@ -6,12 +6,24 @@ It is data that a person can read, and every version of it is an event. What a c
 Stream: `swap-policy` (one for the server).
 """
 
+import re
 from enum import IntEnum, StrEnum
 from typing import ClassVar
 
 import msgspec
 
+from tsm.errors import ErrorCode, TsmError, within
+from tsm.model.checks import check_name, refusal
 from tsm.model.event import Fact
+
+WEIGHTS = {  # of indications, as `DEFAULT` has them
+    "call-forwarding": 2,  # calls and codes go elsewhere
+    "contact-changed": 2,  # e-mail or postal address
+    "failed-authentication": 1,  # at the operator's, before a change
+    "night-change": 1,
+    "proxy": 1,  # somebody else asked for the change
+    "remote-channel": 1,  # and not in a shop
+}
 
 
 class Level(IntEnum):
@@ -72,4 +84,122 @@ class PolicyAdopted(Fact, frozen=True, kw_only=True):
 
 
 STREAM = "swap-policy"
+WINDOWED = frozenset({Condition.TWO_DEVICES, Condition.WEAK_SIGNALS})
+LONGEST = 24 * 366  # hours
 FACTS: tuple[type[Fact], ...] = (PolicyAdopted,)
+
+DEFAULT = Policy(
+    version=1,
+    settle_hours=24,
+    rules=(
+        Rule(name="another-device", condition=Condition.DEVICE_CHANGED, level=Level.HOLD),
+        Rule(name="two-devices-in-a-day", condition=Condition.TWO_DEVICES, level=Level.HOLD, within_hours=24),
+        Rule(name="another-imsi", condition=Condition.IMSI_CHANGED, level=Level.HOLD),
+        Rule(name="another-card", condition=Condition.CARD_REPLACED, level=Level.REVOKE),
+        Rule(name="ported-out", condition=Condition.PORTED_OUT, level=Level.REVOKE),
+        Rule(name="terminated", condition=Condition.TERMINATED, level=Level.REVOKE),
+        Rule(name="another-number", condition=Condition.OTHER_NUMBER, level=Level.ALERT, lasts_hours=24),
+        Rule(name="suspended", condition=Condition.SUSPENDED, level=Level.HOLD),
+        Rule(name="restricted", condition=Condition.RESTRICTED, level=Level.ALERT),
+        Rule(name="lost", condition=Condition.LOST, level=Level.LOCK),
+        Rule(name="owner-called", condition=Condition.OWNER_CALLED, level=Level.LOCK),
+        Rule(name="used-in-a-foreign-device", condition=Condition.FOREIGN_DEVICE, level=Level.HOLD),
+        Rule(name="wrong-card", condition=Condition.WRONG_CARD, level=Level.ALERT, lasts_hours=24),
+        Rule(name="counter-jumped", condition=Condition.COUNTER_JUMPED, level=Level.HOLD),
+        Rule(
+            name="weak-signals-in-three-days",
+            condition=Condition.WEAK_SIGNALS,
+            level=Level.ALERT,
+            within_hours=72,
+            lasts_hours=72,
+            weights=WEIGHTS,
+            threshold=3,
+        ),
+        Rule(
+            name="weak-signals-in-ten-days",
+            condition=Condition.WEAK_SIGNALS,
+            level=Level.HOLD,
+            within_hours=240,
+            weights=WEIGHTS,
+            threshold=6,
+        ),
+    ),
+)
+
+
+def stream() -> str:
+    """The policy's stream: there is one."""
+    return STREAM
+
+
+def adopt(state: Policy | None, policy: Policy) -> list[PolicyAdopted]:
+    """Decide that signals are judged by this from now on; the same again is no news.
+
+    INVALID_INPUT names the field; WRONG_ORDER unless its version is the next after the present one.
+    """
+    check(policy)
+    present = state or DEFAULT
+    if policy == present:
+        return []
+    if policy.version != present.version + 1:
+        raise TsmError(ErrorCode.WRONG_ORDER, f"version {present.version} is in force", ("version",))
+    return [PolicyAdopted(policy=policy)]
+
+
+def evolve(state: Policy | None, fact: Fact) -> Policy:
+    """Fold one fact."""
+    return fact.policy if isinstance(fact, PolicyAdopted) else state or DEFAULT
+
+
+def read_policy(text: bytes) -> Policy:
+    """The policy in a JSON document: levels and conditions by their names. INVALID_INPUT names the field."""
+    try:
+        document = msgspec.json.decode(text)
+        for rule in document["rules"] if isinstance(document, dict) and "rules" in document else ():
+            if isinstance(rule, dict) and rule.get("level") in Level.__members__:
+                rule["level"] = Level[rule["level"]].value
+        policy = msgspec.convert(document, Policy)
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise TsmError(ErrorCode.INVALID_INPUT, f"not a policy: {error}", _field(str(error))) from None
+    check(policy)
+    return policy
+
+
+def check(policy: Policy) -> None:
+    """INVALID_INPUT, with the field."""
+    if policy.version < 1:
+        raise refusal("version", "from 1 on")
+    _check_hours(policy.settle_hours, "settle_hours", least=0)
+    names = [rule.name for rule in policy.rules]
+    for number, rule in enumerate(policy.rules):
+        with within("rules", str(number)):
+            check_name(rule.name, "name")
+            if names.index(rule.name) != number:
+                raise refusal("name", "two rules have it")
+            _check_rule(rule)
+
+
+def _check_rule(rule: Rule) -> None:
+    if (rule.within_hours is not None) != (rule.condition in WINDOWED):
+        raise refusal("within_hours", "of the conditions that have a window, and of no other")
+    for hours, field in ((rule.within_hours, "within_hours"), (rule.lasts_hours, "lasts_hours")):
+        if hours is not None:
+            _check_hours(hours, field, least=1)
+    weak = rule.condition is Condition.WEAK_SIGNALS
+    if bool(rule.weights) != weak or any(weight < 1 for weight in rule.weights.values()):
+        raise refusal("weights", "of WEAK_SIGNALS, from 1 on")
+    if (rule.threshold > 0) != weak:
+        raise refusal("threshold", "of WEAK_SIGNALS, from 1 on")
+
+
+def _check_hours(hours: int, field: str, least: int) -> None:
+    if not least <= hours <= LONGEST:
+        raise refusal(field, f"{least} to {LONGEST} hours")
+
+
+def _field(words: str) -> tuple[str, ...]:
+    """Where msgspec says that it is: ``at `$.rules[3].level` ``, or ``field `version` ``."""
+    place = re.search(r"`\$((?:\.\w+|\[\d+\]|\[\.\.\.\])+)`", words)
+    named = re.search(r"field `(\w+)`", words)
+    path = re.findall(r"\w+", place.group(1)) if place else []
+    return (*path, *([named.group(1)] if named else []))

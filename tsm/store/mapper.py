@@ -127,6 +127,8 @@ class JsonMapper(Mapper[str]):
     def _sealed(self, fact: Fact, stream: str, number: int) -> dict[str, object]:
         data: dict[str, Any] = msgspec.to_builtins(fact, enc_hook=_plain)
         for field in fact.sealed:
+            if data[field] == "":  # says nothing of anybody
+                continue
             place = _place(stream, number, fact.topic, field)
             key_id, sealed = self._sealer.seal(data["subject"], data[field].encode(), place)
             data[field] = SealedField(key_id, base64.b64encode(sealed).decode())

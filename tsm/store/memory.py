@@ -142,6 +142,14 @@ class MemoryRecorder(Recorder):
         with self._lock:
             return sorted(row for row in self._index.values() if row.value == index)
 
+    def indexed_many(self, indexes: Sequence[str]) -> list[IndexRow]:
+        wanted = set(indexes)
+        with self._lock:
+            return sorted(row for row in self._index.values() if row.value in wanted)
+
+    def select_streams(self, streams: Sequence[str], *, lte: int | None = None) -> Sequence[RecordedEvent]:
+        return [event for stream in sorted(set(streams)) for event in self.select_events(stream, lte=lte)]
+
     def answered(self, command: Command) -> Recorded | None:
         with self._lock:
             return self._answered(command)

@@ -315,6 +315,19 @@ class PostgresRecorder(Recorder):
         query = "SELECT index_value, stream, subject FROM tsm.person_index WHERE index_value = %s ORDER BY stream"
         return [IndexRow(*row) for row in self._read(query, index)]
 
+    def indexed_many(self, indexes: Sequence[str]) -> list[IndexRow]:
+        query = """SELECT index_value, stream, subject FROM tsm.person_index
+          WHERE index_value = ANY(%s) ORDER BY index_value, stream"""
+        return list(map(IndexRow._make, self._read(query, list(indexes))))
+
+    def select_streams(self, streams: Sequence[str], *, lte: int | None = None) -> Sequence[RecordedEvent]:
+        return self._select(
+            "originator_id = ANY(%s) AND originator_version <= %s",
+            [list(streams), MOST if lte is None else lte],
+            "originator_id, originator_version",
+            None,
+        )
+
     def answered(self, command: Command) -> Recorded | None:
         query = "SELECT digest, first, last, head FROM tsm.command WHERE id = %s"
         return answered_before(self._read_one(query, command.id), command)
@@ -323,7 +336,7 @@ class PostgresRecorder(Recorder):
         query = f"SELECT {COLUMNS} FROM tsm.event WHERE {condition} ORDER BY {order} LIMIT %s"  # noqa: S608 - constants
         found = [RecordedEvent(*row) for row in self._read(query, *values, limit)]
         if found:
-            self._see(max(found[0].recorded_at, found[-1].recorded_at))
+            self._see(max(event.recorded_at for event in found))
         return found
 
     def _read_one(self, query: str, *values: object) -> Row | None:

@@ -258,6 +258,14 @@ class Recorder(ApplicationRecorder, ABC):
         """The rows under one index, in order of their streams."""
 
     @abstractmethod
+    def indexed_many(self, indexes: Sequence[str]) -> list[IndexRow]:
+        """The rows under all of these, in one query; in order of index and stream."""
+
+    @abstractmethod
+    def select_streams(self, streams: Sequence[str], *, lte: int | None = None) -> Sequence[RecordedEvent]:
+        """The events of several streams, in one query; in order of stream and version."""
+
+    @abstractmethod
     def answered(self, command: Command) -> Recorded | None:
         """What came of the command, if it is known. `TsmError(COMMAND_REUSED)` when its digest is another."""
 

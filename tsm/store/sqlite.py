@@ -168,6 +168,20 @@ class SQLiteRecorder(Recorder):
         with self._reading() as reader:
             return [IndexRow(*row) for row in reader.execute(query, (index,))]
 
+    def indexed_many(self, indexes: Sequence[str]) -> list[IndexRow]:
+        query = """SELECT index_value, stream, subject FROM person_index
+          WHERE index_value IN (SELECT value FROM json_each(?)) ORDER BY index_value, stream"""
+        with self._reading() as reader:
+            return list(map(IndexRow._make, reader.execute(query, (json.dumps(list(indexes)),))))
+
+    def select_streams(self, streams: Sequence[str], *, lte: int | None = None) -> Sequence[RecordedEvent]:
+        return self._select(
+            "originator_id IN (SELECT value FROM json_each(?)) AND originator_version <= ?",
+            [json.dumps(list(streams)), MOST if lte is None else lte],
+            "originator_id, originator_version",
+            None,
+        )
+
     def answered(self, command: Command) -> Recorded | None:
         with self._reading() as reader:
             return _answered(reader, command)

@@ -1,0 +1,386 @@
+"""Lines: signals are recorded, and what follows for cards is decided before their source gets its answer.
+
+    check     each signal by itself: a bad one is refused alone
+    file      one commit for all: the events, and the keyed rows that lead to them
+    decide    every registered card that the streams concerned name is assessed (`tsm.flows.standings`)
+
+The decisions come in a commit of their own, for they name the positions of their evidence, and a position is given
+with the commit. A source that got its answer knows that what follows is in force. One that did not may say the same
+again: a signal that is known is not recorded twice, but decided on again. Where nobody does, `StandingWorker` does.
+
+A number's stream has a random id, known by the number's row only. Whoever first hears of a number in this process
+gives it one, and others that hear of it at the same moment use the same.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from threading import Lock
+from typing import NamedTuple
+from uuid import UUID
+
+from tsm.application import Change, IndexRow, Tsm, decided
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.known_signals import (
+    CARD,
+    ICCID,
+    IMEI,
+    MSISDN,
+    SIGNAL,
+    Line,
+    Place,
+    cards_in,
+    homes,
+    name_of,
+    places_of,
+    read_lines,
+)
+from tsm.flows.standings import Standings
+from tsm.identifiers import Msisdn
+from tsm.keys.vault import SoftwareVault
+from tsm.model import card as cards
+from tsm.model import line as lines
+from tsm.model.bindings import (
+    Binding,
+    Changes,
+    Known,
+    bindings_of_number,
+    cards_of,
+    changes_of_number,
+    devices_of_card,
+    numbers_of,
+    ordered,
+)
+from tsm.model.checks import check_text
+from tsm.model.event import Context
+from tsm.model.line import Signal, SignalRecorded, SubjectMapped, TenureErased
+
+SUBJECT = "camara.sub"  # purpose of the rows that lead from a token's subject to a line
+ASSIGNED = 10_000  # new streams that are remembered until their rows are there
+
+Clock = Callable[[], datetime]
+Random = Callable[[int], bytes]
+
+
+class Outcome(NamedTuple):
+    """What became of a signal."""
+
+    position: int  # 0 when it was refused
+    repeated: bool = False  # it was known
+    error: TsmError | None = None
+
+
+class History(NamedTuple):
+    """What was told of a number, a card or a device. Whoever shows it records the reading of these subjects."""
+
+    bindings: tuple[Binding, ...]
+    signals: tuple[Known, ...]  # over occurred time
+    subjects: tuple[str, ...]
+
+
+class Filing(NamedTuple):
+    """A batch on its way into the log."""
+
+    outcomes: list[Outcome]
+    lines: list[Line]
+    positions: range
+
+
+class Lines:
+    """Safe to share between threads."""
+
+    def __init__(self, tsm: Tsm, vault: SoftwareVault, clock: Clock, random: Random) -> None:
+        self._tsm = tsm
+        self._vault = vault
+        self._clock = clock
+        self._random = random
+        self._assigned: OrderedDict[str, str] = OrderedDict()  # streams by the keyed hash of their number or card
+        self._assigned_lock = Lock()
+        self.standings = Standings(tsm, clock)
+
+    def record(self, signals: Sequence[Signal], context: Context) -> list[Outcome]:
+        """Record what a source says, and decide on it; one outcome for each, in order.
+
+        Refused alone: INVALID_INPUT; FORBIDDEN for another source than the caller, and for an operator that names
+        another's card; COMMAND_REUSED for a signal that is known with other content. All: STORE_BUSY,
+        STORE_UNAVAILABLE, CONFLICT when others were faster five times; the same may be said again.
+        """
+        refused = self._refusals(signals, context)
+        accepted = [signal for number, signal in enumerate(signals) if number not in refused]
+        filing = decided(partial(self._file, accepted, context))
+        self.standings.reassess_all(cards_in(filing.lines), context)
+        self.standings.settled(filing.positions)
+        outcomes = iter(filing.outcomes)
+        return [refused[number] if number in refused else next(outcomes) for number in range(len(signals))]
+
+    def stream_of_number(self, msisdn: str) -> str | None:
+        """The stream of a number that something is known of."""
+        return next((row.stream for row in self._tsm.indexed(MSISDN, msisdn)), None)
+
+    def history(self, *, msisdn: str = "", iccid: str = "", imei: str = "") -> History:
+        """What was told of one of these, unsealed. INVALID_INPUT unless one is named."""
+        place = _one_of((MSISDN, msisdn), (ICCID, iccid), (IMEI, imei))
+        read = list(read_lines(self._tsm, [row.stream for row in self._tsm.indexed(*place)]).values())
+        known = ordered(known for line in read for known in line.known())
+        numbers = [msisdn] if msisdn else list(dict.fromkeys(n for one in known for n in numbers_of(one.signal)))
+        bindings = [binding for number in numbers for binding in bindings_of_number(number, known)]
+        if not msisdn:
+            named = [iccid] if iccid else list(dict.fromkeys(i for one in known for i in cards_of(one.signal)))
+            unnumbered = [one for one in known if not one.signal.msisdn]
+            bindings += [binding for card in named for binding in devices_of_card(card, unnumbered)]
+        return History(
+            bindings=tuple(b for b in bindings if (not iccid or b.iccid == iccid) and (not imei or b.imei == imei)),
+            signals=tuple(known),
+            subjects=tuple(sorted({subject for line in read for subject in line.subjects})),
+        )
+
+    def map_subject(self, issuer: str, sub: str, msisdn: str, context: Context) -> int:
+        """Say by which subject an issuer's tokens name the number's present holder; the log's position.
+
+        INVALID_INPUT; NOT_FOUND for a number that nothing is known of.
+        """
+        check_text(issuer, "issuer")
+        check_text(sub, "sub")
+
+        def attempt() -> int:
+            line = self._line((MSISDN, Msisdn(msisdn)))
+            if self.stream_of_subject(issuer, sub) == line.stream:
+                return self._tsm.position
+            row = self._tsm.index_row(SUBJECT, f"{issuer}|{sub}", line.stream, line.latest)
+            old = self._tsm.indexed(SUBJECT, f"{issuer}|{sub}")
+            if old:
+                raise TsmError(ErrorCode.ALREADY_EXISTS, "this subject is another line's", ("sub",))
+            return self._tsm.commit(
+                Change(line.stream, line.version, [SubjectMapped(issuer=issuer)]),
+                context=context,
+                occurred_at=self._clock(),
+                put_index=[row],
+            )
+
+        return decided(attempt)
+
+    def stream_of_subject(self, issuer: str, sub: str) -> str | None:
+        """The line that the issuer's tokens mean by `sub`, while its number is the same holder's."""
+        for row in self._tsm.indexed(SUBJECT, f"{issuer}|{sub}"):
+            line = read_lines(self._tsm, [row.stream])[row.stream]
+            if line.latest == row.subject:
+                return row.stream
+        return None
+
+    def erase(self, context: Context, *, msisdn: str = "", iccid: str = "", subject: str = "") -> int:
+        """Erase the tenure of `subject`, or the present one, of a number, or what was told of a card without a number.
+
+        Its data key is destroyed, no row leads to it any more, and its signals count for nothing. Safe to repeat.
+        INVALID_INPUT; NOT_FOUND; WRONG_ORDER while a card that it names is on hold: it is the evidence.
+        STORE_UNAVAILABLE when a file is held by others: repeat it.
+        """
+        place = _one_of((MSISDN, msisdn), (CARD, iccid))
+        line = self._line(place)
+        subject = subject or line.latest
+        if subject not in line.subjects:
+            raise TsmError(ErrorCode.NOT_FOUND, "no such tenure", ("subject",))
+        if any(self.standings.of(card).on_hold for card in cards_in([line])):
+            raise TsmError(ErrorCode.WRONG_ORDER, "a card of this line is on hold")
+        # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.
+        self._vault.destroy_subject(subject)
+        position = decided(partial(self._record_erasure, place, subject, context))
+        self._tsm.erase_remains()
+        with self._assigned_lock:
+            self._assigned.pop(self._vault.blind_index(*place), None)
+        return position
+
+    # Inside
+
+    def _record_erasure(self, place: Place, subject: str, context: Context) -> int:
+        """The rows go; those that other tenures need as well are put anew."""
+        line = self._line(place)
+        left = {place: (place, line.stream, filed.subject) for filed in line.by_time() for place in line.places(filed)}
+        return self._tsm.commit(
+            Change(line.stream, line.version, [TenureErased(subject=subject)]),
+            context=context,
+            occurred_at=self._clock(),
+            drop_index=[subject],
+            put_index=self._rows(left.values()),
+        )
+
+    def _rows(self, rows: Iterable[tuple[Place, str, str]]) -> list[IndexRow]:
+        return [self._tsm.index_row(purpose, value, stream, subject) for (purpose, value), stream, subject in rows]
+
+    def _refusals(self, signals: Sequence[Signal], context: Context) -> dict[int, Outcome]:
+        now = self._clock()
+        foreign = self._foreign_cards(signals, context)
+        refused = {}
+        for number, signal in enumerate(signals):
+            try:
+                lines.check(signal, context, now)
+                if not foreign.isdisjoint(cards_of(signal)):
+                    raise TsmError(ErrorCode.FORBIDDEN, "the card of another operator", ("iccid",))
+            except TsmError as error:
+                refused[number] = Outcome(0, error=error)
+        return refused
+
+    def _foreign_cards(self, signals: Iterable[Signal], context: Context) -> set[str]:
+        """Of an operator's signals, the registered cards that are not its own."""
+        if context.role != "operator":
+            return set()
+        named = {iccid for signal in signals for iccid in cards_of(signal)}
+        existing = self._tsm.existing([cards.stream(iccid) for iccid in named])
+        registered = [iccid for iccid in named if cards.stream(iccid) in existing]
+        return {iccid for iccid in registered if self._tsm.card_of(iccid).operator != context.tenant}
+
+    def _file(self, signals: Sequence[Signal], context: Context) -> Filing:
+        places = {place for signal in signals for place in (*homes(signal), name_of(signal))}
+        rows = self._tsm.indexed_many(places)
+        streams = {
+            place: rows[place][0].stream if place in rows else self._assign(place)
+            for place in places
+            if place[0] != SIGNAL
+        }
+        read = read_lines(self._tsm, streams.values(), {stream: place for place, stream in streams.items()})
+        desk = Desk({place: read[stream] for place, stream in streams.items()}, self._clock(), self._new_subject)
+        named = {place: [row.stream for row in found] for place, found in rows.items() if place[0] == SIGNAL}
+        filed = [desk.take(signal, named.get(name_of(signal), ())) for signal in signals]
+        last = self._commit(desk, context)
+        positions = range(last - len(desk.entries) + 1, last + 1)
+        outcomes = [
+            entry._replace(position=positions[-entry.position - 1]) if entry.position < 0 else entry for entry in filed
+        ]
+        return Filing(outcomes, list(read.values()), positions)
+
+    def _commit(self, desk: "Desk", context: Context) -> int:
+        if not desk.entries:
+            return self._tsm.position
+        self._vault.make_data_keys(desk.new_subjects)
+        changes = {line.stream: _changes(line) for line in desk.lines.values() if line.changed}
+        try:
+            return self._tsm.commit(
+                *(entry.change(changes[entry.line.stream]) for entry in desk.entries),
+                context=context,
+                occurred_at=self._clock(),
+                put_index=self._rows(desk.rows()),
+            )
+        except TsmError as error:
+            if error.code is ErrorCode.UNKNOWN_KEY:  # erased since it was read
+                raise TsmError(ErrorCode.CONFLICT, "a tenure was erased meanwhile") from error
+            raise
+
+    def _line(self, place: Place) -> Line:
+        rows = self._tsm.indexed(*place)
+        if not rows:
+            raise TsmError(ErrorCode.NOT_FOUND, "nothing is known of it")
+        return read_lines(self._tsm, [rows[0].stream], {rows[0].stream: place})[rows[0].stream]
+
+    def _assign(self, place: Place) -> str:
+        """The stream for a number, or a card, that has none."""
+        index = self._vault.blind_index(*place)
+        with self._assigned_lock:
+            stream = self._assigned.setdefault(index, lines.stream(str(self._new_id())))
+            if len(self._assigned) > ASSIGNED:
+                self._assigned.popitem(last=False)
+        return stream
+
+    def _new_subject(self) -> str:
+        return f"tenure-{self._new_id()}"
+
+    def _new_id(self) -> UUID:
+        return UUID(bytes=self._random(16), version=4)
+
+
+class Entry(NamedTuple):
+    """One event to be recorded."""
+
+    line: Line
+    number: int  # its place in the stream
+    signal: Signal
+    subject: str
+    begins: bool
+
+    def change(self, followed: Changes) -> Change:
+        signal = self.signal
+        fact = SignalRecorded(
+            subject=self.subject,
+            signal=signal.id,
+            source=signal.source,
+            kind=signal.kind,
+            msisdn=signal.msisdn,
+            imsi=signal.imsi,
+            iccid=signal.iccid,
+            imei=signal.imei,
+            previous=signal.previous,
+            indication=signal.indication,
+            until=signal.until,
+            sim_changed_at=followed.sim_changed_at,
+            device_changed_at=followed.device_changed_at,
+            in_service=followed.in_service,
+            begins_tenure=self.begins,
+        )
+        return Change(self.line.stream, self.number - 1, [fact], signal.occurred_at)
+
+
+class Desk:
+    """Where a batch is put in order: which signals are news, where they go, and under whose key."""
+
+    def __init__(self, read: Mapping[Place, Line], now: datetime, new_subject: Callable[[], str]) -> None:
+        self.lines = read
+        self.entries: list[Entry] = []
+        self.new_subjects: list[str] = []
+        self._now = now
+        self._new_subject = new_subject
+        self._led = {line.stream: line.named() for line in read.values()}
+        self._taken: dict[Place, tuple[Signal, int]] = {}  # in this batch: the signal, and which entry
+
+    def take(self, signal: Signal, streams: Sequence[str]) -> Outcome:
+        """The outcome; of news, in place of the position, minus the number of its entry minus one.
+
+        `streams` are those in which a signal of this name lies.
+        """
+        at_home = [self.lines[home] for home in homes(signal)]
+        taken = self._taken.get(name_of(signal))
+        if taken is not None:
+            return Outcome(-taken[1] - 1, repeated=True) if taken[0] == signal else _reused(signal)
+        if streams:
+            known = at_home[0].find(signal.source, signal.id) if at_home[0].stream in streams else None
+            return Outcome(known.position, repeated=True) if known and known.signal == signal else _reused(signal)
+        self._taken[name_of(signal)] = signal, len(self.entries)
+        outcome = Outcome(-len(self.entries) - 1)
+        for line in at_home:
+            self._file(line, signal)
+        return outcome
+
+    def rows(self) -> list[tuple[Place, str, str]]:
+        """The keyed rows that are not there yet."""
+        found = {}
+        for line, _, signal, subject, _ in self.entries:
+            led = self._led[line.stream]
+            for place in places_of(line.place, signal):
+                if (place, subject) not in led:
+                    led.add((place, subject))
+                    found[place, line.stream] = subject
+        return [(place, stream, subject) for (place, stream), subject in found.items()]
+
+    def _file(self, line: Line, signal: Signal) -> None:
+        subject = "" if line.begins(signal) else line.subject_at(signal)
+        if not subject:
+            subject = self._new_subject()
+            self.new_subjects.append(subject)
+        line.file(Known(0, self._now, signal), subject)
+        self.entries.append(Entry(line, line.version, signal, subject, line.begins(signal)))
+
+
+def _changes(line: Line) -> Changes:
+    """What follows for the number; a card's own stream is no number's."""
+    assert line.place is not None  # noqa: S101  it was filed under it
+    purpose, value = line.place
+    return changes_of_number(value, line.known()) if purpose == MSISDN else Changes(None, None, True)
+
+
+def _reused(signal: Signal) -> Outcome:
+    return Outcome(0, error=TsmError(ErrorCode.COMMAND_REUSED, f"{signal.source} {signal.id}"))
+
+
+def _one_of(*places: Place) -> Place:
+    named = [place for place in places if place[1]]
+    if len(named) != 1:
+        raise TsmError(ErrorCode.INVALID_INPUT, "one of a number, a card and a device")
+    return named[0]

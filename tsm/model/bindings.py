@@ -1,0 +1,275 @@
+"""Bindings: which SIM and which phone a number had when, and which number and phone a card.
+
+Pure folds over what is known. Whatever order signals came in, they are folded in the order of the times that they
+claim, so the result depends on the set alone. Signals at one moment are ordered by source and id: arbitrary, but fixed.
+
+An IMSI without a card is taken for the card that the number's other signals name with it: one SIM has one IMSI at a
+time. A signal without a number says nothing about numbers. Nothing goes over from one holder of a number to the next.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from tsm.model.line import ENDS_TENURE, Signal, SignalKind
+
+BINDS = frozenset({
+    SignalKind.OBSERVED, SignalKind.SUBSCRIBED, SignalKind.PORTED_IN, SignalKind.SIM_REPLACED,
+    SignalKind.NUMBER_CHANGED, SignalKind.DEVICE_CHANGED,
+})  # fmt: skip
+NEW_SIM = frozenset({SignalKind.SUBSCRIBED, SignalKind.PORTED_IN, SignalKind.NUMBER_CHANGED})
+
+
+class Known(NamedTuple):
+    """A signal, and where and when it was recorded."""
+
+    position: int  # 0 while it is not
+    recorded_at: datetime
+    signal: Signal
+
+
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
+    """What belonged together for a time; an identifier that nobody told is empty."""
+
+    msisdn: str
+    imsi: str
+    iccid: str
+    imei: str
+    since: datetime
+    until: datetime | None
+    evidence: tuple[int, ...]  # positions, ascending
+
+
+class Held(NamedTuple):
+    """What a number has, as far as it was told."""
+
+    imsi: str = ""
+    iccid: str = ""
+    imei: str = ""
+    source: str = ""  # who said that the subscription began; others' ends are those of one before
+
+
+class Step(NamedTuple):
+    """What one signal did to a number. None: the number has no subscription, or none was heard of."""
+
+    known: Known
+    before: Held | None
+    after: Held | None
+    sim_changed: bool
+    device_changed: bool
+    card: str  # what the signal is about: the card that it names, or the number's; empty when nobody told
+
+
+class Changes(NamedTuple):
+    """What followed for a number."""
+
+    sim_changed_at: datetime | None
+    device_changed_at: datetime | None
+    in_service: bool
+
+
+def ordered(known: Iterable[Known]) -> list[Known]:
+    """In the order of the times claimed, each signal once: as it was recorded first."""
+    once: dict[tuple[str, str], Known] = {}
+    for one in known:
+        other = once.setdefault((one.signal.source, one.signal.id), one)
+        if one.position < other.position:
+            once[one.signal.source, one.signal.id] = one
+    return sorted(once.values(), key=lambda one: moment(one.signal))
+
+
+def moment(signal: Signal) -> tuple[datetime, str, str]:
+    """By which signals are ordered."""
+    return signal.occurred_at, signal.source, signal.id
+
+
+def begins_tenure(msisdn: str, signal: Signal) -> bool:
+    """Whether from this signal on the number is another holder's."""
+    kinds = (SignalKind.SUBSCRIBED, SignalKind.NUMBER_CHANGED)
+    return signal.kind in kinds and signal.msisdn == msisdn
+
+
+def steps(msisdn: str, known: Iterable[Known]) -> list[Step]:
+    """What each signal about the number did to it."""
+    about = [one for one in ordered(known) if msisdn in numbers_of(one.signal)]
+    cards = _cards_of_imsis(msisdn, about)
+    taken: list[Step] = []
+    held: Held | None = None
+    ended = False
+    for one in about:
+        step = _step(msisdn, one, held, ended, cards)
+        ended = step.after is None and (ended or _ends(msisdn, one.signal))
+        held = step.after
+        taken.append(step)
+    return _told_later(taken)
+
+
+def numbers_of(signal: Signal) -> tuple[str, ...]:
+    """The numbers in whose streams the signal lies."""
+    if signal.kind is SignalKind.NUMBER_CHANGED:
+        return signal.msisdn, signal.previous
+    return (signal.msisdn,) if signal.msisdn else ()
+
+
+def cards_of(signal: Signal) -> tuple[str, ...]:
+    """The cards that the signal names."""
+    replaced = (signal.previous,) if signal.kind is SignalKind.SIM_REPLACED else ()
+    return (*((signal.iccid,) if signal.iccid else ()), *replaced)
+
+
+def changes_of_number(msisdn: str, known: Iterable[Known]) -> Changes:
+    """The latest SIM change and device change of the present holder's tenure, and whether there is a subscription.
+
+    A new subscription, a port-in and a change of number count as SIM changes; None: none was told.
+    """
+    sim: datetime | None = None
+    device: datetime | None = None
+    in_service = True
+    for step in steps(msisdn, known):
+        at = step.known.signal.occurred_at
+        if begins_tenure(msisdn, step.known.signal):
+            device = None
+        sim = at if step.sim_changed else sim
+        device = at if step.device_changed else device
+        in_service = step.after is not None or (in_service and not _ends(msisdn, step.known.signal))
+    return Changes(sim, device, in_service)
+
+
+def bindings_of_number(msisdn: str, known: Iterable[Known]) -> tuple[Binding, ...]:
+    """What the number was bound to, in the order of time."""
+    return _bindings(
+        (msisdn, step.known, step.after, begins_tenure(msisdn, step.known.signal)) for step in steps(msisdn, known)
+    )
+
+
+def devices_of_card(iccid: str, known: Iterable[Known]) -> tuple[Binding, ...]:
+    """Which devices the card was seen in, whatever its number was, in the order of time."""
+    return _bindings(
+        ("", one, Held(iccid=iccid, imei=one.signal.imei), False)
+        for one, card in about_cards(ordered(known))
+        if card == iccid and one.signal.imei and one.signal.kind in BINDS
+    )
+
+
+def about_cards(known: Sequence[Known]) -> list[tuple[Known, str]]:
+    """Each of the ordered signals with the card that it is about: what it names, or its number's at that time."""
+    numbers = dict.fromkeys(number for one in known for number in numbers_of(one.signal))
+    cards = {
+        (step.known.signal.source, step.known.signal.id): step.card
+        for number in numbers
+        for step in steps(number, known)
+        if step.known.signal.msisdn == number
+    }
+    return [(one, one.signal.iccid or cards.get((one.signal.source, one.signal.id), "")) for one in known]
+
+
+def _step(msisdn: str, known: Known, held: Held | None, ended: bool, cards: dict[str, list[Known]]) -> Step:
+    signal = known.signal
+    if _ends(msisdn, signal) and _is_of(signal, held):
+        return Step(known, held, None, False, False, signal.iccid or (held.iccid if held else ""))
+    if _ends(msisdn, signal):
+        return Step(known, held, held, False, False, signal.iccid)
+    if signal.kind not in BINDS or (ended and signal.kind not in NEW_SIM):
+        return Step(known, held, held, False, False, signal.iccid or (held.iccid if held else ""))
+    after, sim_changed = _bound(signal, held or Held(), _card(signal, cards))
+    had = "" if held is None or begins_tenure(msisdn, signal) else held.imei
+    return Step(known, held, after, sim_changed, after.imei not in ("", had), after.iccid)
+
+
+def _ends(msisdn: str, signal: Signal) -> bool:
+    changed_away = signal.kind is SignalKind.NUMBER_CHANGED and signal.previous == msisdn
+    return changed_away or signal.kind in ENDS_TENURE
+
+
+def _is_of(signal: Signal, held: Held | None) -> bool:
+    """Whether an end is of what the number has now: the operator that it was ported from may say so late."""
+    if held is None or signal.kind is SignalKind.NUMBER_CHANGED:
+        return True
+    if signal.iccid:
+        return held.iccid in ("", signal.iccid)
+    return held.source in ("", signal.source)
+
+
+def _bound(signal: Signal, held: Held, iccid: str) -> tuple[Held, bool]:
+    """What the number has after a signal that binds, and whether that is another SIM than before."""
+    if signal.kind in (SignalKind.SUBSCRIBED, SignalKind.NUMBER_CHANGED):
+        return Held(signal.imsi, iccid, signal.imei, signal.source), True
+    imei = signal.imei or held.imei
+    if signal.kind is SignalKind.PORTED_IN:
+        return Held(signal.imsi, iccid, imei, signal.source), True
+    other_card = iccid != "" and held.iccid not in ("", iccid)
+    other_imsi = signal.imsi != "" and held.imsi not in ("", signal.imsi)
+    replaced = signal.kind is SignalKind.SIM_REPLACED and iccid != held.iccid
+    after = Held(
+        signal.imsi or ("" if other_card or replaced else held.imsi),
+        iccid or ("" if other_imsi else held.iccid),
+        imei,
+        held.source,
+    )
+    return after, other_card or other_imsi or replaced
+
+
+def _cards_of_imsis(msisdn: str, about: Sequence[Known]) -> dict[str, list[Known]]:
+    """By IMSI, the number's signals that name it together with a card."""
+    found: dict[str, list[Known]] = {}
+    for one in about:
+        signal = one.signal
+        if signal.msisdn == msisdn and signal.kind in BINDS and signal.imsi and signal.iccid:
+            found.setdefault(signal.imsi, []).append(one)
+    return found
+
+
+def _card(signal: Signal, cards: dict[str, list[Known]]) -> str:
+    """The card that the signal names, or that others name with its IMSI: last before it, else first after it."""
+    if signal.iccid or signal.imsi not in cards:
+        return signal.iccid
+    named = cards[signal.imsi]
+    before = [one for one in named if moment(one.signal) < moment(signal)]
+    return (before[-1] if before else named[0]).signal.iccid
+
+
+def _told_later(taken: list[Step]) -> list[Step]:
+    """With a card for signals from before anybody named the number's: what was named first, if nothing changed."""
+    later, steps_back = "", []
+    for step in reversed(taken):
+        signal = step.known.signal
+        steps_back.append(step if step.card else step._replace(card=later))
+        if step.sim_changed:
+            later = signal.previous if signal.kind is SignalKind.SIM_REPLACED else ""
+        elif step.after is None:
+            later = step.card if step.before is not None else later
+        elif step.after.iccid:
+            later = step.after.iccid
+    return steps_back[::-1]
+
+
+def _bindings(seen: Iterable[tuple[str, Known, Held | None, bool]]) -> tuple[Binding, ...]:
+    found: list[Binding] = []
+    for msisdn, known, held, anew in seen:
+        last = found[-1] if found and found[-1].until is None else None
+        told = None if held is None else held[:3]
+        if last is not None and not anew and told == (last.imsi, last.iccid, last.imei):
+            if known.signal.kind in BINDS:
+                found[-1] = msgspec.structs.replace(last, evidence=_with(last.evidence, known))
+            continue
+        if last is not None:
+            found[-1] = msgspec.structs.replace(last, until=known.signal.occurred_at)
+        if held is not None:
+            found.append(
+                Binding(
+                    msisdn=msisdn,
+                    imsi=held.imsi,
+                    iccid=held.iccid,
+                    imei=held.imei,
+                    since=known.signal.occurred_at,
+                    until=None,
+                    evidence=(known.position,),
+                )
+            )
+    return tuple(found)
+
+
+def _with(evidence: tuple[int, ...], known: Known) -> tuple[int, ...]:
+    return tuple(sorted({*evidence, known.position}))
