@@ -43,6 +43,7 @@ from tsm.flows.expiry import ExpiryWorker
 from tsm.flows.follower import StoredPosition
 from tsm.flows.issuance import Issuance
 from tsm.flows.issuance_follower import IssuanceFollower
+from tsm.flows.lines import Lines
 from tsm.flows.notification import NotificationWorker
 from tsm.flows.operations import CarryOut, Operations, OperationsWorker, Policy
 from tsm.flows.provisional_keys import ProvisionalKeysWorker
@@ -50,6 +51,7 @@ from tsm.flows.retired_keys import RetiredKeysWorker
 from tsm.flows.revocation import Revocation, RevocationFollower
 from tsm.flows.scripts import Scripts
 from tsm.flows.session import Limits, SessionService
+from tsm.flows.standings import Standings, StandingWorker
 from tsm.keys.destroyed_keys import beside, refuse_within
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
@@ -223,6 +225,8 @@ class Parts:
     operations: Operations
     domain_keys: DomainKeys
     issuance: Issuance
+    lines: Lines
+    standings: Standings
     revocation: Revocation
     views: Views
     metrics: Metrics
@@ -312,6 +316,7 @@ def build(
     revocation = Revocation(tsm, authority)
     policy = Policy(four_eyes=frozenset(settings.four_eyes))
     operations = Operations(tsm, contacts, Scripts(tsm, vault), policy, executors(tsm, vault, revocation))
+    lines = Lines(tsm, vault, tsm.now, random)
     positions = data / "positions"
     positions.mkdir(exist_ok=True)
     return Parts(
@@ -328,6 +333,8 @@ def build(
         operations=operations,
         domain_keys=DomainKeys(tsm, vault),
         issuance=Issuance(tsm, vault, authority, tsm.now, random),
+        lines=lines,
+        standings=lines.standings,
         revocation=revocation,
         views=views,
         metrics=Metrics(),
@@ -338,6 +345,7 @@ def build(
             ProvisionalKeysWorker(tsm, vault, StoredPosition(positions / "provisional-keys")),
             RetiredKeysWorker(tsm, vault, StoredPosition(positions / "retired-keys")),
             OperationsWorker(tsm, operations, StoredPosition(positions / "operations")),
+            StandingWorker(tsm, lines.standings, StoredPosition(positions / "standings"), tsm.now),
             ErasureFollower(tsm, vault),
             RevocationFollower(tsm, authority, StoredPosition(positions / "revocation")),
             Runner(tsm, views) if settings.projections == "in-process" else Observer(tsm, views),
