@@ -58,6 +58,7 @@ from tsm.model.operation import (
 )
 from tsm.model.party import WITHDRAWN
 
+SYSTEM = "system"  # the role in which the server does what a policy says that persons have adopted
 OPEN = "operation"  # purpose of the rows that lead from a card to what waits for it
 ACKNOWLEDGED = (Status.OK, Status.NOT_ALL_ACKNOWLEDGED)
 REFUSED = (Status.CARD_REFUSED, Status.CARD_OUT_OF_MEMORY)
@@ -235,7 +236,7 @@ class Operations:
             reason=reason,
             requested_by=context.actor,
             person=context.person,
-            needs_approval=kind in self._policy.four_eyes,
+            needs_approval=kind in self._policy.four_eyes and context.role != SYSTEM,
             expires_at=self._tsm.now() + self._policy.wait,
             values=values,
         )
