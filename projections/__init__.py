@@ -2,9 +2,8 @@
 
 from projections.domain_tree import DOMAIN_TREE
 from projections.event_index import EVENT_INDEX
-from projections.issuance_history import ISSUANCE_HISTORY
 from projections.line_swaps import LINE_SWAPS
 from projections.projection import Projection
 from projections.registry import REGISTRY
 
-PROJECTIONS: tuple[Projection, ...] = (ISSUANCE_HISTORY, DOMAIN_TREE, EVENT_INDEX, REGISTRY, LINE_SWAPS)
+PROJECTIONS: tuple[Projection, ...] = (DOMAIN_TREE, EVENT_INDEX, REGISTRY, LINE_SWAPS)

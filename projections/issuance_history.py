@@ -1,8 +1,9 @@
 """Issuance history: what happened to a card and to the credentials meant for it, in the order of the log.
 
 One row per event says to which card it belongs; what the event says is read from the log itself, so nothing is kept
-twice and nothing here can differ from it. `Card.issuanceHistory` was answered by it until `projections.event_index`,
-which knows viewers and filters, took that over: today the bench and the tests read it, and no route of the server.
+twice and nothing here can differ from it. The server does not fold it: `projections.event_index` answers
+`Card.issuanceHistory`. The bench does, for the goals of rebuilds are set for it: it is the least that a read model of
+all events can cost.
 
 A stream belongs to a card by its first event: most name the ICCID openly. An application for a credential seals it, for
 there it ties a person to a card; this read model has it unsealed and so knows which card the credential's rows, and

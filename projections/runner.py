@@ -18,7 +18,7 @@ from projections.views import Fenced, Generation, Owner, Views
 from tsm.errors import TsmError
 
 IDLE = 0.5  # seconds between looks at the log, and the longest time that stopping takes
-GATHER = 0.005  # seconds after the first new event: a commit for each would cost more than the events did
+GATHER = 0.1  # seconds after the first new event, unless somebody waits: a commit costs more than the events do
 STAND_BY = 0.5  # seconds between looks whether the owner is still there
 TIDY = 30.0  # seconds between looks for generations that nobody needs
 RETRY = 0.2  # seconds after a first failure; twice as long after each further one
@@ -166,7 +166,7 @@ class Follower:
             if position > self._log.position:
                 return
             if self._log.wait(position, IDLE):
-                self._stopping.wait(GATHER)
+                self._views.gather(GATHER)
 
     def _stand_by(self) -> None:
         serving = self._views.serving(self._projection)

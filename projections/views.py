@@ -301,6 +301,10 @@ class Views(ABC):
         """A page was folded in this process."""
         self._watch.look()
 
+    def gather(self, seconds: float) -> None:
+        """Lets that time pass, or less when somebody in this process waits for a position."""
+        self._watch.hurried.wait(seconds)
+
     # Parked events
 
     def parked(self, projection: Projection, limit: int | None = None) -> list[Parked]:
@@ -412,6 +416,7 @@ class Watch:
     """Tells whoever waits that a position was reached: one thread looks for all of them, and only while one waits."""
 
     def __init__(self, position: Callable[[], int]) -> None:
+        self.hurried = threading.Event()  # set as long as anybody waits
         self._position = position
         self._waiting: list[tuple[int, Future[None]]] = []
         self._news = threading.Condition()
@@ -424,6 +429,7 @@ class Watch:
         future: Future[None] = Future()
         with self._news:
             self._waiting.append((position, future))
+            self.hurried.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="views-watch", daemon=True)
                 self._thread.start()
@@ -452,6 +458,8 @@ class Watch:
             with self._news:
                 done = [future for wanted, future in self._waiting if wanted <= position]
                 self._waiting = [(w, f) for w, f in self._waiting if w > position and not f.cancelled()]
+                if not self._waiting:
+                    self.hurried.clear()
             for future in done:
                 if future.set_running_or_notify_cancel():
                     future.set_result(None)

@@ -23,9 +23,11 @@ from api.bench.history import OPERATOR, Filler, iccid_of
 from api.bench.postgres import RUNTIME
 from api.bench.report import medians, on_other_core, wide_console
 from api.bench.store import CALLERS, STORY, Callers, Engine, OurCommands, OurLog, engine, postgres
-from projections import PROJECTIONS, domain_tree, issuance_history
+from projections import PROJECTIONS, domain_tree, event_index
+from projections.event_index import EventFilter
 from projections.opening import open_views
 from projections.runner import Runner
+from projections.viewer import EVERYTHING
 from projections.views import Views
 from tsm.errors import ErrorCode, TsmError
 from tsm.keys.vault import SoftwareVault
@@ -79,9 +81,7 @@ class Growing:
         tsm = self._ours.tsm
         self._filler.fill(events - tsm.position, self._progress)
         Runner(tsm, self._views).catch_up()
-        history = self._milliseconds(
-            lambda card: issuance_history.entries(self._views, self._ours.tsm, card, 0, None, PAGE)
-        )
+        history = self._milliseconds(self._history)
         tree = self._milliseconds(lambda card: domain_tree.card(self._views, card))
         log = OurLog(tsm, self._callers)
         append, many, one = medians(
@@ -91,6 +91,11 @@ class Growing:
             lambda: self._commands().one(kept=True),
         )
         return Figures(append, many, 1000 / one, history, tree)
+
+    def _history(self, card: str) -> object:
+        """The first events of a card's issuance history, whole."""
+        rows = event_index.page(self._views, EVERYTHING, EventFilter(card=card), 0, None, PAGE)
+        return self._ours.tsm.at([row.position for row in rows])
 
     def _seen(self, events: Iterator[Event]) -> Iterator[Event]:
         """Notes the sessions that commands will load."""

@@ -8,7 +8,6 @@ from typing import get_origin
 import msgspec
 import pytest
 
-from projections import PROJECTIONS
 from projections.folding import retry
 from projections.issuance_history import ISSUANCE_HISTORY, entries, entry, positions
 from projections.lines import line
@@ -41,7 +40,7 @@ def log() -> MemoryLog:
 
 @pytest.fixture
 def views(make_views: MakeViews) -> Views:
-    return make_views(*PROJECTIONS)
+    return make_views(ISSUANCE_HISTORY)
 
 
 def whole(log: MemoryLog, views: Views, card: str = ICCID) -> list[Event | Unreadable]:
@@ -131,7 +130,7 @@ def test_erasure_unties_the_person_from_the_card_and_a_rebuild_gives_the_same_ro
     erased(log)
     log.add("access-code-0123", access_code.AccessCodeLocked())
     Runner(log, views).catch_up()
-    again = make_views(*PROJECTIONS, anew=True)
+    again = make_views(ISSUANCE_HISTORY, anew=True)
     Runner(log, again).catch_up()
 
     assert rows(again) == rows(views)
@@ -218,7 +217,7 @@ def test_pages_follow_each_other_in_both_directions(log: MemoryLog, views: Views
 
 def test_a_page_is_read_from_the_index_whatever_the_length_of_the_history(log: MemoryLog, tmp_path: Path) -> None:
     """The rows come in the order of the index, so that reading can end at the limit."""
-    views = SQLiteViews(tmp_path / "views.sqlite", PROJECTIONS)
+    views = SQLiteViews(tmp_path / "views.sqlite", [ISSUANCE_HISTORY])
     Runner(tell(log), views).catch_up()
     query = (
         "EXPLAIN QUERY PLAN SELECT * FROM {entry} WHERE card = ? AND position > ? AND position < ? ORDER BY position"

@@ -391,6 +391,39 @@ def test_a_reader_waits_for_its_own_write(log: MemoryLog, views: Views) -> None:
         runner.stop()
 
 
+def test_events_are_gathered_for_one_transaction_until_somebody_waits_for_them(
+    log: MemoryLog, make_views: MakeViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle, gathering = threading.Event(), threading.Event()
+    folded: list[int] = []
+
+    def wait(after: int, timeout: float) -> bool:
+        idle.set()
+        time.sleep(0.001)
+        return log.position > after
+
+    def gather(_: float) -> None:
+        gathering.set()
+        at_leisure(60)
+
+    views = make_views(replace(TOPICS, fold=lambda rows, events: folded.append(len(events))))
+    at_leisure = views.gather
+    monkeypatch.setattr(log, "wait", wait)
+    monkeypatch.setattr(views, "gather", gather)
+    runner = Runner(log, views)
+    runner.start()
+    try:
+        assert idle.wait(5)
+        log.add("card-1", registered())
+        assert gathering.wait(5)
+        for _ in range(9):
+            log.add("card-1", registered())
+        assert views.wait_for(10, timeout=5)
+    finally:
+        runner.stop()
+    assert folded == [10]
+
+
 def test_a_reader_on_the_event_loop_does_not_hold_it_up(log: MemoryLog, views: Views, make_views: MakeViews) -> None:
     """Nor does it need the runner in its own process."""
     elsewhere = make_views(TOPICS)
