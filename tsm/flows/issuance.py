@@ -14,10 +14,9 @@ see has not gone on, and the same application may be sent again. Once the slip i
 credential's id comes from the challenge: that is what makes a challenge good for one application only.
 """
 
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial, reduce
 from hashlib import sha256
 from uuid import UUID
@@ -26,6 +25,7 @@ from cryptography import x509
 
 from tsm.application import Change, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.challenges import Challenges
 from tsm.flows.on_hold import refuse_on_hold
 from tsm.identifiers import Iccid, KeyRef
 from tsm.jpki.access_code import LIFE, TRIES, AccessCode, Random
@@ -60,8 +60,6 @@ from tsm.model.service_provider import ServiceProvider
 
 Clock = Callable[[], datetime]
 
-CHALLENGE_LIFE = timedelta(minutes=10)
-NONCE_SIZE = 16  # octets
 REFUSALS = (  # about the application itself; anything else may be repeated
     ErrorCode.BAD_SIGNATURE,
     ErrorCode.CERTIFICATE_INVALID,
@@ -132,14 +130,13 @@ class Issuance:
         self._authority = authority
         self._clock = clock
         self._random = random
+        self._challenges = Challenges(vault, clock, random)
 
     # The counter
 
     def challenge(self, counter: Counter) -> str:
-        """What an application must contain: `<end of life>.<nonce>.<our proof>`, good for this terminal and one use."""
-        until = int((self._clock() + CHALLENGE_LIFE).timestamp())
-        nonce = self._random(NONCE_SIZE).hex()
-        return f"{until}.{nonce}.{self._proof(counter.terminal, f'{until}.{nonce}')}"
+        """What an application must contain, or a release: good for this terminal, and for one use."""
+        return self._challenges.make(counter.terminal)
 
     def apply(self, signed: SignedApplication, counter: Counter) -> Slip:
         """Take an application, have the certificates made, and hand out the slip.
@@ -177,28 +174,18 @@ class Issuance:
 
     def _genuine(self, challenge: str, counter: Counter) -> str:
         """The credential's name in hex; WRONG_ORDER for a challenge that is not ours or another terminal's."""
-        claim, _, proof = challenge.rpartition(".")
-        if not hmac.compare_digest(proof.encode(), self._proof(counter.terminal, claim).encode()):
-            raise TsmError(ErrorCode.WRONG_ORDER, "not a challenge of ours for this terminal")
+        self._challenges.refuse_others(challenge, counter.terminal)
         return self._vault.blind_index("credential", challenge)
-
-    def _proof(self, terminal: str, claim: str) -> str:
-        return self._vault.blind_index("application-challenge", f"{terminal}|{claim}")
 
     def _accept(self, case: Case) -> x509.Certificate:
         """Record the application, or find it again; and verify what needs nobody else."""
         loaded = self._credential(case.credential)
         if loaded.state is None:
-            self._refuse_old_challenge(case.document.challenge)
+            self._challenges.refuse_old(case.document.challenge)
             self._commit(case, [self._applied(case)], loaded.version, "iccid", case.card.iccid)
         else:
             refuse_unless_repeated(loaded.state, case)
         return verify_application(case.signed, anchors_of(case.authority)[Kind.SIGNATURE], self._clock())
-
-    def _refuse_old_challenge(self, challenge: str) -> None:
-        until = datetime.fromtimestamp(int(challenge.partition(".")[0]), UTC)
-        if self._clock() >= until:
-            raise TsmError(ErrorCode.WRONG_ORDER, "the challenge is too old")
 
     def _applied(self, case: Case) -> CredentialApplied:
         return CredentialApplied(
@@ -227,8 +214,7 @@ class Issuance:
 
     def _revoked(self, authority: Authority) -> RevocationList:
         """The main certificates that are revoked now."""
-        der = self._authority.revocation_list(authority.signature_crl_url)
-        return RevocationList.read(der, anchors_of(authority)[Kind.SIGNATURE], self._clock())
+        return revoked_mains(self._authority, authority, self._clock())
 
     def _record_refusal(self, case: Case, code: ErrorCode) -> None:
         """What is wrong with the application itself ends it, and everybody can see why."""
@@ -426,6 +412,12 @@ def verified_receipt(
     if said.credential != credential or said.certificate_sha256 != certificates[said.kind]:
         raise TsmError(ErrorCode.INVALID_INPUT, "a receipt for another key")
     return said.kind
+
+
+def revoked_mains(port: CertificateAuthority, authority: Authority, at: datetime) -> RevocationList:
+    """The main certificates that are revoked now. UPSTREAM_UNAVAILABLE, REVOCATION_UNKNOWN."""
+    der = port.revocation_list(authority.signature_crl_url)
+    return RevocationList.read(der, anchors_of(authority)[Kind.SIGNATURE], at)
 
 
 def anchors_of(authority: Authority) -> dict[Kind, x509.Certificate]:

@@ -1,0 +1,135 @@
+"""What a holder asks for at a counter about a card: that it is locked, and that it is released.
+
+To lock it, nobody has to prove anything: what is asked for is filed as a signal, and the policy says what follows. To
+release it the holder signs with the My Number card that the credential in that card rests on, or a clerk of the
+municipality where it was applied for has seen her papers. A My Number card that was renewed since has another
+certificate, which nobody here can tell to be the same person's: then it is for the clerk.
+
+A release settles the holder's own call like any other suspicion that began before it. It is recorded with the SHA-256
+of what was signed; the same again is no news, also when the card is on hold again by then.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from tsm.application import Command, Tsm
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.challenges import CHALLENGE_LIFE, Challenges, Clock
+from tsm.flows.issuance import Counter, anchors_of, revoked_mains
+from tsm.flows.lines import Lines
+from tsm.flows.orders import authority_of
+from tsm.jpki.certificate_authority import CertificateAuthority
+from tsm.jpki.certificates import Kind, read_certificate, serial_text
+from tsm.jpki.documents import verify_signed
+from tsm.jpki.release import SignedRelease
+from tsm.model import credential as credentials
+from tsm.model.checks import check_text
+from tsm.model.credential import Credential, Stage
+from tsm.model.event import Context
+from tsm.model.line import Signal, SignalKind
+from tsm.model.standing import Proof
+
+
+class Held(NamedTuple):
+    """A credential in a card."""
+
+    id: str
+    state: Credential
+
+
+class CardReleases:
+    """Takes what terminals ask for."""
+
+    def __init__(
+        self, tsm: Tsm, lines: Lines, authority: CertificateAuthority, challenges: Challenges, clock: Clock
+    ) -> None:
+        self._tsm = tsm
+        self._lines = lines
+        self._authority = authority
+        self._challenges = challenges
+        self._clock = clock
+
+    def lock(self, iccid: str, call: str, at: datetime, counter: Counter) -> int:
+        """The holder wants the card locked, and said so then; the signal's position. The same again is no news.
+
+        `call` is the terminal's name of it for ever. UNKNOWN_CARD, INVALID_INPUT, COMMAND_REUSED.
+        """
+        self._tsm.card_of(iccid)
+        source = f"terminal:{counter.terminal}"
+        asked = Signal(id=call, source=source, kind=SignalKind.LOCK_REQUESTED, occurred_at=at, iccid=iccid)
+        (outcome,) = self._lines.record([asked], context_of(counter))
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.position
+
+    def release(self, signed: SignedRelease, counter: Counter) -> int:
+        """The holder proves herself with the My Number card; the log's position. The same again is no news.
+
+        BAD_SIGNATURE, CERTIFICATE_INVALID, CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED as for an application.
+        WRONG_ORDER for a challenge that is not ours or too old, when the card is not on hold, and when it is to be
+        revoked. FORBIDDEN when no credential in the card rests on this certificate. INVALID_INPUT, MESSAGE_TOO_LARGE,
+        UNKNOWN_CARD. UPSTREAM_UNAVAILABLE, REVOCATION_UNKNOWN: repeat.
+        """
+        document = signed.read_document()
+        self._challenges.refuse_others(document.challenge, counter.terminal)
+        self._challenges.refuse_old(document.challenge)
+        held = self._of_holder(document.iccid, serial_text(read_certificate(signed.certificate)))
+        authority, now = authority_of(self._tsm, held.state), self._clock()
+        certificate = verify_signed(signed, anchors_of(authority)[Kind.SIGNATURE], now)
+        revoked_mains(self._authority, authority, now).check(certificate)
+        command = Command(f"card-release {signed.digest}", "", now + CHALLENGE_LIFE)
+        return self._release(document.iccid, Proof.MY_NUMBER_CARD, signed.digest, held, counter, command=command)
+
+    def release_by_clerk(self, iccid: str, reason: str, counter: Counter) -> int:
+        """A clerk has seen the holder and her papers; the log's position.
+
+        FORBIDDEN but in the municipality where a credential in the card was applied for. INVALID_INPUT without a
+        reason, UNKNOWN_CARD; WRONG_ORDER as for `release`.
+        """
+        check_text(reason, "reason")
+        there = [held for held in self._in(iccid) if held.state.applied.municipality == counter.municipality]
+        if not there:
+            raise TsmError(ErrorCode.FORBIDDEN, "no credential in this card was applied for here")
+        return self._release(iccid, Proof.CLERK, "", there[0], counter, reason=reason)
+
+    def _release(
+        self,
+        iccid: str,
+        proof: Proof,
+        document_sha256: str,
+        held: Held,
+        counter: Counter,
+        *,
+        reason: str = "",
+        command: Command | None = None,
+    ) -> int:
+        context = context_of(counter, reason, (held.state.applied.provider,))
+        return self._lines.standings.release(iccid, proof, document_sha256, context, command)
+
+    def _of_holder(self, iccid: str, serial: str) -> Held:
+        """The credential in the card whose main certificate has this number; FORBIDDEN when there is none."""
+        rest_on_it = {row.subject for row in self._tsm.indexed("main-certificate", serial)}
+        for held in self._in(iccid):
+            if held.id in rest_on_it:
+                return held
+        raise TsmError(ErrorCode.FORBIDDEN, "no credential in this card rests on this certificate")
+
+    def _in(self, iccid: str) -> list[Held]:
+        """The credentials that are in a card, or on their way there. UNKNOWN_CARD."""
+        self._tsm.card_of(iccid)
+        rows = self._tsm.indexed("iccid", iccid)
+        found = [(row.subject, self._tsm.load(row.stream, credentials.evolve).state) for row in rows]
+        return [Held(id, s) for id, s in found if s and not s.refused and not s.closed and s.stage >= Stage.ISSUED]
+
+
+def context_of(counter: Counter, reason: str = "", tenants: tuple[str, ...] = ()) -> Context:
+    """A terminal acts for its municipality; to whom the card belongs is filled in."""
+    return Context(
+        actor=f"terminal:{counter.terminal}",
+        role="clerk",
+        tenant=counter.municipality,
+        tenants=(counter.municipality, *tenants),
+        correlation="",
+        request=counter.request_id,
+        reason=reason,
+    )
