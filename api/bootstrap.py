@@ -35,12 +35,15 @@ from projections.runner import Observer, Runner
 from projections.views import Views
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.card_release import CardReleases
+from tsm.flows.challenges import Challenges
 from tsm.flows.contacts import Contacts
 from tsm.flows.deployment import Deployments
 from tsm.flows.domain_keys import DomainKeys
 from tsm.flows.erasure import Erasure, ErasureFollower
 from tsm.flows.expiry import ExpiryWorker
 from tsm.flows.follower import StoredPosition
+from tsm.flows.holds import HoldFollower
 from tsm.flows.issuance import Issuance
 from tsm.flows.issuance_follower import IssuanceFollower
 from tsm.flows.lines import Lines
@@ -52,6 +55,7 @@ from tsm.flows.revocation import Revocation, RevocationFollower
 from tsm.flows.scripts import Scripts
 from tsm.flows.session import Limits, SessionService
 from tsm.flows.standings import Standings, StandingWorker
+from tsm.flows.swap_response import SwapResponse, SwapResponseFollower
 from tsm.keys.destroyed_keys import beside, refuse_within
 from tsm.keys.key_encryption import refuse_inside
 from tsm.keys.vault import SoftwareVault
@@ -227,6 +231,7 @@ class Parts:
     issuance: Issuance
     lines: Lines
     standings: Standings
+    card_releases: CardReleases
     revocation: Revocation
     views: Views
     metrics: Metrics
@@ -335,6 +340,7 @@ def build(
         issuance=Issuance(tsm, vault, authority, tsm.now, random),
         lines=lines,
         standings=lines.standings,
+        card_releases=CardReleases(tsm, lines, authority, Challenges(vault, tsm.now, random), tsm.now),
         revocation=revocation,
         views=views,
         metrics=Metrics(),
@@ -348,6 +354,8 @@ def build(
             StandingWorker(tsm, lines.standings, StoredPosition(positions / "standings"), tsm.now),
             ErasureFollower(tsm, vault),
             RevocationFollower(tsm, authority, StoredPosition(positions / "revocation")),
+            SwapResponseFollower(tsm, SwapResponse(tsm, operations), StoredPosition(positions / "swap-response")),
+            HoldFollower(tsm, authority, StoredPosition(positions / "hold")),
             Runner(tsm, views) if settings.projections == "in-process" else Observer(tsm, views),
         ),
         closing=(
