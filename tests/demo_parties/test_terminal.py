@@ -16,6 +16,8 @@ from tsm.identifiers import Iccid, SpId
 from tsm.jpki.application import ApplicationDocument, SignedApplication, verify_application
 from tsm.jpki.authority import Authority, MainCredential
 from tsm.jpki.certificates import Kind, read_certificate, verify_signature
+from tsm.jpki.documents import verify_signed
+from tsm.jpki.release import ReleaseDocument, SignedRelease
 from tsm.keys.primitives import KeySet
 from tsm.uicc.card import SimulatedUicc
 from tsm.uicc.my_number import my_number_card
@@ -45,6 +47,8 @@ class Server:
         if request.url.path == "/counter/challenges":
             return httpx.Response(200, json={"challenge": "challenge-1"})
         self.filed.append(msgspec.json.decode(request.content))
+        if request.url.path.startswith("/counter/cards/"):
+            return httpx.Response(200, json={"position": 7})
         return httpx.Response(200, json={"credentialId": "c-1", "slip": SLIP})
 
     def counter(self) -> Counter:
@@ -67,6 +71,22 @@ def test_with_a_wrong_pin_nothing_is_filed(card: SimulatedUicc) -> None:
     with pytest.raises(TsmError, check=lambda error: error.detail == "VERIFY: 63C4"):
         server.counter().apply(JpkiCard(card.transmit), "WRONG1", ICCID, PROVIDER)
     assert server.filed == []
+
+
+def test_the_card_signs_that_another_card_may_be_released(card: SimulatedUicc, authority: Authority) -> None:
+    server = Server()
+    assert server.counter().release(JpkiCard(card.transmit), "ABC123", ICCID).position == 7
+    [filed] = server.filed
+    signed = SignedRelease(*(base64.b64decode(filed[name]) for name in ("document", "signature", "certificate")))
+    verify_signed(signed, read_certificate(authority.certificate(Kind.SIGNATURE)), now())
+    assert signed.read_document() == ReleaseDocument("challenge-1", ICCID)
+
+
+def test_each_call_for_a_lock_has_a_name_of_its_own() -> None:
+    server = Server()
+    assert [server.counter().lock(ICCID).position for _ in range(2)] == [7, 7]
+    first, second = server.filed
+    assert (first["iccid"], first["call"] != second["call"]) == (ICCID, True)
 
 
 def test_a_card_without_the_applet_is_no_my_number_card(tmp_path: Path) -> None:
