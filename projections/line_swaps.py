@@ -43,7 +43,7 @@ class LineSwaps(NamedTuple):
     """A line as its newest signal left it."""
 
     subject: str  # the pseudonym of its holder's tenure
-    sim_changed_at: datetime | None  # None: no SIM is known
+    sim_changed_at: datetime | None  # None: no change was told, nor its activation
     device_changed_at: datetime | None  # None: it was never seen in a phone
     in_service: bool
 

@@ -6,7 +6,9 @@
     POST /device-swap/v1/check          {phoneNumber?, maxAge?} -> {swapped}
 
 A line that was never swapped has the time of its activation, or of its first phone. What happened before the period
-that the settings allow to tell of is null, and its `monitoredPeriod` says how long that is; `maxAge` reaches as far.
+that the settings allow to tell of is null, and its `monitoredPeriod` says how long that is; `maxAge` reaches as far. A
+line whose activation nobody told us of, and no change since, has null as well. One that was never seen in a phone has
+no device to be swapped: SERVICE_NOT_APPLICABLE.
 
 A look-up is a reading of personal data: who asked whose line, and what for, is committed before the answer leaves. What
 was asked is recorded as a hash without the number, for a hash of a number is that number to whoever tries them all.
@@ -45,8 +47,15 @@ class SwapApi(NamedTuple):
     changed_at: Callable[[LineSwaps], datetime | None]
 
 
+def device_changed_at(line: LineSwaps) -> datetime:
+    """SERVICE_NOT_APPLICABLE."""
+    if line.device_changed_at is None:
+        raise Refused(Code.SERVICE_NOT_APPLICABLE)
+    return line.device_changed_at
+
+
 SIM_SWAP = SwapApi("sim-swap", "/sim-swap/v2", "latestSimChange", lambda line: line.sim_changed_at)
-DEVICE_SWAP = SwapApi("device-swap", "/device-swap/v1", "latestDeviceChange", lambda line: line.device_changed_at)
+DEVICE_SWAP = SwapApi("device-swap", "/device-swap/v1", "latestDeviceChange", device_changed_at)
 
 
 class LineAsked(msgspec.Struct, frozen=True, rename="camel"):
@@ -81,9 +90,11 @@ class SwapRoutes:
         consumer = await self._admit(request, "retrieve-date")
         asked = await read_object(request, LineAsked)
         changed_at = await run(self._changed_at, request, consumer, asked.number, "retrieve-date")
-        if self._monitored is not None and changed_at < self._clock() - timedelta(days=self._monitored):
-            return answer({self._api.latest: None, "monitoredPeriod": self._monitored})
-        return answer({self._api.latest: changed_at})
+        days = self._monitored
+        if days is None:
+            return answer({self._api.latest: changed_at})
+        told = changed_at is not None and changed_at >= self._clock() - timedelta(days=days)
+        return answer({self._api.latest: changed_at} if told else {self._api.latest: None, "monitoredPeriod": days})
 
     async def check(self, request: Request) -> Response:
         consumer = await self._admit(request, "check")
@@ -92,29 +103,26 @@ class SwapRoutes:
         if not 1 <= asked.max_age <= longest:
             raise Refused(Code.OUT_OF_RANGE, f"maxAge is 1 to {longest} hours here")
         changed_at = await run(self._changed_at, request, consumer, asked.number, f"check maxAge={asked.max_age}")
-        return answer({"swapped": changed_at >= self._clock() - timedelta(hours=asked.max_age)})
+        lately = changed_at is not None and changed_at >= self._clock() - timedelta(hours=asked.max_age)
+        return answer({"swapped": lately})
 
     async def _admit(self, request: Request, operation: str) -> Consumer:
         scopes = self._api.name, f"{self._api.name}:{operation}"
         return await run(self._door.admit, request.scope, scopes)
 
-    def _changed_at(self, request: Request, consumer: Consumer, number: str | None, query: str) -> datetime:
+    def _changed_at(self, request: Request, consumer: Consumer, number: str | None, query: str) -> datetime | None:
         """When it changed last, recorded as read. IDENTIFIER_NOT_FOUND for a line that is not in service (any more).
 
-        SERVICE_NOT_APPLICABLE when nothing is known of its SIM, or it was never seen in a phone. Whatever the store
-        refuses, there is no answer.
+        Whatever the store refuses, there is no answer.
         """
         line = line_swaps(self._views, stream_of(self._lines, consumer, number))
         if line is None:
             raise Refused(Code.IDENTIFIER_NOT_FOUND)
         asked = hashlib.sha256(f"POST {self._api.path}/{query}".encode()).hexdigest()
         self._readings.record(consumer.caller, request_id(request), consumer.purpose, asked, [line.subject])
-        changed_at = self._api.changed_at(line)
         if not line.in_service:
             raise Refused(Code.IDENTIFIER_NOT_FOUND)
-        if changed_at is None:
-            raise Refused(Code.SERVICE_NOT_APPLICABLE)
-        return changed_at
+        return self._api.changed_at(line)
 
 
 def longest_age(monitored_days: int | None) -> int:

@@ -20,7 +20,7 @@ ASKED = {"phoneNumber": NUMBER}
 def world(tmp_path: Path) -> Iterator[World]:
     """A line that has had its SIM and its phone for 400 days."""
     made = World.make(tmp_path)
-    made.signal(imei=IMEI)
+    made.signal(SignalKind.SUBSCRIBED, imei=IMEI)
     yield made
     made.close()
 
@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def monitored(tmp_path: Path) -> Iterator[World]:
     """The same, where no more than 30 days may be told of."""
     made = World.make(tmp_path, monitored_days=30)
-    made.signal(imei=IMEI)
+    made.signal(SignalKind.SUBSCRIBED, imei=IMEI)
     yield made
     made.close()
 
@@ -82,10 +82,24 @@ def test_nobody_asks_beyond_the_monitored_period(monitored: World, api: str, lat
 
 def test_a_line_that_was_never_seen_in_a_phone_has_no_device_swap(tmp_path: Path) -> None:
     world = World.make(tmp_path)
-    world.signal()
+    world.signal(SignalKind.SUBSCRIBED)
     for operation in ("check", "retrieve-date"):
         refused(world.ask(f"{DEVICE}/{operation}", ASKED), 422, "SERVICE_NOT_APPLICABLE")
         assert world.ask(f"{SIM}/{operation}", ASKED).status_code == 200
+    world.close()
+
+
+@pytest.mark.parametrize(("camara", "told"), [({}, {}), ({"monitored_days": 30}, {"monitoredPeriod": 30})])
+def test_a_line_whose_activation_nobody_told_of_has_no_date_until_its_sim_changes(
+    tmp_path: Path, camara: dict[str, int], told: dict[str, int]
+) -> None:
+    world = World.make(tmp_path, **camara)
+    world.signal(SignalKind.OBSERVED)
+    assert world.ask(f"{SIM}/retrieve-date", ASKED).json() == {"latestSimChange": None, **told}
+    assert world.ask(f"{SIM}/check", ASKED).json() == {"swapped": False}
+    world.signal(ago=timedelta(days=1), imsi=OTHER_IMSI)
+    assert world.ask(f"{SIM}/retrieve-date", ASKED).json() == {"latestSimChange": "2026-11-20T09:30:00Z"}
+    assert world.ask(f"{SIM}/check", ASKED).json() == {"swapped": True}
     world.close()
 
 
