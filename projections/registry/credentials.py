@@ -46,8 +46,10 @@ def issued(book: Book, event: Event, fact: CredentialIssued) -> None:
 
 
 def gone_on(book: Book, event: Event, fact: Fact) -> None:
-    stage = REACHED[type(fact)].name
-    book.credentials.put(_credential(book, event)._replace(stage=stage, changed=event.position))
+    """A certificate that was made anew is delegated when the credential is active, and leaves it so."""
+    row = _credential(book, event)
+    stage = max(Stage[row.stage], REACHED[type(fact)])
+    book.credentials.put(row._replace(stage=stage.name, changed=event.position))
 
 
 def refused(book: Book, event: Event, _: ApplicationRefused) -> None:

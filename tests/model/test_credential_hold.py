@@ -2,24 +2,29 @@
 
 import pytest
 from given import given
-from test_credential_stages import ALL, ISSUED, ORDERED, STORY, TO_ISSUED, TO_SLIP, TO_VERIFIED
+from test_credential_stages import ALL, ISSUED, ORDERED, STORY, TO_HOLDER, TO_ISSUED, TO_SLIP, TO_VERIFIED
 
 from tsm.errors import ErrorCode
 from tsm.model import credential
 from tsm.model.credential import (
     CredentialHeld,
     CredentialReleased,
+    CredentialWritten,
     Hold,
     HoldOrdered,
+    KeyCopyDestroyed,
+    PersonalizationDelegated,
     ReleaseOrdered,
     RevocationOrdered,
     SignatureReissued,
     SignatureRewritten,
+    Stage,
 )
 from tsm.model.event import Fact
 
 RECEPTION = "2026112100000002"
 REISSUED = SignatureReissued(subject="credential-1", signature_serial="3", signature_certificate_sha256="77" * 32)
+LATER = SignatureReissued(subject="credential-1", signature_serial="4", signature_certificate_sha256="99" * 32)
 UNCHANGED = SignatureReissued(
     subject="credential-1",
     signature_serial=ISSUED.signature_serial,
@@ -84,11 +89,46 @@ def test_a_release_that_nobody_wants_any_more_is_no_news() -> None:
     given(credential.evolve, *TO_RELEASE, HoldOrdered()).when(credential.released, REISSUED).then_nothing()
 
 
-def test_the_new_certificate_is_written_once_for_each_release() -> None:
-    reissued = (*TO_RELEASE, CredentialReleased(), REISSUED)
-    rewritten = SignatureRewritten(reception=RECEPTION)
-    given(credential.evolve, *reissued).when(credential.rewrite_signature, RECEPTION).then(rewritten)
-    given(credential.evolve, *reissued, rewritten).when(credential.rewrite_signature, RECEPTION).then_nothing()
-    again = given(credential.evolve, *reissued, rewritten, HoldOrdered(), ReleaseOrdered(), REISSUED)
-    again.when(credential.rewrite_signature, RECEPTION).then(rewritten)
-    given(credential.evolve, *ALL).when(credential.rewrite_signature, RECEPTION).then_refused(ErrorCode.WRONG_ORDER)
+REWRITE = "2026112100000003"
+RELEASED = (*TO_RELEASE, CredentialReleased(), REISSUED)
+DELEGATED, REWRITTEN = PersonalizationDelegated(reception=REWRITE), SignatureRewritten(reception=REWRITE)
+
+
+def test_the_new_certificate_is_delegated_and_written_once_for_each_release() -> None:
+    given(credential.evolve, *RELEASED).when(credential.delegate_personalization, REWRITE).then(DELEGATED)
+    delegated = given(credential.evolve, *RELEASED, DELEGATED)
+    delegated.when(credential.rewrite_signature, REWRITE).then(REWRITTEN)
+    assert delegated.state.stage is Stage.ACTIVE
+    done = given(credential.evolve, *RELEASED, DELEGATED, REWRITTEN)
+    done.when(credential.rewrite_signature, REWRITE).then_nothing()
+    done.when(credential.delegate_personalization, "2026112100000004").then_refused(ErrorCode.WRONG_ORDER)
+    given(credential.evolve, *ALL).when(credential.rewrite_signature, REWRITE).then_refused(ErrorCode.WRONG_ORDER)
+
+
+def test_what_was_delegated_before_the_release_does_not_write_the_new_certificate() -> None:
+    before = given(credential.evolve, *RELEASED)
+    before.when(credential.rewrite_signature, RECEPTION).then_refused(ErrorCode.UNKNOWN_RECEPTION)
+    again = given(credential.evolve, *RELEASED, DELEGATED, HoldOrdered(), ReleaseOrdered(), CredentialReleased(), LATER)
+    again.when(credential.rewrite_signature, REWRITE).then_refused(ErrorCode.UNKNOWN_RECEPTION)
+
+
+def test_a_first_write_that_was_delegated_after_the_release_writes_the_new_certificate() -> None:
+    held = (*TO_HOLDER, HoldOrdered(), ReleaseOrdered(), CredentialReleased(), REISSUED, DELEGATED)
+    given(credential.evolve, *held).when(credential.write, REWRITE).then(
+        CredentialWritten(reception=REWRITE), REWRITTEN
+    )
+
+
+def test_of_the_new_key_the_authority_has_a_copy_that_is_to_be_destroyed() -> None:
+    destroyed = KeyCopyDestroyed(kind=credential.SIGNATURE, receipt_sha256="88" * 32)
+    arguments = (destroyed.kind, destroyed.receipt_sha256)
+    given(credential.evolve, *ALL).when(credential.destroy_key_copy, *arguments).then_nothing()
+    given(credential.evolve, *RELEASED).when(credential.destroy_key_copy, *arguments).then(destroyed)
+    given(credential.evolve, *RELEASED, destroyed).when(credential.destroy_key_copy, *arguments).then_nothing()
+
+
+def test_certificates_that_were_before_are_remembered() -> None:
+    history = (*RELEASED, HoldOrdered(), ReleaseOrdered(), CredentialReleased(), LATER)
+    assert given(credential.evolve, *history).state.superseded == {
+        ISSUED.signature_certificate_sha256, REISSUED.signature_certificate_sha256,
+    }  # fmt: skip

@@ -1,7 +1,8 @@
 """What the cards acknowledge becomes what the credentials are.
 
 A delegation that names a credential as its story is the credential's write under way; the personalisation of the JPKI
-applet in that story is the write itself. Both count only for the credential's own provider and card, whatever a
+applet in that story is the write itself, and after a hold that of the certificate for signatures which was made anew.
+Both count only for the credential's own provider and card, whatever a
 delegation claims.
 """
 
@@ -15,7 +16,7 @@ from tsm.flows.issuance import context_of
 from tsm.jpki.personalisation import APPLICATION
 from tsm.model import credential as credentials
 from tsm.model.card import ApplicationPersonalized
-from tsm.model.credential import Credential
+from tsm.model.credential import Credential, Stage
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Event, Fact
 
@@ -95,4 +96,9 @@ def delegated(reception: str) -> Decide:
 
 
 def written(reception: str) -> Decide:
-    return lambda state: credentials.write(state, reception)
+    def decide(state: Credential) -> Sequence[Fact]:
+        if state.stage < Stage.WRITTEN:
+            return credentials.write(state, reception)
+        return credentials.rewrite_signature(state, reception)
+
+    return decide

@@ -7,6 +7,9 @@ Each data grouping identifier names one thing:
     8201 .. 8205                user-authentication key: qInv, dQ, dP, q, p (128 octets each)
     8301 .. 8305                signature key, the same
 
+After a hold the signature key and its certificate are written anew, and nothing else: 0101 and 8301 .. 8305. The PINs
+are what they were, so whoever has the card in hand then can do no more with it than before.
+
 Every value is encrypted under the DEK of the provider's security domain before it leaves the provider, and the server
 that sends the commands holds no key that decrypts it (of a server that recorded how the DEK came to the card, see
 ARCHITECTURE.md). The groupings run across the commands; the applet applies all of them at the last one, or none.
@@ -71,7 +74,24 @@ class Personalisation:
         ]
 
 
-def personalisation_commands(content: Personalisation, encrypt: Encrypt, block_size: int) -> list[CommandApdu]:
+@dataclass(frozen=True, slots=True)
+class SignatureRenewal:
+    """A new certificate for signatures (DER) and its key (PKCS#8 DER), by the same authority as the one before."""
+
+    signature_certificate: bytes
+    signature_key: bytes = field(repr=False)
+
+    def groupings(self) -> list[tuple[int, bytes]]:
+        """Tags and plain values. KEY_REFUSED for a key that does not fit."""
+        return [
+            (FILE_SIGNATURE_CERTIFICATE, self.signature_certificate),
+            *key_groupings(SIGNATURE_KEY, self.signature_key, self.signature_certificate),
+        ]
+
+
+def personalisation_commands(
+    content: Personalisation | SignatureRenewal, encrypt: Encrypt, block_size: int
+) -> list[CommandApdu]:
     """INSTALL [for personalization] and the STORE DATA commands, to be delegated in this order.
 
     `block_size` is how many octets a command may carry in the secure channel.

@@ -245,6 +245,8 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     hold: Hold = Hold.NONE
     reissued: SignatureReissued | None = None  # the latest: in the place of the certificate that was issued
     rewritten: bool = False  # and the card has it
+    rewrites: tuple[str, ...] = ()  # receptions of the delegations since then, one of which is to write it
+    superseded: frozenset[str] = frozenset()  # certificates for signatures that were before it, SHA-256
     erasure: ErasureOrdered | None = None
     erased: bool = False  # and the data key is destroyed
 
@@ -335,17 +337,24 @@ def refuse_holder(state: Credential | None, code: ErrorCode) -> list[HolderRefus
 
 
 def delegate_personalization(state: Credential | None, reception: str) -> list[PersonalizationDelegated]:
-    """Decide that the write is on its way; a failed one may be followed by another. WRONG_ORDER after the write."""
+    """Decide that the write is on its way; a failed one may be followed by another.
+
+    WRONG_ORDER after the write, unless there is a new certificate for signatures that the card has not got.
+    """
     known = _from(state, Stage.HOLDER_AUTHENTICATED)
     if reception in known.receptions:
         return []
-    if known.stage >= Stage.WRITTEN:
+    if known.stage >= Stage.WRITTEN and (known.reissued is None or known.rewritten):
         raise TsmError(ErrorCode.WRONG_ORDER, "the credential is written")
     return [PersonalizationDelegated(reception=reception)]
 
 
-def write(state: Credential | None, reception: str) -> list[CredentialWritten | CredentialActivated]:
+def write(
+    state: Credential | None, reception: str
+) -> list[CredentialWritten | CredentialActivated | SignatureRewritten]:
     """Decide that the card has the credential, and so perhaps that it is active; again is no news.
+
+    What was delegated after a certificate was made anew writes that one.
 
     UNKNOWN_RECEPTION when the write was not delegated under this reception number.
     """
@@ -355,7 +364,11 @@ def write(state: Credential | None, reception: str) -> list[CredentialWritten | 
     if known.stage >= Stage.WRITTEN:
         return []
     complete = known.destroyed == KINDS
-    return [CredentialWritten(reception=reception), *([CredentialActivated()] if complete else [])]
+    return [
+        CredentialWritten(reception=reception),
+        *([SignatureRewritten(reception=reception)] if reception in known.rewrites else []),
+        *([CredentialActivated()] if complete else []),
+    ]
 
 
 def destroy_key_copy(
@@ -465,10 +478,15 @@ def released(state: Credential | None, reissued: SignatureReissued) -> list[Cred
 
 
 def rewrite_signature(state: Credential | None, reception: str) -> list[SignatureRewritten]:
-    """Decide that the card has the certificate that was made anew; again is no news. WRONG_ORDER when none was."""
+    """Decide that the card has the certificate that was made anew; again is no news.
+
+    WRONG_ORDER when none was; UNKNOWN_RECEPTION when the write was delegated before, and so wrote another.
+    """
     known = _from(state, Stage.WRITTEN)
     if known.reissued is None:
         raise TsmError(ErrorCode.WRONG_ORDER, "no certificate was made anew")
+    if reception not in known.rewrites:
+        raise TsmError(ErrorCode.UNKNOWN_RECEPTION, reception)
     return [] if known.rewritten else [SignatureRewritten(reception=reception)]
 
 
@@ -511,7 +529,7 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
         return Credential(applied=fact)
     if state is None:
         raise TsmError(ErrorCode.STORE_CORRUPT, "a credential begins with its application")
-    state = msgspec.structs.replace(state, stage=REACHED.get(type(fact), state.stage))
+    state = msgspec.structs.replace(state, stage=max(state.stage, REACHED.get(type(fact), state.stage)))
     match fact:
         case MainCertificateVerified():
             return msgspec.structs.replace(state, main_certificate=fact)
@@ -522,7 +540,9 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
         case HolderRefused():
             return msgspec.structs.replace(state, holder_refused=fact.code)
         case PersonalizationDelegated():
-            return msgspec.structs.replace(state, receptions=(*state.receptions, fact.reception))
+            rewrites = (*state.rewrites, fact.reception) if state.reissued is not None else ()
+            receptions = (*state.receptions, fact.reception)
+            return msgspec.structs.replace(state, receptions=receptions, rewrites=rewrites)
         case KeyCopyDestroyed():
             return msgspec.structs.replace(state, destroyed=state.destroyed | {fact.kind})
         case RevocationOrdered():
@@ -538,7 +558,14 @@ def evolve(state: Credential | None, fact: Fact) -> Credential:
         case CredentialReleased():
             return msgspec.structs.replace(state, hold=Hold.NONE)
         case SignatureReissued():
-            return msgspec.structs.replace(state, reissued=fact, rewritten=False)
+            return msgspec.structs.replace(
+                state,
+                reissued=fact,
+                rewritten=False,
+                rewrites=(),
+                superseded=state.superseded | {state.signature_certificate_sha256},
+                destroyed=state.destroyed - {SIGNATURE},  # of the new key the authority has a copy
+            )
         case SignatureRewritten():
             return msgspec.structs.replace(state, rewritten=True)
         case ErasureOrdered():

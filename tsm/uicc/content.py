@@ -165,10 +165,15 @@ class Content:
         return b""
 
     def personalizable(self, aid: bytes, domain: SecurityDomain) -> SecurityDomain | Application:
-        """The instance, if this very domain may personalise it now: once, and no other domain ever."""
+        """The instance, if this very domain may personalise it now, and no other domain ever.
+
+        A domain once. An application decides itself what may be given to it later (GPCS v2.3.1 5.3.1 and 7.3).
+        """
         instance = self.instance(aid)
+        once = {LifeCycle.SELECTABLE}
+        states = once | {LifeCycle.PERSONALIZED} if isinstance(instance, Application) else once
         require(domain_of(instance) == domain.aid, StatusWord.CONDITIONS_NOT_SATISFIED)
-        require(instance.life_cycle == LifeCycle.SELECTABLE, StatusWord.CONDITIONS_NOT_SATISFIED)
+        require(instance.life_cycle in states, StatusWord.CONDITIONS_NOT_SATISFIED)
         return instance
 
     def instance(self, aid: bytes) -> SecurityDomain | Application:

@@ -4,7 +4,8 @@ Five files with certificates and token data, two PINs, two RSA-2048 keys. Whatev
 `JpkiApplet` and dies with it: selecting the application again makes a new one, which is how clients log out.
 
 The applet knows two ways to its content. In the field it is `personalize`d with data grouping identifiers (DGIs),
-which its security domain has taken from a secure channel and decrypted. A factory calls `personalize` itself.
+which its security domain has taken from a secure channel and decrypted. A factory calls `personalize` itself. Once it
+is personalised, its domain may `renew` the signature key and its certificate (0101 and 8301 .. 8305), nothing else.
 
 | DGI          | content                                                                    |
 |--------------|----------------------------------------------------------------------------|
@@ -57,6 +58,8 @@ PIN_DGIS = {0x8010: AUTHENTICATION_PIN, 0x8011: SIGNATURE_PIN}
 KEY_DGIS = {0x8200: AUTHENTICATION_KEY, 0x8300: SIGNATURE_KEY}  # 1 to 5 are added for the parts
 CERTIFICATE_OF_KEY = {AUTHENTICATION_KEY: AUTHENTICATION_CERTIFICATE, SIGNATURE_KEY: SIGNATURE_CERTIFICATE}
 ALL_DGIS = FILE_DGIS.keys() | PIN_DGIS.keys() | {base + part for base in KEY_DGIS for part in range(1, 6)}
+
+RENEWAL_DGIS = {0x0101} | {0x8300 + part for part in range(1, 6)}
 
 PUBLIC_EXPONENT = 65537
 KEY_OCTETS = 256
@@ -277,6 +280,21 @@ def personalize(dgis: Mapping[int, bytes]) -> JpkiMemory:
     for file_id, key in memory.keys.items():
         require(fits(key, rsa_public_numbers(memory.files[CERTIFICATE_OF_KEY[file_id]])), StatusWord.WRONG_DATA)
     return memory
+
+
+def renew(memory: JpkiMemory, dgis: Mapping[int, bytes]) -> JpkiMemory:
+    """The memory with another signature key and certificate; `Refused(6A80)` for more or less, or if they do not fit.
+
+    PINs, their tries, and the other key stay as they are.
+    """
+    require(dgis.keys() == RENEWAL_DGIS, StatusWord.WRONG_DATA)
+    certificate, key = dgis[0x0101], new_key(dgis, 0x8300)
+    require(fits(key, rsa_public_numbers(certificate)), StatusWord.WRONG_DATA)
+    return JpkiMemory(
+        files=memory.files | {SIGNATURE_CERTIFICATE: certificate},
+        pins=memory.pins,
+        keys=memory.keys | {SIGNATURE_KEY: key},
+    )
 
 
 def new_pin(reference: int, value: bytes) -> Pin:

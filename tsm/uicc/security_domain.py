@@ -202,8 +202,11 @@ class DomainSession:
 
     def _personalize_application(self, application: Application, data: bytes) -> None:
         """Hand the DGIs to the application, each decrypted with this domain's DEK (GPCS v2.3.1 §7.3.3)."""
-        dgis = self._dgis(data)
-        application.memory = jpki.personalize({tag: self._content_of(value) for tag, value in dgis.items()})
+        dgis = {tag: self._content_of(value) for tag, value in self._dgis(data).items()}
+        if application.life_cycle == LifeCycle.PERSONALIZED:
+            application.memory = jpki.renew(application.memory, dgis)
+        else:
+            application.memory = jpki.personalize(dgis)
         application.life_cycle = LifeCycle.PERSONALIZED
 
     def _dgis(self, data: bytes) -> dict[int, bytes]:
