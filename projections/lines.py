@@ -104,6 +104,8 @@ def card_line(fact: Fact) -> str | None:
         case card.CommandUnanswered():
             what = f"{instruction(fact.header)} ({fact.header}) for {fact.domain}"
             return f"no answer that verifies to {what}: whether the card executed it is unknown"
+        case card.ContentUnknown():
+            return f"the card names {', '.join(fact.unknown) or 'nothing any more'} of which nothing was known"
         case card.ContentAudited():
             return f"the card was asked what it holds, after commands for {fact.domain} whose outcome was unknown"
         case card.CardAuthenticationFailed():

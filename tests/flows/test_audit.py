@@ -23,7 +23,10 @@ from tsm.model import card as cards
 from tsm.model.card import (
     ApplicationInstalled,
     Card,
+    CommandUnanswered,
+    ContentAudited,
     ContentDeleted,
+    ContentUnknown,
     KeysPut,
     LifeCycleChanged,
     LoadFileLoaded,
@@ -115,6 +118,11 @@ WITHOUT_IT = ContentDeleted(target=DOMAIN, domain=ISD, deleted=(DOMAIN,), found=
 
 
 def listed(card: Card, command, *entries, complete=True):
+    """What a list tells but that it names something unknown, which has tests of its own."""
+    return [fact for fact in listed_all(card, command, *entries, complete=complete) if type(fact) is not ContentUnknown]
+
+
+def listed_all(card: Card, command, *entries, complete=True):
     return found(card, command, b"".join(one.encode() for one in entries), lambda _: (), complete=complete)
 
 
@@ -148,6 +156,34 @@ def test_nothing_else_proves_it(card):
 def test_a_brief_list_tells_states_and_introduces_nobody(card):
     locked = LifeCycleChanged(instance=DOMAIN, domain=ISD, life_cycle="LOCKED", found=True)
     assert listed(card, everything(INSTANCES), brief(OTHER), brief(DOMAIN, 0x8F)) == [locked]
+
+
+def unknown(*aids, scope="40"):
+    return ContentUnknown(domain=ISD, scope=scope, unknown=aids)
+
+
+def test_what_a_list_names_and_the_record_lacks_is_remembered_until_it_is_known_or_gone(card):
+    instances, files = everything(INSTANCES), everything(LOAD_FILES)
+    named = brief(DOMAIN, 0x0F), brief(OTHER)
+    assert listed_all(card, instances, *named) == [unknown(OTHER)]
+    assert listed_all(card, files, brief(OTHER, 0x01)) == [unknown(OTHER, scope="20")]
+    assert listed_all(card, files, brief("A0000001515350", 0x01)) == []  # of security domains: every UICC has it
+    after = cards.evolve(card, unknown(OTHER))
+    assert after.unknown == [("40", OTHER)]
+    assert listed_all(after, instances, *named) == []  # no news
+    assert listed_all(after, instances, named[0], complete=False) == []  # nor does less than everything take it back
+    assert listed_all(after, instances, complete=False) == []
+    assert listed_all(after, instances, named[0]) == [unknown()]
+    [installed] = told(after, INSTANCES, entry(OTHER))
+    assert cards.evolve(after, installed).unknown == []
+
+
+def test_a_doubt_does_not_end_while_something_is_unknown(card):
+    doubtful = cards.evolve(card, CommandUnanswered(domain=ISD, header="80e60c00"))
+    assert cards.audited(doubtful, ISD) == [ContentAudited(domain=ISD)]
+    assert cards.audited(cards.evolve(doubtful, unknown(OTHER)), ISD) == []
+    known = cards.evolve(cards.evolve(doubtful, unknown(OTHER)), unknown())
+    assert cards.audited(known, ISD) == [ContentAudited(domain=ISD)]
 
 
 def test_a_proof_of_absence_has_a_witness_that_goes_again(card):

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 from mas_world import DOMAIN, GET_KEY_INFORMATION, ICCID, ISD, OPERATOR, OTHER_ICCID, PROVIDER, RETURN_URLS
-from test_deployment import APPLICATION, LOAD_FILE, Deployment
+from test_deployment import APPLICATION, LOAD_FILE, Deployment, registered
 
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.audit import WITNESS
+from tsm.flows.audit import INSTANCES, WITNESS, ask
 from tsm.flows.deployment import Deployments
 from tsm.flows.follower import NoPosition, StoredPosition
 from tsm.flows.operations import Operations, OperationsWorker, Policy
@@ -44,6 +44,7 @@ from tsm.store.recorder import Command
 from tsm.uicc.faults import ConnectionCut, cut_after, cut_before, deny, from_command
 
 APP, FILE, WITNESS_AID = APPLICATION.hex().upper(), LOAD_FILE.hex().upper(), WITNESS.hex().upper()
+OTHER_APP = "A00000000101"
 ALICE = Context(actor="alice", role="operator", tenant=OPERATOR, correlation="", person="alice")
 BOB = Context(actor="bob", role="operator", tenant=OPERATOR, correlation="", person="bob")
 OPENING = 3  # SELECT, INITIALIZE UPDATE, EXTERNAL AUTHENTICATE
@@ -425,6 +426,29 @@ def test_a_list_without_a_witness_ends_a_doubt_only_when_something_is_in_it(worl
     for _ in range(2):
         prepared.contact(deleted, from_command(world.card.transmit, OPENING + 1, lambda _: b"\x6a\x84"))
     assert prepared.state(deleted) == "FAILED"
+
+
+def test_a_list_that_names_something_unknown_ends_no_doubt_before_the_card_was_asked_for_that(world, prepared):
+    """Somebody else's application is there: it might be what came of the command whose answer was lost."""
+    [known] = world.card._memory.applications
+    world.card._memory.applications.append(msgspec.structs.replace(known, aid=bytes.fromhex(OTHER_APP)))
+    locked = prepared.operations.lock(ICCID, APP, "reported stolen", ALICE).operation
+    prepared.contact(locked, cut_before(world.card.transmit, OPENING + 1))
+
+    prepared.contact(locked)  # asks for what it is about
+
+    assert (prepared.state(locked), world.card_record().doubtful) == ("WAITING", {ISD})
+    assert world.card_record().unknown == [("40", OTHER_APP)]
+    assert prepared.deployments.commands(DeploymentStep.AUDIT, world.card_record(), DOMAIN, registered())[3:-2] == ask(
+        (INSTANCES, OTHER_APP)
+    )
+
+    prepared.contact(locked)  # asks for the other one, too
+
+    assert world.card_record().applications[OTHER_APP].domain == DOMAIN
+    assert (world.card_record().doubtful, world.card_record().unknown) == (frozenset(), [])
+    prepared.contact(locked)
+    assert prepared.state(locked) == "DONE"
 
 
 def test_a_witness_that_was_left_behind_serves_again_and_goes(world, prepared):

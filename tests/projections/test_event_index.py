@@ -71,9 +71,10 @@ NOT_SOUGHT = {
     "life_cycle", "mas_sign", "name", "needs_approval", "notify_url", "operation", "order", "person", "privileges",
     "profile", "provisional", "public_key", "purpose", "query_sha256", "reason", "receipt_sha256",
     "received_at", "remaining", "request_sha256", "requested_by", "return_url", "return_urls",
-    "revocation_as_of", "role", "serial", "sha256", "signature_ca", "signature_certificate_sha256",
+    "revocation_as_of", "role", "scope", "serial", "sha256", "signature_ca", "signature_certificate_sha256",
     "signature_crl_url", "signature_serial", "signing_key", "size", "state", "status", "status_word", "step",
-    "terminal", "token_sha256", "transport_key", "tries", "url", "values", "verified", "version", "wire_sha256",
+    "terminal", "token_sha256", "transport_key", "tries", "unknown", "url", "values", "verified", "version",
+    "wire_sha256",
 }  # fmt: skip
 
 

@@ -11,6 +11,9 @@ to come (6310) proves nothing, for its parts are not kept. And where nothing is 
 card says with 6A88: so, where it matters, a witness is there while the list is made, a domain that is installed for
 the question and deleted after it. A card that has no room for one is full, so it is believed to hold something: it is
 asked without, and only a list with something in it ends the doubt.
+
+A list that names what the record lacks ends no doubt: perhaps that is what came of the command in question. The card's
+record remembers what it was, and whoever audits next asks for it by name.
 """
 
 import logging
@@ -64,6 +67,11 @@ def questions(domain: str, load_file: str, application: str) -> list[CommandApdu
 def ask(*asked: Question) -> list[CommandApdu]:
     """GET STATUS for exactly these."""
     return [GetStatus(scope, bytes.fromhex(aid), tag_list=WANTED).apdu() for scope, aid in asked]
+
+
+def ask_for_unknown(card: Card) -> list[CommandApdu]:
+    """GET STATUS for what a list has named before and the record lacks."""
+    return ask(*((int(scope, 16), aid) for scope, aid in card.unknown))
 
 
 def inventory() -> list[CommandApdu]:
@@ -124,8 +132,11 @@ def found(
         news = instance_found(card, entry, check_values) if asked.scope == INSTANCES else load_file_found(card, entry)
         card = reduce(cards.evolve, news, card)  # what is told first may be the home of what is told next
         facts += news
+    told = {hex_aid(entry.aid) for entry in entries}
     if complete and not asked.aid and not asked.next:
-        facts += absent(card, asked.scope, {hex_aid(entry.aid) for entry in entries})
+        facts += absent(card, asked.scope, told)
+    if asked == GetStatus.parse(everything(asked.scope)):
+        facts += cards.listed(card, card.isd, f"{asked.scope:02x}", told - {hex_aid(DOMAIN_LOAD_FILE)}, complete)
     return facts
 
 

@@ -121,7 +121,8 @@ class Deployments:
     def commands(self, step: DeploymentStep, card: Card, domain: str, file: LoadFileRegistered) -> list[CommandApdu]:
         """What the card is told, or asked, in one step; commands that it has executed before are left out."""
         if step is DeploymentStep.AUDIT:
-            return audit.questions(domain, file.load_file, file.application)
+            asked = audit.questions(domain, file.load_file, file.application)
+            return [*asked, *audit.ask_for_unknown(card), *audit.proof_without_witness()] if card.unknown else asked
         if step is DeploymentStep.SECURITY_DOMAIN:
             return self._scripts.create_domain(card, domain)
         return self._scripts.install(card, file, domain)

@@ -22,7 +22,7 @@ from tsm.application import Change, Loaded, Tsm
 from tsm.channels.scp03 import FULL, Scp03Channel, carries_protection, external_authenticate
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit
-from tsm.flows.content import card_facts
+from tsm.flows.content import card_facts, evolved
 from tsm.flows.notification import notification_payload
 from tsm.flows.on_hold import is_on_hold, level_of, rests_on
 from tsm.globalplatform.apdu import CommandApdu, ResponseApdu, StatusWord
@@ -284,7 +284,7 @@ class Exchange:
         script = [delegated.header for delegated in self.delegation.accepted.commands]
         is_over = order == len(script) and audit.asks_enough(script)
         is_over = is_over and not audit.proves_nothing(command, answered=carries_protection(answer.sw))
-        return [*found, *cards.audited(self.card, domain)] if is_over else found
+        return [*found, *cards.audited(evolved(self.card, found), domain)] if is_over else found
 
     # What they lead to
 

@@ -463,6 +463,7 @@ class Operations:
                 (audit.INSTANCES, wanted.target),
             ]
         told = audit.inventory() if state.kind is OperationKind.AUDIT else audit.ask(*asked)
+        told += audit.ask_for_unknown(card)
         if state.put_back == Status.CARD_OUT_OF_MEMORY:
             return [*told, *audit.proof_without_witness()]
         return [*told, *audit.proof_of_absence(card)]

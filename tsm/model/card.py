@@ -9,7 +9,7 @@ each of its domains may suffer before it is left alone.
 Stream: `card-<iccid>`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import ClassVar, Self
 
@@ -211,6 +211,15 @@ class ContentAudited(Fact, frozen=True, kw_only=True):
     domain: str
 
 
+class ContentUnknown(Fact, frozen=True, kw_only=True):
+    """A list named what the record lacks, and told no more of it: no doubt ends before the card was asked for that."""
+
+    topic: ClassVar[str] = "card.content_unknown"
+    domain: str  # that told it
+    scope: str  # P1 of GET STATUS, hex: 40 domains and applications, 20 load files
+    unknown: tuple[str, ...]  # AIDs: all that is unknown in this scope; none when that is over
+
+
 class CardAuthenticationFailed(Fact, frozen=True, kw_only=True):
     """The card could not prove its keys, or refused ours."""
 
@@ -294,6 +303,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     failures: Mapping[str, int] = msgspec.field(default_factory=dict)  # by domain, since it last authenticated
     doubtful: frozenset[str] = frozenset()  # domains in which a command may have been executed without our knowing
     retired: tuple[RetiredKeys, ...] = ()
+    named: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)  # by scope, as `ContentUnknown` has it
 
     @property
     def iccid(self) -> str:
@@ -345,6 +355,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
         of_files = [one for file in load_files for one in self.related(file) if one not in applications]
         of_domains = [one for domain in below for one in (*self.related(domain), domain)]
         return tuple(dict.fromkeys([*applications, *of_files, *of_domains, *load_files]))
+
+    @property
+    def unknown(self) -> list[tuple[str, str]]:
+        """Scope and AID of what the card has named and the record lacks."""
+        return [(scope, aid) for scope, aids in self.named.items() for aid in aids if not self.holds(aid)]
 
     @property
     def destroyable(self) -> tuple[RetiredKeys, ...]:
@@ -412,8 +427,15 @@ def unanswered(domain: str, header: str) -> list[CommandUnanswered]:
 
 
 def audited(state: Card, domain: str) -> list[ContentAudited]:
-    """Decide that a domain was asked what it holds: news only when it was in doubt."""
-    return [ContentAudited(domain=domain)] if domain in state.doubtful else []
+    """Decide that a domain was asked what it holds: news only when it was in doubt, and named nothing unknown."""
+    return [ContentAudited(domain=domain)] if domain in state.doubtful and not state.unknown else []
+
+
+def listed(state: Card, domain: str, scope: str, aids: Collection[str], complete: bool) -> list[ContentUnknown]:
+    """Decide what a list names of which the record knows nothing. One that is not complete takes back nothing."""
+    before = state.named.get(scope, ())
+    unknown = sorted({aid for aid in (*aids, *(() if complete else before)) if not state.holds(aid)})
+    return [ContentUnknown(domain=domain, scope=scope, unknown=tuple(unknown))] if unknown != sorted(before) else []
 
 
 def keys_proved(state: Card, domain: str, key_version: int) -> list[KeysProved]:
@@ -500,6 +522,8 @@ def evolve(state: Card | None, fact: Fact) -> Card:
             return msgspec.structs.replace(state, doubtful=state.doubtful | {fact.domain})
         case CommandRefused() if changes_content(fact.header) and not fact.verified:
             return msgspec.structs.replace(state, doubtful=state.doubtful | {fact.domain})
+        case ContentUnknown():
+            return msgspec.structs.replace(state, named={**state.named, fact.scope: fact.unknown})
         case ContentAudited():
             return msgspec.structs.replace(state, doubtful=state.doubtful - {fact.domain})
         case _:
@@ -684,6 +708,7 @@ FACTS: tuple[type[Fact], ...] = (
     ContentDeleted,
     CommandRefused,
     CommandUnanswered,
+    ContentUnknown,
     ContentAudited,
     CardAuthenticationFailed,
     CardAuthenticated,
