@@ -193,16 +193,21 @@ def stream(iccid: str) -> str:
 
 
 def reassess(state: Standing | None, findings: Sequence[Finding], policy: int, now: datetime) -> list[Fact]:
-    """Decide what follows from what is found now: a function of findings, persons' decisions, and the time."""
+    """Decide what follows from what is found now: a function of findings, persons' decisions, and the time.
+
+    What a person takes more seriously than its rule does not end by itself any more; what a person confirmed is not
+    explained away by what is told later.
+    """
     known = state or Standing()
-    found = {f.suspicion: _raised(f, policy) for f in findings if f.until is None or f.until > now}
+    found = {f.suspicion: _raised(f, policy) for f in findings if not _is_over(known, f.suspicion, f.until, now)}
     facts: list[Fact] = []
     for id, raised in found.items():
         fresh = Suspicion(raised=raised, decision=known.decisions.get(id, UNDECIDED))
         if fresh.is_open(known.cleared_at) and not _same(known.suspicions.get(id), raised):
             facts.append(raised)
     for suspicion in known.open:
-        if suspicion.id not in found and suspicion.decision.verdict is not Verdict.CONFIRMED:
+        over = _is_over(known, suspicion.id, suspicion.raised.until, now)
+        if suspicion.id not in found and (over or suspicion.decision.verdict is not Verdict.CONFIRMED):
             facts.append(SuspicionWithdrawn(suspicion=suspicion.id))
     return _with_level(known, facts)
 
@@ -294,6 +299,11 @@ def _raised(finding: Finding, policy: int) -> SuspicionRaised:
         evidence=finding.evidence,
         revoke_from=finding.revoke_from,
     )
+
+
+def _is_over(known: Standing, suspicion: str, until: datetime | None, now: datetime) -> bool:
+    escalated = known.decisions.get(suspicion, UNDECIDED).level > Level.NONE
+    return until is not None and until <= now and not escalated
 
 
 def _same(known: Suspicion | None, raised: SuspicionRaised) -> bool:

@@ -8,7 +8,7 @@ Stream: `swap-policy` (one for the server).
 
 import re
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -154,12 +154,8 @@ def evolve(state: Policy | None, fact: Fact) -> Policy:
 def read_policy(text: bytes) -> Policy:
     """The policy in a JSON document: levels and conditions by their names. INVALID_INPUT names the field."""
     try:
-        document = msgspec.json.decode(text)
-        for rule in document["rules"] if isinstance(document, dict) and "rules" in document else ():
-            if isinstance(rule, dict) and rule.get("level") in Level.__members__:
-                rule["level"] = Level[rule["level"]].value
-        policy = msgspec.convert(document, Policy)
-    except (msgspec.MsgspecError, TypeError) as error:
+        policy = msgspec.convert(_with_numbers(msgspec.json.decode(text)), Policy)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise TsmError(ErrorCode.INVALID_INPUT, f"not a policy: {error}", _field(str(error))) from None
     check(policy)
     return policy
@@ -177,6 +173,15 @@ def check(policy: Policy) -> None:
             if names.index(rule.name) != number:
                 raise refusal("name", "two rules have it")
             _check_rule(rule)
+
+
+def _with_numbers(document: Any) -> Any:
+    """With the levels of its rules as numbers, where they are names."""
+    rules = document.get("rules") if isinstance(document, dict) else None
+    for rule in rules if isinstance(rules, list) else ():
+        if isinstance(rule, dict) and isinstance(rule.get("level"), str) and rule["level"] in Level.__members__:
+            rule["level"] = Level[rule["level"]].value
+    return document
 
 
 def _check_rule(rule: Rule) -> None:

@@ -1,0 +1,274 @@
+"""A card's standing: what findings and persons make of it, whatever the order in which signals came."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import reduce
+
+import hypothesis.strategies as st
+import pytest
+from given import given as given_facts
+from hypothesis import given
+from line_samples import SIMS, arrivals, at, known, names
+
+from tsm.errors import ErrorCode
+from tsm.model.bindings import Known
+from tsm.model.detection import Finding, assess
+from tsm.model.event import Fact
+from tsm.model.line import Signal
+from tsm.model.standing import (
+    CardCleared,
+    LevelChanged,
+    Proof,
+    Standing,
+    SuspicionAcknowledged,
+    SuspicionClosed,
+    SuspicionEscalated,
+    SuspicionRaised,
+    SuspicionWithdrawn,
+    Verdict,
+    acknowledge,
+    close,
+    escalate,
+    evolve,
+    reassess,
+    release,
+)
+from tsm.model.swap_policy import DEFAULT, Condition, Level
+
+NOW = at(0)
+SETTLE = timedelta(hours=24)
+
+
+def raised(
+    suspicion: str = "aa", level: Level = Level.HOLD, since: float = -1, until: float | None = None
+) -> SuspicionRaised:
+    return SuspicionRaised(
+        suspicion=suspicion,
+        rule="rule",
+        condition=Condition.LOST,
+        level=level,
+        policy=1,
+        since=at(since),
+        until=None if until is None else at(until),
+        evidence=(3,),
+        revoke_from=at(20) if level is Level.REVOKE else None,
+    )
+
+
+def finding(fact: SuspicionRaised) -> Finding:
+    return Finding(
+        fact.suspicion, fact.rule, Condition.LOST, Level(fact.level), fact.since, fact.until, fact.evidence,
+        fact.revoke_from,
+    )  # fmt: skip
+
+
+def findings(*facts: SuspicionRaised) -> list[Finding]:
+    return [finding(fact) for fact in facts]
+
+
+def level(level: Level, revoke_from: float | None = None) -> LevelChanged:
+    return LevelChanged(level=level, revoke_from=None if revoke_from is None else at(revoke_from))
+
+
+HELD = (raised(), level(Level.HOLD))
+DOOMED = (raised("dd", Level.REVOKE), level(Level.REVOKE, 20))
+CLEARED = CardCleared(proof=Proof.CLERK, cleared_at=NOW)
+REFUTED = SuspicionClosed(suspicion="aa", verdict=Verdict.FALSE_ALARM, closed_at=NOW)
+CONFIRMED = SuspicionClosed(suspicion="aa", verdict=Verdict.CONFIRMED, closed_at=NOW)
+
+
+def test_nothing_is_suspected_of_a_new_card() -> None:
+    assert (Standing().level, Standing().on_hold, Standing().open) == (Level.NONE, False, ())
+
+
+@pytest.mark.parametrize("of", Level)
+def test_a_finding_is_raised_and_makes_the_level(of: Level) -> None:
+    found = raised(level=of)
+    follows = [] if of is Level.NONE else [level(of, 20 if of is Level.REVOKE else None)]
+    given_facts(evolve).when(reassess, findings(found), 1, NOW).then(found, *follows)
+    assert reduce(evolve, [found, *follows], Standing()).on_hold is (of >= Level.HOLD)
+
+
+def test_what_is_raised_is_no_news() -> None:
+    given_facts(evolve, *HELD).when(reassess, findings(raised()), 1, NOW).then_nothing()
+
+
+def test_a_new_version_of_the_policy_that_says_the_same_is_no_news() -> None:
+    given_facts(evolve, *HELD).when(reassess, findings(raised()), 2, NOW).then_nothing()
+
+
+def test_a_policy_that_takes_it_more_seriously_raises_it_again() -> None:
+    graver = raised(level=Level.LOCK)
+    given_facts(evolve, *HELD).when(reassess, findings(graver), 1, NOW).then(graver, level(Level.LOCK))
+
+
+def test_the_highest_level_counts() -> None:
+    low = raised("bb", Level.ALERT)
+    given_facts(evolve, *HELD).when(reassess, findings(raised(), low), 1, NOW).then(low)
+
+
+def test_what_is_found_no_more_is_withdrawn() -> None:
+    withdrawn = SuspicionWithdrawn(suspicion="aa")
+    given_facts(evolve, *HELD).when(reassess, [], 1, NOW).then(withdrawn, level(Level.NONE))
+
+
+def test_a_suspicion_ends_at_its_time_and_not_before() -> None:
+    ends = raised(until=1)
+    state = given_facts(evolve, ends, level(Level.HOLD))
+    state.when(reassess, findings(ends), 1, at(0.9)).then_nothing()
+    state.when(reassess, findings(ends), 1, at(1)).then(SuspicionWithdrawn(suspicion="aa"), level(Level.NONE))
+
+
+def test_what_is_over_is_not_raised_any_more() -> None:
+    given_facts(evolve).when(reassess, findings(raised(until=-0.5)), 1, NOW).then_nothing()
+
+
+# Persons
+
+
+def test_a_suspicion_is_acknowledged_once() -> None:
+    seen = SuspicionAcknowledged(suspicion="aa")
+    given_facts(evolve, *HELD).when(acknowledge, "aa").then(seen)
+    given_facts(evolve, *HELD, seen).when(acknowledge, "aa").then_nothing()
+
+
+@pytest.mark.parametrize("gone", [[], [SuspicionWithdrawn(suspicion="aa")], [REFUTED], [CLEARED]])
+def test_only_what_is_open_can_be_decided_on(gone: list[Fact]) -> None:
+    facts = [*HELD, *gone] if gone else []
+    for decide, values in (
+        (acknowledge, ()), (escalate, (Level.LOCK, SETTLE, NOW)), (close, (Verdict.FALSE_ALARM, NOW)),
+    ):  # fmt: skip
+        given_facts(evolve, *facts).when(decide, "aa", *values).then_refused(ErrorCode.NOT_FOUND)
+
+
+def test_an_escalation_raises_the_level() -> None:
+    escalated = SuspicionEscalated(suspicion="aa", level=Level.LOCK)
+    given_facts(evolve, *HELD).when(escalate, "aa", Level.LOCK, SETTLE, NOW).then(escalated, level(Level.LOCK))
+
+
+def test_an_escalation_to_revocation_waits_for_the_settle_window() -> None:
+    escalated = SuspicionEscalated(suspicion="aa", level=Level.REVOKE, revoke_from=at(24))
+    given_facts(evolve, *HELD).when(escalate, "aa", Level.REVOKE, SETTLE, NOW).then(escalated, level(Level.REVOKE, 24))
+
+
+@pytest.mark.parametrize("to", [Level.ALERT, Level.HOLD])
+def test_nobody_takes_it_less_seriously_by_escalating(to: Level) -> None:
+    given_facts(evolve, *HELD).when(escalate, "aa", to, SETTLE, NOW).then_refused(ErrorCode.WRONG_ORDER)
+
+
+def test_what_was_escalated_does_not_end_by_itself() -> None:
+    ends = raised(level=Level.ALERT, until=1)
+    escalated = SuspicionEscalated(suspicion="aa", level=Level.HOLD)
+    state = given_facts(evolve, ends, level(Level.ALERT), escalated, level(Level.HOLD))
+    state.when(reassess, findings(ends), 1, at(2)).then_nothing()
+
+
+def test_a_false_alarm_ends_it_for_good() -> None:
+    given_facts(evolve, *HELD).when(close, "aa", Verdict.FALSE_ALARM, NOW).then(REFUTED, level(Level.NONE))
+    given_facts(evolve, *HELD, REFUTED, level(Level.NONE)).when(reassess, findings(raised()), 1, NOW).then_nothing()
+
+
+def test_a_false_alarm_stays_one_when_the_suspicion_is_withdrawn_and_found_again() -> None:
+    facts = [*HELD, REFUTED, SuspicionWithdrawn(suspicion="aa"), level(Level.NONE)]
+    given_facts(evolve, *facts).when(reassess, findings(raised()), 1, NOW).then_nothing()
+
+
+def test_what_is_confirmed_is_not_explained_away() -> None:
+    given_facts(evolve, *HELD).when(close, "aa", Verdict.CONFIRMED, NOW).then(CONFIRMED)
+    given_facts(evolve, *HELD, CONFIRMED).when(reassess, [], 1, NOW).then_nothing()
+    given_facts(evolve, *HELD, CONFIRMED).when(close, "aa", Verdict.CONFIRMED, NOW).then_nothing()
+
+
+def test_a_confirmed_revocation_waits_for_nothing_more() -> None:
+    confirmed = SuspicionClosed(suspicion="dd", verdict=Verdict.CONFIRMED, closed_at=NOW)
+    given_facts(evolve, *DOOMED).when(close, "dd", Verdict.CONFIRMED, NOW).then(confirmed, level(Level.REVOKE, 0))
+
+
+def test_a_revocation_can_be_called_off_as_a_false_alarm() -> None:
+    refuted = SuspicionClosed(suspicion="dd", verdict=Verdict.FALSE_ALARM, closed_at=NOW)
+    given_facts(evolve, *DOOMED).when(close, "dd", Verdict.FALSE_ALARM, NOW).then(refuted, level(Level.NONE))
+
+
+# Release
+
+
+def test_a_release_settles_what_began_before_it() -> None:
+    given_facts(evolve, *HELD).when(release, Proof.CLERK, "", NOW).then(CLEARED, level(Level.NONE))
+
+
+def test_a_release_settles_also_what_turns_up_late() -> None:
+    released = given_facts(evolve, *HELD, CLEARED, level(Level.NONE))
+    released.when(reassess, findings(raised(), raised("bb", since=-5)), 1, NOW).then_nothing()
+
+
+def test_a_release_settles_nothing_that_began_after_it() -> None:
+    later = raised("bb", since=0.1)
+    released = given_facts(evolve, *HELD, CLEARED, level(Level.NONE))
+    released.when(reassess, findings(raised(), later), 1, at(1)).then(later, level(Level.HOLD))
+
+
+def test_a_release_settles_no_revocation_that_turns_up_late() -> None:
+    late = raised("dd", Level.REVOKE, since=-5)
+    released = given_facts(evolve, *HELD, CLEARED, level(Level.NONE))
+    released.when(reassess, findings(raised(), late), 1, NOW).then(late, level(Level.REVOKE, 20))
+
+
+@pytest.mark.parametrize("facts", [(), (raised(level=Level.ALERT), level(Level.ALERT)), DOOMED])
+def test_there_is_no_release_without_a_hold_nor_from_a_revocation(facts: tuple[Fact, ...]) -> None:
+    given_facts(evolve, *facts).when(release, Proof.OPERATOR, "", NOW).then_refused(ErrorCode.WRONG_ORDER)
+
+
+@pytest.mark.parametrize("digest", ["ab", "xy" * 32])
+def test_what_the_holder_signed_is_named_by_its_digest(digest: str) -> None:
+    given_facts(evolve, *HELD).when(release, Proof.MY_NUMBER_CARD, digest, NOW).then_refused(ErrorCode.INVALID_INPUT)
+
+
+# The order in which things came
+
+PERSONS: st.SearchStrategy[list[tuple[str, int]]] = st.lists(
+    st.tuples(st.sampled_from(["release", "false alarm"]), st.integers(0, 100)), max_size=2
+)
+
+
+def live(arrived: Sequence[Known], iccid: str, now: datetime, said: Sequence[Fact], after: int) -> Standing:
+    """Assessed with each signal as it comes; persons speak after so many of them."""
+    state = Standing()
+    for count in range(len(arrived) + 1):
+        if count == min(after, len(arrived)):
+            state = reduce(evolve, said, state)
+        facts = reassess(state, assess(iccid, arrived[:count], DEFAULT), DEFAULT.version, now)
+        state = reduce(evolve, facts, state)
+        assert reassess(state, assess(iccid, arrived[:count], DEFAULT), DEFAULT.version, now) == []
+    return state
+
+
+def seen(state: Standing, arrived: Sequence[Known]) -> object:
+    return (
+        state.level,
+        state.on_hold,
+        state.revoke_from,
+        [(s.id, s.level, s.raised.since, s.raised.until, names(s.raised.evidence, arrived)) for s in state.open],
+    )
+
+
+@given(arrivals(), st.sampled_from(SIMS), st.integers(0, 400), PERSONS, st.tuples(st.integers(0, 9), st.integers(0, 9)))
+def test_the_standing_depends_on_the_set_of_signals_on_persons_and_on_the_time_alone(
+    told_twice: tuple[list[Signal], list[Signal]],
+    iccid: str,
+    hours: int,
+    persons: list[tuple[str, int]],
+    after: tuple[int, int],
+) -> None:
+    views = []
+    arrived_twice = [known(told) for told in told_twice]
+    ids = [finding.suspicion for finding in assess(iccid, arrived_twice[0], DEFAULT)]
+    said: list[Fact] = []
+    for what, when in persons:
+        if what == "release":
+            said.append(CardCleared(proof=Proof.CLERK, cleared_at=at(when)))
+        elif ids:
+            suspicion = ids[when % len(ids)]
+            said.append(SuspicionClosed(suspicion=suspicion, verdict=Verdict.FALSE_ALARM, closed_at=at(when)))
+    for arrived, spoken_after in zip(arrived_twice, after, strict=True):
+        views.append(seen(live(arrived, iccid, at(hours), said, spoken_after), arrived))
+    assert views[0] == views[1]
