@@ -267,16 +267,16 @@ def _told(kind: SignalKind) -> Callable[[Card, Rule], list[Case]]:
 
 
 def _not_ended(kind: SignalKind, end: SignalKind) -> Callable[[Card, Rule], list[Case]]:
-    """The first signal of that kind after the last that ends it."""
+    """Each signal of that kind after the last that ends it: what is said again after a release counts again."""
 
     def find(card: Card, rule: Rule) -> list[Case]:
-        begun: Known | None = None
+        begun: list[Known] = []
         for one in card.own:
             if one.signal.kind is end:
-                begun = None
+                begun = []
             elif one.signal.kind is kind:
-                begun = begun or one
-        return [] if begun is None else [Case(begun.signal.occurred_at, (begun,))]
+                begun.append(one)
+        return [Case(one.signal.occurred_at, (one,)) for one in begun]
 
     return find
 
