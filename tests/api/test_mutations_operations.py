@@ -301,6 +301,18 @@ def test_one_person_in_two_roles_is_one_person(world: World, alice: Client) -> N
     assert world.person("security-officer", "*", "otto").done("operationApprove", operation=made)["userErrors"] == []
 
 
+def test_a_partys_second_person_is_one_of_its_own_or_an_officer(
+    world: World, alice: Client, bob: Client, paula: Client
+) -> None:
+    peter = world.person("provider", f"provider:{PROVIDER}", "peter")
+    officer = world.person("security-officer", f"operator:{OPERATOR}", "olivia")
+    for asking, other, second in ((alice, paula, bob), (paula, bob, peter), (paula, bob, officer)):
+        made = asking.done("securityDomainDelete", SHOWN, iccid=CARD, **WITH_ALL_OF_IT)["operation"]["operation"]
+        assert other.refused("operationApprove", operation=made) == [("FORBIDDEN", None)]
+        assert second.done("operationApprove", SHOWN, operation=made)["operation"]["state"] == "WAITING"
+        bob.done("operationCancel", operation=made, reason=WHY)
+
+
 @pytest.mark.parametrize("program", ["certificate", "service token"])
 def test_a_program_is_no_person(world: World, alice: Client, program: str) -> None:
     client = world.party(OPERATOR) if program == "certificate" else serving(world)

@@ -7,7 +7,7 @@ from api.graphql.context import Context
 from api.graphql.mutations.inputs import WHY, Keyed
 from api.graphql.mutations.mutate import Act
 from api.graphql.mutations.rows import Find, Row, Shown, changed
-from api.graphql.mutations.whose import operation_to_end, party_of, seen_operation
+from api.graphql.mutations.whose import operation_to_approve, operation_to_end, party_of, seen_operation
 from api.graphql.types.work import Operation
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import event
@@ -46,7 +46,7 @@ class OperationContactInput(OnOperation):
 
 
 def approve(act: Act, given: OperationApproveInput) -> None:
-    asked = seen_operation(act, given.operation).requested
+    asked = operation_to_approve(act, given.operation).requested
     if asked.kind == OperationKind.WITHDRAW_PARTY:
         refuse_other_certificate(party_of(act, asked.target), asked.values.get("certificate_fingerprint", ""))
     act.parts.operations.approve(given.operation, concerning(act, given), act.command)
@@ -100,7 +100,8 @@ ROWS = (
     Row(
         "operationApprove",
         "Agree to what another person asked for. FORBIDDEN for the person who asked for it, in whatever role, and for"
-        " programs; WRONG_ORDER unless it awaits that, and when the party whose certificate is to be withdrawn has"
+        " programs, and when the other party asked for it, but not for a security officer. WRONG_ORDER unless it awaits"
+        " that, and when the party whose certificate is to be withdrawn has"
         " another by now.",
         OperationApproveInput,
         approve,

@@ -148,6 +148,17 @@ def operation_to_end(act: Act, operation: str) -> Operation:
     return state
 
 
+def operation_to_approve(act: Act, operation: str) -> Operation:
+    """An operation that the caller sees and may agree to. NOT_FOUND; FORBIDDEN when the other party asked for it, but
+    not for an officer: a party's second person is one of its own.
+    """
+    state = seen_operation(act, operation)
+    others = {state.requested.operator, state.requested.provider} - {act.caller.viewer.party}
+    if act.caller.role != Role.SECURITY_OFFICER and asking_party(state) in others:
+        raise TsmError(ErrorCode.FORBIDDEN, f"operation {operation} was asked for by another party")
+    return state
+
+
 def asking_party(operation: Operation) -> str:
     """The party in whose name it was asked for: an actor is `<role>:<party>`, or `<role>:<party>/<person>`."""
     return operation.requested.requested_by.partition(":")[2].partition("/")[0]
