@@ -25,9 +25,10 @@ from tsm.jpki.release import SignedRelease
 from tsm.model import credential as credentials
 from tsm.model.checks import check_text
 from tsm.model.credential import Credential, Stage
-from tsm.model.event import Context
+from tsm.model.event import Context, Event
 from tsm.model.line import Signal, SignalKind
 from tsm.model.standing import Proof
+from tsm.model.swap_policy import Condition
 
 
 class Held(NamedTuple):
@@ -55,12 +56,7 @@ class CardReleases:
         `call` is the terminal's name of it for ever. UNKNOWN_CARD, INVALID_INPUT, COMMAND_REUSED.
         """
         self._tsm.card_of(iccid)
-        source = f"terminal:{counter.terminal}"
-        asked = Signal(id=call, source=source, kind=SignalKind.LOCK_REQUESTED, occurred_at=at, iccid=iccid)
-        (outcome,) = self._lines.record([asked], context_of(counter))
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.position
+        return self._file(SignalKind.LOCK_REQUESTED, call, at, iccid, counter)
 
     def release(self, signed: SignedRelease, counter: Counter) -> int:
         """The holder proves herself with the My Number card; the log's position. The same again is no news.
@@ -103,8 +99,23 @@ class CardReleases:
         reason: str = "",
         command: Command | None = None,
     ) -> int:
+        """The release; and that what the holder had asked for is over, or it could not be asked for again."""
+        standings = self._lines.standings
         context = context_of(counter, reason, (held.state.applied.provider,))
-        return self._lines.standings.release(iccid, proof, document_sha256, context, command)
+        position = standings.release(iccid, proof, document_sha256, context, command)
+        raised = {suspicion.raised.condition for suspicion in standings.of(iccid).suspicions.values()}
+        if Condition.OWNER_CALLED in raised:
+            (released,) = self._tsm.at([position])
+            assert isinstance(released, Event)  # noqa: S101  it was just recorded, or before under this command
+            self._file(SignalKind.UNLOCK_REQUESTED, f"release-{position}", released.occurred_at, iccid, counter)
+        return position
+
+    def _file(self, kind: SignalKind, id: str, at: datetime, iccid: str, counter: Counter) -> int:
+        signal = Signal(id=id, source=f"terminal:{counter.terminal}", kind=kind, occurred_at=at, iccid=iccid)
+        (outcome,) = self._lines.record([signal], context_of(counter))
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.position
 
     def _of_holder(self, iccid: str, serial: str) -> Held:
         """The credential in the card whose main certificate has this number; FORBIDDEN when there is none."""
