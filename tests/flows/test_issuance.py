@@ -16,11 +16,21 @@ from tsm.application import Change
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.issuance import Counter
 from tsm.jpki.access_code import AccessCode
-from tsm.jpki.certificate_authority import DestructionReceipt, IssuedCertificates
+from tsm.jpki.certificate_authority import DestructionReceipt, HoldRequest, IssuedCertificates, ReleaseRequest
 from tsm.jpki.certificates import Kind, read_certificate, serial_text
 from tsm.jpki.personalisation import APPLICATION
+from tsm.model import credential as credentials
 from tsm.model.card import ApplicationPersonalized
-from tsm.model.credential import CredentialApplied, CredentialIssued, MainCertificateVerified, Stage
+from tsm.model.credential import (
+    CredentialApplied,
+    CredentialIssued,
+    CredentialReleased,
+    HoldOrdered,
+    MainCertificateVerified,
+    ReleaseOrdered,
+    SignatureReissued,
+    Stage,
+)
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Context
 from tsm.model.party import CertificateWithdrawn
@@ -447,6 +457,76 @@ def test_a_written_card_and_destroyed_copies_make_the_credential_active(world):
     written = next(e for e in world.events() if e.fact.topic == "credential.written")
     assert written.context.actor == "system:issuance"
     assert int(written.context.causation) > 0
+
+
+def held_and_released(world, slip):
+    """The certificate for signatures is another one; the credential's stream says so, as after a real hold."""
+    state = world.credential(slip.credential)
+    named = (slip.credential, state.issued.authentication_certificate_sha256, state.signature_certificate_sha256)
+    world.authority.hold(HoldRequest(*named))
+    certificate = world.authority.release(ReleaseRequest(*named))
+    reissued = SignatureReissued(
+        subject=slip.credential,
+        signature_serial=serial_text(read_certificate(certificate)),
+        signature_certificate_sha256=sha256(certificate).hexdigest(),
+    )
+    world.record(credentials.stream(slip.credential), HoldOrdered(), ReleaseOrdered(), CredentialReleased(), reissued)
+
+
+def active(world):
+    """A credential in use."""
+    slip = world.apply()
+    world.check(slip)
+    write(world, slip)
+    world.follow()
+    world.issuance.key_copies_destroyed(AUTHORITY, slip.credential, receipts(world, slip))
+    return slip
+
+
+def test_after_a_hold_the_new_certificate_is_written_and_the_copy_of_its_key_destroyed(world):
+    slip = active(world)
+    held_and_released(world, slip)
+    before = len(world.the_credential_topics())
+    reception = write(world, slip)
+    world.follow()
+    world.follow()
+    state = world.credential(slip.credential)
+    assert (state.rewritten, state.rewrites, state.stage) == (True, (reception,), Stage.ACTIVE)
+    for _ in range(2):
+        world.issuance.key_copies_destroyed(AUTHORITY, slip.credential, receipts(world, slip))
+    assert world.the_credential_topics()[before:] == [
+        "personalization_delegated", "signature_rewritten", "key_copy_destroyed",
+    ]  # fmt: skip
+
+
+def test_a_write_from_before_the_hold_that_comes_late_is_not_the_new_certificates(world):
+    slip = active(world)
+    held_and_released(world, slip)
+    reception = write(world, slip)
+    world.follow()
+    held_and_released(world, slip)
+    personalized = ApplicationPersonalized(application=APPLICATION.hex().upper(), domain="D392F0002601FE01")
+    context = Context(
+        actor="phone", role="phone", tenant=PROVIDER, correlation=slip.credential, command=f"{PROVIDER}/{reception}/7"
+    )
+    version = sum(1 for event in world.events() if event.originator_id == f"card-{ICCID}")
+    change = Change(f"card-{ICCID}", version, [personalized])
+    world.tsm.commit(change, context=context, occurred_at=world.clock())
+    world.follow()
+    assert not world.credential(slip.credential).rewritten
+
+
+def test_the_receipt_of_a_superseded_key_does_not_stand_for_the_new_one(world):
+    slip = world.apply()
+    world.check(slip)
+    write(world, slip)
+    world.follow()
+    late = receipts(world, slip)
+    held_and_released(world, slip)
+    world.issuance.key_copies_destroyed(AUTHORITY, slip.credential, late)
+    assert world.credential(slip.credential).destroyed == {"authentication"}
+    world.issuance.key_copies_destroyed(AUTHORITY, slip.credential, receipts(world, slip))
+    assert world.credential(slip.credential).stage is Stage.ACTIVE
 
 
 def test_receipts_that_overtake_the_follower_activate_it_all_the_same(world):

@@ -34,6 +34,7 @@ from tsm.jpki.certificate_authority import (
     CertificateAuthority,
     CertificateRequest,
     DestructionReceipt,
+    DestructionStatement,
     IssuedCertificates,
 )
 from tsm.jpki.certificates import (
@@ -319,6 +320,8 @@ class Issuance:
     ) -> None:
         """Record that copies of private keys are gone; the same receipts again are no news.
 
+        Nor is the receipt of a key whose certificate was made anew since: it is the new one's that counts.
+
         NOT_FOUND for a credential that is unknown or another authority's, BAD_SIGNATURE, INVALID_INPUT for a receipt of
         another key.
         """
@@ -336,8 +339,11 @@ class Issuance:
         state = loaded.state
         facts: list[Fact] = []
         for receipt in receipts:
-            kind = verified_receipt(receipt, credential, loaded.state.issued, enrolled)
-            news = credentials.destroy_key_copy(state, kind, sha256(receipt.statement + receipt.signature).hexdigest())
+            said = verified_receipt(receipt, credential, loaded.state, enrolled)
+            if said.certificate_sha256 in loaded.state.superseded:
+                continue
+            digest = sha256(receipt.statement + receipt.signature).hexdigest()
+            news = credentials.destroy_key_copy(state, said.kind, digest)
             state = reduce(credentials.evolve, news, state)
             facts += news
         context = context_of(credential, loaded.state.applied, f"authority:{authority}", "authority", request_id)
@@ -401,17 +407,18 @@ def verified_certificate(der: bytes, anchor: x509.Certificate, kind: Kind, at: d
 
 
 def verified_receipt(
-    receipt: DestructionReceipt, credential: str, issued: CredentialIssued, authority: Authority
-) -> Kind:
+    receipt: DestructionReceipt, credential: str, state: Credential, authority: Authority
+) -> DestructionStatement:
     """Which copy is gone. BAD_SIGNATURE unless the authority says so, INVALID_INPUT for the key of something else."""
+    assert state.issued is not None  # noqa: S101  by this authority
     said = receipt.verify(anchors_of(authority))
     certificates = {
-        Kind.SIGNATURE: issued.signature_certificate_sha256,
-        Kind.AUTHENTICATION: issued.authentication_certificate_sha256,
+        Kind.SIGNATURE: state.superseded | {state.signature_certificate_sha256},
+        Kind.AUTHENTICATION: {state.issued.authentication_certificate_sha256},
     }
-    if said.credential != credential or said.certificate_sha256 != certificates[said.kind]:
+    if said.credential != credential or said.certificate_sha256 not in certificates[said.kind]:
         raise TsmError(ErrorCode.INVALID_INPUT, "a receipt for another key")
-    return said.kind
+    return said
 
 
 def revoked_mains(port: CertificateAuthority, authority: Authority, at: datetime) -> RevocationList:
