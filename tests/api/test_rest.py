@@ -70,6 +70,7 @@ class Server:
         self.enrol()
         self.parts = build(Settings.load(self.data))
         self.parts.issuance._authority = Direct(self.authority)  # type: ignore[assignment]
+        self.parts.card_releases._authority = Direct(self.authority)  # type: ignore[assignment]
         self.app = create_app(self.parts)
 
     def certify(self, folder: Path, party: str, role: str) -> bytes:
@@ -146,6 +147,9 @@ ROUTES = [
     ("POST", "/sp-tsm/access-codes/check", PROVIDER),
     ("POST", "/counter/challenges", TERMINAL),
     ("POST", "/counter/applications", TERMINAL),
+    ("POST", "/counter/cards/lock", TERMINAL),
+    ("POST", "/counter/cards/release", TERMINAL),
+    ("POST", "/counter/cards/release-by-clerk", TERMINAL),
     ("POST", RECEIPTS, AUTHORITY),
 ]
 WITH_BODY = [(method, path, owner) for method, path, owner in ROUTES if method == "POST" and "challenges" not in path]
