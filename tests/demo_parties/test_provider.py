@@ -37,7 +37,7 @@ from tsm.globalplatform.commands import PutKey, StoreData, parse_command
 from tsm.globalplatform.dgi import parse_dgis
 from tsm.identifiers import Aid, ReceptionNumber, SpId
 from tsm.jpki.authority import Authority, MainCredential
-from tsm.jpki.certificate_authority import CertificateRequest
+from tsm.jpki.certificate_authority import CertificateRequest, HoldRequest, ReleaseRequest
 from tsm.keys.primitives import KeySet, kcv_aes, unwrap_dek
 from tsm.keys.vault import SoftwareVault, verify_signature
 from tsm.mas.launch import LaunchParameters, launch, mas_signed, sp_signed
@@ -467,6 +467,87 @@ def test_a_refused_command_is_told_and_the_copies_stay(world: World) -> None:
 def notify_all(world: World) -> None:
     for order in range(1, len(world.tsm.delegations[-1][0].commands) + 1):
         assert world.notify(order)
+
+
+# --- the new certificate for signatures, after a hold ---
+
+
+def write(world: World) -> None:
+    """The first credential is on the card, and the authority's copies are destroyed."""
+    world.make_ready()
+    world.personalise()
+    notify_all(world)
+    world.come_back()
+
+
+def hold_and_release(world: World, authority: Authority) -> bytes:
+    """The new certificate."""
+    held = authority.certificates(world.tsm.credential)
+    named = [hashlib.sha256(der).hexdigest() for der in (held.authentication, held.signature)]
+    authority.hold(HoldRequest(world.tsm.credential, *named))
+    return authority.release(ReleaseRequest(world.tsm.credential, *named))
+
+
+def test_after_a_hold_the_card_gets_the_new_signature_key_and_nothing_else(world: World, authority: Authority) -> None:
+    write(world)
+    first = store_data(world.tsm.delegations[-1][0].commands)
+    certificate = hold_and_release(world, authority)
+    assert world.visit(f"/mobile/renew?iccid={ICCID}").state == "launch"
+    delegation, iccid, correlation = world.tsm.delegations[-1]
+    assert (iccid, correlation) == (ICCID, world.tsm.credential)
+    dek = world.new_keys().dek
+    before, after = (
+        {tag: opened(dek, value) for tag, value in groupings.items()}
+        for groupings in (first, store_data(delegation.commands))
+    )
+    assert after[0x0101] == certificate
+    assert after.keys() == jpki.RENEWAL_DGIS
+    assert jpki.renew(jpki.personalize(before), after).pins == jpki.personalize(before).pins
+
+
+def test_the_copy_of_the_new_key_is_destroyed_once_it_is_written(world: World, authority: Authority) -> None:
+    write(world)
+    hold_and_release(world, authority)
+    world.visit(f"/mobile/renew?iccid={ICCID}")
+    notify_all(world)
+    assert world.come_back().state == "written"
+    assert world.tsm.receipts == [world.tsm.credential] * 2
+    assert "UNKNOWN_KEY" in world.visit(f"/mobile/renew?iccid={ICCID}").text
+
+
+def test_a_renewal_that_broke_off_is_begun_anew(world: World, authority: Authority) -> None:
+    write(world)
+    hold_and_release(world, authority)
+    world.visit(f"/mobile/renew?iccid={ICCID}")
+    world.notify(1, b"\x69\x85", status=Status.CARD_REFUSED)
+    assert world.come_back(Status.CARD_REFUSED).state == "failed"
+    assert world.visit(f"/mobile/renew?iccid={ICCID}").state == "launch"
+    notify_all(world)
+    assert world.come_back().state == "written"
+
+
+def test_what_is_told_late_of_the_first_keys_leaves_the_new_one(world: World, authority: Authority) -> None:
+    world.make_ready()
+    world.personalise()
+    notify_all(world)
+    world.authority_up = False
+    world.come_back()
+    hold_and_release(world, authority)
+    world.authority_up = True
+    assert world.visit(f"/mobile/renew?iccid={ICCID}").state == "launch"
+    assert world.tsm.receipts == [world.tsm.credential]
+
+
+def test_without_a_hold_there_is_nothing_to_renew(world: World) -> None:
+    write(world)
+    assert "UNKNOWN_KEY" in world.visit(f"/mobile/renew?iccid={ICCID}").text
+    assert len(world.tsm.delegations) == 2
+
+
+def test_a_card_without_a_credential_has_nothing_to_renew(world: World) -> None:
+    world.make_ready()
+    page = world.visit(f"/mobile/renew?iccid={ICCID}")
+    assert (page.state, "NOT_FOUND" in page.text) == ("refused", True)
 
 
 # --- NOTIFY and RE-ACCESS from the wrong hands ---

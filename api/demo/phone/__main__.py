@@ -1,7 +1,8 @@
-"""`python -m api.demo.phone prepare|personalise|use|run --folder F --card FILE`: what its owner does with the phone.
+"""`python -m api.demo.phone prepare|personalise|renew|use|run --folder F --card FILE`: what its owner does with it.
 
     prepare       --site URL             visit the mobile site until the card is ready for a credential
     personalise   --site URL             prepare, then fill in the form and have the credential written
+    renew         --site URL             have the new certificate for signatures written, after a hold
     use           --relying-party URL    log in with the credential
     run           both URLs              all of it
 
@@ -82,6 +83,10 @@ class Phone:
             },
         )
 
+    def renew(self, site: str) -> Page:
+        self._card.reset()
+        return self._browser.open(f"{site}/mobile/renew", iccid=read_iccid(self._card.transmit))
+
     def use(self, relying_party: str, pin: str) -> None:
         """Log in: the card signs a challenge that names whom it is for."""
         with self._client() as http:
@@ -117,6 +122,8 @@ def run(arguments: argparse.Namespace, config: PhoneConfig) -> None:
     phone = Phone(config.party_ca, SimulatedUicc.load(arguments.card))
     if arguments.command == "prepare":
         return ended(phone.prepare(arguments.site), "ready")
+    if arguments.command == "renew":
+        return ended(phone.renew(arguments.site), "written")
     typed = read_typed(sys.stdin.read())
     if arguments.command in ("personalise", "run"):
         ended(phone.personalise(arguments.site, typed), "written")
@@ -132,7 +139,7 @@ def read_typed(text: str) -> Typed:
 
 
 def command() -> None:
-    parser = command_line("The phone of the demo", "init", "prepare", "personalise", "use", "run")
+    parser = command_line("The phone of the demo", "init", "prepare", "personalise", "renew", "use", "run")
     parser.add_argument("--card", type=Path, help="the file of the card in the phone")
     parser.add_argument("--site", default="", help="URL of the provider's mobile site")
     parser.add_argument("--relying-party", default="", help="URL of the relying party")

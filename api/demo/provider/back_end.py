@@ -6,14 +6,16 @@
     ready                             the holder brings access code, password and PINs
     keys and certificates fetched     STORE DATA under our DEK                            DELEGATE, LAUNCH
     all results notified with 9000    the authority destroys its copies of the keys       POST .../written
+    after a hold                      the new signature key, in the same way              DELEGATE, LAUNCH
 
 Each step is asked for again until its result is known, so a visit that broke off is simply begun anew. PINs, access
 code and private keys live in local variables until the commands are made, and are never stored or logged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 
 from api.demo.provider.keys import OWN_VERSION, ProviderKeys, ProvisionalKeys, joined
@@ -25,6 +27,7 @@ from tsm.identifiers import Iccid, ReceptionNumber, SpId
 from tsm.jpki.certificates import Kind
 from tsm.jpki.personalisation import (
     Personalisation,
+    SignatureRenewal,
     authentication_pin,
     personalisation_commands,
     signature_pin,
@@ -131,20 +134,39 @@ class BackEnd:
             authentication_pin=holder.authentication_pin,
             signature_pin=holder.signature_pin,
         )
+        written = (issued.authentication, issued.signature)
+        return await self._write(iccid, Purpose.PERSONALISATION, credential, content, written)
+
+    async def renew(self, iccid: Iccid) -> LaunchParameters:
+        """Write the certificate for signatures that the authority made anew after a hold, with its key.
+
+        Nobody is asked who he is: the card keeps its PINs and the tries that are left, so a write gives nobody more
+        than he had. Whether the hold is over, the server says at START. NOT_FOUND without a credential of ours on the
+        card, UNKNOWN_KEY when there is nothing to write.
+        """
+        await self.settle(iccid)
+        credential = self.state.credential_on(iccid)
+        issued = await self._authority.keys(credential)
+        key = self._keys.open_bundle(issued.wrapped, credential).signature
+        if key is None:
+            raise TsmError(ErrorCode.UNKNOWN_KEY, "the signature key stands on its card already")
+        content = SignatureRenewal(issued.signature, key)
+        return await self._write(iccid, Purpose.RENEWAL, credential, content, (issued.signature,))
+
+    async def _write(
+        self,
+        iccid: Iccid,
+        purpose: Purpose,
+        credential: str,
+        content: Personalisation | SignatureRenewal,
+        certificates: Sequence[bytes],
+    ) -> LaunchParameters:
+        """STORE DATA under our DEK, in the credential's story. The authority will be told of these certificates."""
         own = self._keys.own(self.state.card(iccid).diversification)
-        commands = tuple(
-            command.encode()
-            for command in personalisation_commands(
-                content, lambda value: self._keys.encrypt_content(own, value), max_command_data()
-            )
-        )
-        reception = self.state.receive(
-            iccid,
-            Purpose.PERSONALISATION,
-            len(commands),
-            credential=credential,
-            certificates=[sha256(issued.authentication).hexdigest(), sha256(issued.signature).hexdigest()],
-        )
+        encrypt = partial(self._keys.encrypt_content, own)
+        commands = tuple(command.encode() for command in personalisation_commands(content, encrypt, max_command_data()))
+        written = [sha256(der).hexdigest() for der in certificates]
+        reception = self.state.receive(iccid, purpose, len(commands), credential=credential, certificates=written)
         return await self._delegate(iccid, reception, commands, credential)
 
     async def _delegate(

@@ -58,13 +58,17 @@ class Site:
         holder = Holder(form["accessCode"], form["password"], form["authenticationPin"], form["signaturePin"])
         return launch_page(await self._back_end.personalise(iccid, holder))
 
+    async def renew(self, request: Request) -> Response:
+        """The new certificate for signatures, for the card of `?iccid=`."""
+        return launch_page(await self._back_end.renew(Iccid(request.query_params.get("iccid", ""))))
+
     async def come_back(self, request: Request) -> Response:
         """RE-ACCESS (MC-05 interface 5)."""
         number, signature = (request.query_params.get(name, "") for name in ("rcptNum", "masSign"))
         returned = await self._back_end.returned(number, signature)
         if not returned.done:
             return failure_page(returned.status.info)
-        if returned.reception.purpose is Purpose.PERSONALISATION:
+        if returned.reception.purpose in (Purpose.PERSONALISATION, Purpose.RENEWAL):
             return result_page(returned)
         iccid = Iccid(returned.reception.iccid)
         return self._next(iccid, await self._back_end.prepare(iccid))
@@ -128,6 +132,7 @@ def application(site: Site, back_end: BackEnd, close: Callable[[], object]) -> S
         [
             Route("/mobile/prepare", for_people(site.prepare), methods=["GET"]),
             Route("/mobile/personalise", for_people(site.personalise), methods=["POST"]),
+            Route("/mobile/renew", for_people(site.renew), methods=["GET"]),
             Route("/mobile/return", for_people(site.come_back), methods=["GET"]),
             Route("/notify", site.notify, methods=["POST"]),
         ],

@@ -44,7 +44,7 @@ class Purpose(StrEnum):
 
     ROTATION = "rotation"
     PERSONALISATION = "personalisation"
-    REISSUE = "reissue"  # of the objects for signatures, after a hold
+    RENEWAL = "renewal"  # of the signature key and its certificate, after a hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,13 @@ class State:
         """Credentials that stand on their card while the authority has not been told."""
         receptions = self._receptions("credential != '' AND settled = 0")
         return [r for r in receptions if r.acknowledged and iccid in (None, r.iccid)]
+
+    def credential_on(self, iccid: str) -> str:
+        """The credential that was written to a card last; NOT_FOUND when none was."""
+        written = [r for r in self._receptions("iccid = ? AND credential != ''", iccid) if r.acknowledged]
+        if not written:
+            raise TsmError(ErrorCode.NOT_FOUND, "no credential of ours is on this card")
+        return written[-1].credential
 
     def record_result(self, number: str, order: int, status_word: int, digest: str) -> bool:
         """Keep one notified result. False when it was known already; CONFLICT when it was known otherwise."""
