@@ -1,0 +1,444 @@
+"""Signals are recorded, led to by keyed rows, decided on, and erased."""
+
+import itertools
+from datetime import timedelta
+from os import urandom
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from line_samples import (
+    IMSI,
+    NOON,
+    NUMBER,
+    NUMBERS,
+    OTHER_IMSI,
+    OTHER_NUMBER,
+    OTHER_PHONE,
+    OTHER_SIM,
+    PHONE,
+    SIM,
+    SIMS,
+    SOURCE,
+    arrivals,
+    at,
+    signal,
+)
+from line_world import OPERATOR, SYSTEM, LineWorld
+
+from tsm.errors import ErrorCode, TsmError
+from tsm.flows.lines import Outcome
+from tsm.keys.vault import SoftwareVault
+from tsm.model.event import Context
+from tsm.model.line import SignalKind, SignalRecorded
+from tsm.model.swap_policy import Level
+from tsm.store.memory import MemoryRecorder
+
+K = SignalKind
+BOUND = {"msisdn": NUMBER, "imsi": IMSI, "iccid": SIM, "imei": PHONE}
+SUBSCRIBED = signal(K.SUBSCRIBED, 0, **BOUND)
+MOVED = signal(K.OBSERVED, 3, msisdn=NUMBER, imei=OTHER_PHONE)
+HERS = signal(K.SUBSCRIBED, 90, msisdn=NUMBER, imsi=OTHER_IMSI, iccid=OTHER_SIM, imei=OTHER_PHONE)
+PHONE_CONTEXT = Context(actor="phone", role="phone", tenant="MNO00001", correlation="x")
+TERMINAL_CONTEXT = Context(actor="terminal:T-13101-01", role="clerk", tenant="x", correlation="x")
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vault")
+    vault = SoftwareVault.create(folder / "vault", folder / "kek")
+    yield vault
+    vault.close()
+
+
+@pytest.fixture
+def world(vault, tmp_path):
+    world = LineWorld(vault, tmp_path / "log.sqlite")
+    world.register()
+    yield world
+    world.close()
+
+
+def facts(world, stream):
+    return [event.fact for event in world.tsm.history(stream)]
+
+
+def followed(world, number=NUMBER):
+    """What the number's latest event says that relying parties may ask."""
+    last = facts(world, world.lines.stream_of_number(number))[-1]
+    return last.sim_changed_at, last.device_changed_at, last.in_service
+
+
+# Recording
+
+
+def test_what_follows_is_in_force_when_the_source_gets_its_answer(world):
+    world.record(SUBSCRIBED)
+    assert not world.standing().on_hold
+    [outcome] = world.record(MOVED)
+    assert world.standing().on_hold
+    [suspicion] = world.standing().open
+    assert world.ids(suspicion.raised.evidence) == {SUBSCRIBED.id, MOVED.id}
+    assert outcome.position in suspicion.raised.evidence
+
+
+def test_each_event_has_its_own_time_and_the_caller_s_context(world):
+    positions = [outcome.position for outcome in world.record(SUBSCRIBED, MOVED, context=OPERATOR)]
+    events = world.tsm.at(positions)
+    assert [event.occurred_at for event in events] == [at(0), at(3)]
+    assert {event.context for event in events} == {OPERATOR}
+
+
+def test_the_same_signal_is_no_news(world):
+    [first] = world.record(SUBSCRIBED)
+    before = world.tsm.position
+    assert world.record(SUBSCRIBED, SUBSCRIBED) == [Outcome(first.position, repeated=True)] * 2
+    assert world.tsm.position == before
+
+
+def test_a_signal_that_is_told_twice_in_one_batch_is_recorded_once(world):
+    first, second = world.record(SUBSCRIBED, SUBSCRIBED)
+    assert (first.repeated, second.repeated, second.position) == (False, True, first.position)
+    assert len(facts(world, world.lines.stream_of_number(NUMBER))) == 1
+
+
+@pytest.mark.parametrize("other", [{"imei": OTHER_PHONE}, {"msisdn": OTHER_NUMBER}, {"occurred_at": at(1)}])
+@pytest.mark.parametrize("together", [True, False])
+def test_another_signal_under_a_known_name_is_refused(world, other, together):
+    again = msgspec.structs.replace(SUBSCRIBED, **other)
+    outcomes = world.record(SUBSCRIBED, again) if together else [*world.record(SUBSCRIBED), *world.record(again)]
+    assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, ErrorCode.COMMAND_REUSED]
+
+
+BAD = {
+    "a number that is none": {"msisdn": "0447700900001"},
+    "a card whose digit is wrong": {"iccid": "8981100000000000011"},
+    "a device whose digit is wrong": {"imei": "001010000000010"},
+    "an IMSI with letters": {"imsi": "00101000000000a"},
+    "neither a number nor a card": {"msisdn": "", "iccid": ""},
+    "an id with a space": {"id": "no id"},
+    "a time to come": {"occurred_at": at(401)},
+    "a time that is not UTC": {"occurred_at": (NOON).replace(tzinfo=None)},
+    "a card before it where there is none": {"previous": SIM},
+    "an indication where there is none": {"indication": "proxy"},
+    "an end where there is none": {"until": at(5)},
+    "a replaced card without the new one": {"kind": K.SIM_REPLACED, "iccid": "", "previous": SIM},
+    "a replaced card that is the new one": {"kind": K.SIM_REPLACED, "previous": SIM},
+    "a change of number without the former": {"kind": K.NUMBER_CHANGED},
+    "a port-out of no number": {"kind": K.PORTED_OUT, "msisdn": ""},
+    "an announcement without an end": {"kind": K.MODEL_CHANGE_ANNOUNCED},
+    "an announcement that ends before it begins": {"kind": K.MODEL_CHANGE_ANNOUNCED, "until": at(-1)},
+    "an indication of nothing": {"kind": K.INDICATION},
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_signal_is_refused_alone(world, fault):
+    bad = msgspec.structs.replace(signal(K.OBSERVED, 0, **BOUND), **BAD[fault])
+    outcomes = world.record(SUBSCRIBED, bad, MOVED)
+    assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, ErrorCode.INVALID_INPUT, None]
+    assert world.standing().on_hold
+
+
+@pytest.mark.parametrize(
+    ("context", "source", "speaks"),
+    [
+        (OPERATOR, SOURCE, True),
+        (OPERATOR, "operator:MNO00002", False),
+        (OPERATOR, "card", False),
+        (SYSTEM, "card", True),
+        (PHONE_CONTEXT, "app", True),
+        (PHONE_CONTEXT, SOURCE, False),
+        (TERMINAL_CONTEXT, "terminal:T-13101-01", True),
+        (TERMINAL_CONTEXT, "terminal:T-13101-02", False),
+    ],
+)
+def test_a_caller_speaks_for_itself_only(world, context, source, speaks):
+    [outcome] = world.record(signal(K.OBSERVED, 0, source=source, **BOUND), context=context)
+    assert (outcome.error is None) is speaks
+    assert speaks or outcome.error.code is ErrorCode.FORBIDDEN
+
+
+@pytest.mark.parametrize("named", [{"iccid": SIMS[2]}, {"kind": K.SIM_REPLACED, "iccid": SIM, "previous": SIMS[2]}])
+def test_an_operator_cannot_name_another_operator_s_card(world, named):
+    world.register(SIMS[2], operator="MNO00002")
+    [outcome] = world.record(signal(**{"kind": K.OBSERVED, "hours": 0, "msisdn": NUMBER, **named}), context=OPERATOR)
+    assert outcome.error.code is ErrorCode.FORBIDDEN
+    assert world.lines.stream_of_number(NUMBER) is None
+
+
+def test_whoever_was_slower_decides_anew(world):
+    """Another server records of the same number between our reading and our commit."""
+    rival, rivals = world.another(), itertools.chain([signal(K.OBSERVED, 1, **BOUND)])
+
+    def random(size):
+        for one in rivals:
+            rival.record([one], SYSTEM)
+        return urandom(size)
+
+    world.record(SUBSCRIBED)
+    slower = world.another(random)
+    [outcome] = slower.record([msgspec.structs.replace(HERS)], SYSTEM)
+    assert outcome.error is None
+    assert [fact.kind for fact in facts(world, world.lines.stream_of_number(NUMBER))] == [
+        K.SUBSCRIBED,
+        K.OBSERVED,
+        K.SUBSCRIBED,
+    ]
+
+
+def test_unregistered_cards_have_no_standing(world):
+    world.record(
+        signal(K.OBSERVED, 0, msisdn=NUMBER, iccid=SIMS[2], imei=PHONE),
+        signal(K.OBSERVED, 1, msisdn=NUMBER, iccid=SIMS[2], imei=OTHER_PHONE),
+    )
+    assert facts(world, f"standing-{SIMS[2]}") == []
+
+
+def test_nothing_personal_lies_open_in_the_log(world):
+    world.record(SUBSCRIBED, HERS, signal(K.NUMBER_CHANGED, 95, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=OTHER_SIM))
+    states = [
+        event.state for event in world.recorder.select_notifications(1, 100) if event.topic == SignalRecorded.topic
+    ]
+    assert len(states) == 4
+    for value in (*NUMBERS[:2], IMSI, OTHER_IMSI, SIM, OTHER_SIM, PHONE, OTHER_PHONE):
+        assert not any(value.encode() in state for state in states)
+
+
+# What relying parties ask
+
+
+def test_an_event_says_what_the_number_s_bindings_are_after_it(world):
+    world.record(SUBSCRIBED)
+    assert followed(world) == (at(0), at(0), True)
+    world.record(MOVED)
+    assert followed(world) == (at(0), at(3), True)
+    world.record(signal(K.OBSERVED, 2, msisdn=NUMBER, imsi=OTHER_IMSI))  # late
+    assert followed(world) == (at(2), at(3), True)
+    world.record(signal(K.TERMINATED, 5, msisdn=NUMBER))
+    assert followed(world) == (at(2), at(3), False)
+    world.record(signal(K.SUBSCRIBED, 6, msisdn=NUMBER))
+    assert followed(world) == (at(6), None, True)
+
+
+def test_a_change_of_number_is_told_to_both_lines(world):
+    world.record(SUBSCRIBED)
+    world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM, imei=PHONE))
+    assert followed(world) == (at(0), at(0), False)
+    assert followed(world, OTHER_NUMBER) == (at(3), at(3), True)
+    assert world.conditions() == []
+
+
+# Looking back
+
+
+def test_a_history_is_found_by_number_card_and_device(world):
+    world.record(SUBSCRIBED, MOVED, signal(K.OBSERVED, 4, msisdn=OTHER_NUMBER, iccid=OTHER_SIM, imei=PHONE))
+    by_number, by_card = world.lines.history(msisdn=NUMBER), world.lines.history(iccid=SIM)
+    assert [binding.imei for binding in by_number.bindings] == [PHONE, OTHER_PHONE]
+    assert by_card == by_number
+    by_device = world.lines.history(imei=PHONE)
+    assert [(b.msisdn, b.iccid) for b in by_device.bindings] == [(NUMBER, SIM), (OTHER_NUMBER, OTHER_SIM)]
+    assert len(by_device.subjects) == 2
+    assert world.ids(by_device.bindings[0].evidence) == {SUBSCRIBED.id}
+
+
+def test_what_a_card_told_without_a_number_is_in_its_history(world):
+    world.record(signal(K.OBSERVED, 0, source="app", iccid=SIM, imei=PHONE))
+    [binding] = world.lines.history(iccid=SIM).bindings
+    assert (binding.msisdn, binding.imei) == ("", PHONE)
+
+
+@pytest.mark.parametrize("asked", [{}, {"msisdn": NUMBER, "imei": PHONE}])
+def test_a_history_is_of_one_thing(world, asked):
+    with pytest.raises(TsmError) as refusal:
+        world.lines.history(**asked)
+    assert refusal.value.code is ErrorCode.INVALID_INPUT
+
+
+# Tokens' subjects
+
+
+def test_a_token_s_subject_leads_to_the_line_until_its_number_is_somebody_else_s(world):
+    world.record(SUBSCRIBED)
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(NUMBER)
+    assert world.lines.stream_of_subject("https://id.example", "bob") is None
+    world.record(HERS)
+    assert world.lines.stream_of_subject("https://id.example", "alice") is None
+
+
+def test_a_subject_is_mapped_once(world):
+    world.record(SUBSCRIBED, signal(K.OBSERVED, 0, msisdn=OTHER_NUMBER))
+    position = world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    assert world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR) == position
+    with pytest.raises(TsmError) as refusal:
+        world.lines.map_subject("https://id.example", "alice", OTHER_NUMBER, OPERATOR)
+    assert refusal.value.code is ErrorCode.ALREADY_EXISTS
+
+
+def test_no_subject_is_mapped_to_a_number_that_is_not_known(world):
+    with pytest.raises(TsmError) as refusal:
+        world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    assert refusal.value.code is ErrorCode.NOT_FOUND
+
+
+# Tenures and erasure
+
+
+def test_a_recycled_number_s_holders_share_no_data_key(world):
+    world.record(SUBSCRIBED, MOVED, HERS, signal(K.OBSERVED, 91, msisdn=NUMBER), signal(K.OBSERVED, 4, msisdn=NUMBER))
+    subjects = [fact.subject for fact in facts(world, world.lines.stream_of_number(NUMBER))]
+    first, second = subjects[0], subjects[2]
+    assert subjects == [first, first, second, second, first]
+    assert first != second
+
+
+def test_an_erased_line_is_found_by_nothing(world):
+    world.record(SUBSCRIBED, signal(K.OBSERVED, 1, **BOUND))
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    stream = world.lines.stream_of_number(NUMBER)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    assert world.lines.stream_of_number(NUMBER) is None
+    assert world.lines.stream_of_subject("https://id.example", "alice") is None
+    for asked in ({"msisdn": NUMBER}, {"iccid": SIM}, {"imei": PHONE}):
+        assert world.lines.history(**asked) == ((), (), ())
+    recorded = [fact for fact in facts(world, stream) if isinstance(fact, SignalRecorded)]
+    assert {fact.msisdn for fact in recorded} == {"[erased]"}
+    assert world.recorder.indexed(world.vault.blind_index("line.signal", f"{SOURCE}|{SUBSCRIBED.id}")) == []
+
+
+def test_what_is_told_of_an_erased_number_begins_a_new_line(world):
+    world.record(SUBSCRIBED)
+    before = world.lines.stream_of_number(NUMBER)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    world.record(signal(K.OBSERVED, 5, **BOUND))
+    assert world.lines.stream_of_number(NUMBER) not in (None, before)
+    assert [binding.since for binding in world.lines.history(msisdn=NUMBER).bindings] == [at(5)]
+
+
+@pytest.mark.parametrize("former", [True, False])
+def test_of_two_holders_one_is_erased_and_the_other_found(world, former):
+    world.record(SUBSCRIBED, HERS)
+    subjects = [fact.subject for fact in facts(world, world.lines.stream_of_number(NUMBER))]
+    world.lines.erase(OPERATOR, msisdn=NUMBER, subject=subjects[0 if former else 1])
+    gone, left = (SIM, OTHER_SIM) if former else (OTHER_SIM, SIM)
+    assert [binding.iccid for binding in world.lines.history(msisdn=NUMBER).bindings] == [left]
+    assert world.lines.history(iccid=left).subjects == (subjects[1 if former else 0],)
+    assert world.lines.history(iccid=gone) == ((), (), ())
+    assert world.record(signal(K.OBSERVED, 91, msisdn=NUMBER))[0].error is None
+
+
+def test_what_a_card_told_is_erased_by_its_card(world):
+    world.record(signal(K.OBSERVED, 0, source="app", iccid=SIM, imei=PHONE))
+    world.lines.erase(OPERATOR, iccid=SIM)
+    assert world.lines.history(imei=PHONE) == ((), (), ())
+
+
+def test_the_evidence_of_a_hold_is_not_erased(world):
+    world.record(SUBSCRIBED, MOVED)
+    with pytest.raises(TsmError) as refusal:
+        world.lines.erase(OPERATOR, msisdn=NUMBER)
+    assert refusal.value.code is ErrorCode.WRONG_ORDER
+
+
+def test_an_erasure_that_was_cut_off_is_completed_when_it_is_ordered_again(world, monkeypatch):
+    world.record(SUBSCRIBED)
+    with monkeypatch.context() as crash:
+        crash.setattr(world.tsm, "commit", lambda *_, **__: exec("raise KeyboardInterrupt"))
+        with pytest.raises(KeyboardInterrupt):
+            world.lines.erase(OPERATOR, msisdn=NUMBER)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    assert world.lines.stream_of_number(NUMBER) is None
+
+
+@pytest.mark.parametrize("subject", ["", "tenure-unknown"])
+def test_what_is_not_known_is_not_erased(world, subject):
+    with pytest.raises(TsmError) as refusal:
+        world.lines.erase(OPERATOR, msisdn=NUMBER, subject=subject)
+    assert refusal.value.code is ErrorCode.NOT_FOUND
+
+
+# The order in which things came
+
+
+def in_batches(world, told, sizes):
+    rest = list(told)
+    for size in itertools.cycle(sizes):
+        if not rest:
+            return
+        batch, rest = rest[:size], rest[size:]
+        for outcome in world.record(*batch):
+            assert outcome.error is None
+
+
+def seen(world):
+    """Everything that must not depend on how signals came."""
+    standings = {
+        iccid: (
+            world.standing(iccid).level,
+            world.standing(iccid).on_hold,
+            [
+                (s.id, s.raised.rule, s.level, s.raised.since, s.raised.until, world.ids(s.raised.evidence))
+                for s in world.standing(iccid).open
+            ],
+        )
+        for iccid in SIMS
+    }
+    bindings = [
+        (b.msisdn, b.imsi, b.iccid, b.imei, b.since, b.until, world.ids(b.evidence))
+        for number in NUMBERS
+        for b in world.lines.history(msisdn=number).bindings
+    ]
+    return standings, bindings, [followed(world, n) for n in NUMBERS if world.lines.stream_of_number(n)]
+
+
+def compare(worlds, told_twice, sizes_twice):
+    views = []
+    for world, told, sizes in zip(worlds, told_twice, sizes_twice, strict=True):
+        world.register(*SIMS)
+        in_batches(world, told, sizes)
+        views.append(seen(world))
+        world.close()
+    assert views[0] == views[1]
+
+
+SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=3)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrivals(), st.tuples(SIZES, SIZES))
+def test_neither_order_nor_repetition_nor_batches_change_lines_and_standings(vault, told_twice, sizes):
+    compare([LineWorld(vault, MemoryRecorder) for _ in range(2)], told_twice, sizes)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrivals(), st.tuples(SIZES, SIZES))
+def test_nor_do_they_in_a_store_on_disk(vault, tmp_path_factory, told_twice, sizes):
+    folder = tmp_path_factory.mktemp("stores")
+    compare([LineWorld(vault, folder / f"{name}.sqlite") for name in "ab"], told_twice, sizes)
+
+
+def test_interim_decisions_stay_in_the_log(world):
+    """A change of phones that was announced: the announcement came late, and the hold until then is on record."""
+    announced = signal(K.MODEL_CHANGE_ANNOUNCED, 2, msisdn=NUMBER, until=at(10))
+    world.record(SUBSCRIBED, MOVED)
+    world.now += timedelta(hours=1)
+    world.record(announced)
+    assert (world.standing().level, world.conditions()) == (Level.NONE, [])
+    topics = [fact.topic for fact in facts(world, f"standing-{SIM}")]
+    assert topics == [
+        "standing.suspicion_raised", "standing.level_changed", "standing.suspicion_withdrawn", "standing.level_changed",
+    ]  # fmt: skip
+
+
+def test_a_batch_is_one_commit_and_a_signal_one_event(world):
+    told = [signal(K.OBSERVED, 0, msisdn=NUMBERS[n % 2]) for n in range(20)]
+    positions = [outcome.position for outcome in world.record(*told)]
+    assert positions == list(range(positions[0], positions[0] + 20))
+    assert [world.ids((position,)) for position in positions] == [{one.id} for one in told]
+
+
+def test_an_empty_batch_is_nothing(world):
+    assert world.record() == []
