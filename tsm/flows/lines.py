@@ -55,6 +55,7 @@ from tsm.model.bindings import (
 from tsm.model.checks import check_text
 from tsm.model.event import Context
 from tsm.model.line import Signal, SignalRecorded, SubjectMapped, TenureErased
+from tsm.model.standing import Standing
 
 SUBJECT = "camara.sub"  # purpose of the rows that lead from a token's subject to a line
 ASSIGNED = 10_000  # new streams that are remembered until their rows are there
@@ -172,7 +173,8 @@ class Lines:
         """Erase the tenure of `subject`, or the present one, of a number, or what was told of a card without a number.
 
         Its data key is destroyed, no row leads to it any more, and its signals count for nothing. Safe to repeat.
-        INVALID_INPUT; NOT_FOUND; WRONG_ORDER while a card that it names is on hold: it is the evidence.
+        INVALID_INPUT; NOT_FOUND; WRONG_ORDER while a card that it names is on hold, and not revoked by now:
+        it is the evidence.
         STORE_UNAVAILABLE when a file is held by others: repeat it.
         """
         place = _one_of((MSISDN, msisdn), (CARD, iccid))
@@ -180,7 +182,7 @@ class Lines:
         subject = subject or line.latest
         if subject not in line.subjects:
             raise TsmError(ErrorCode.NOT_FOUND, "no such tenure", ("subject",))
-        if any(self.standings.of(card).on_hold for card in cards_in([line])):
+        if any(self._needs_evidence(self.standings.of(card)) for card in cards_in([line])):
             raise TsmError(ErrorCode.WRONG_ORDER, "a card of this line is on hold")
         # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.
         self._vault.destroy_subject(subject)
@@ -203,6 +205,10 @@ class Lines:
             drop_index=[subject],
             put_index=self._rows(left.values()),
         )
+
+    def _needs_evidence(self, standing: Standing) -> bool:
+        revoked = standing.revoke_from is not None and standing.revoke_from <= self._clock()
+        return standing.on_hold and not revoked
 
     def _rows(self, rows: Iterable[tuple[Place, str, str]]) -> list[IndexRow]:
         return [self._tsm.index_row(purpose, value, stream, subject) for (purpose, value), stream, subject in rows]
