@@ -21,9 +21,9 @@ VERSIONS = {"sim-swap": "2.1.0", "device-swap": "1.0.0", "sim-swap-subscriptions
 CORRELATOR = r"^[a-zA-Z0-9-_:;.\/<>{}]{0,256}$"
 NUMBER = r"^\+[1-9][0-9]{4,14}$"
 LOOK_UP_CODES = (
-    Code.INVALID_ARGUMENT, Code.UNAUTHENTICATED, Code.PERMISSION_DENIED, Code.NOT_FOUND, Code.IDENTIFIER_NOT_FOUND,
-    Code.CONTENT_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE, Code.SERVICE_NOT_APPLICABLE, Code.MISSING_IDENTIFIER,
-    Code.UNNECESSARY_IDENTIFIER, Code.QUOTA_EXCEEDED, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE,
+    Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE, Code.UNAUTHENTICATED, Code.PERMISSION_DENIED, Code.NOT_FOUND,
+    Code.IDENTIFIER_NOT_FOUND, Code.CONTENT_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE, Code.SERVICE_NOT_APPLICABLE,
+    Code.MISSING_IDENTIFIER, Code.UNNECESSARY_IDENTIFIER, Code.QUOTA_EXCEEDED, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE,
 )  # fmt: skip
 PHONE_NUMBER: Json = {
     "type": "string",
@@ -97,11 +97,6 @@ def described(operation: Operation) -> Json:
     return made
 
 
-def success(description: str, schema: Json) -> Json:
-    """A response that succeeds."""
-    return response(description, schema)
-
-
 def refusals(codes: Collection[Code]) -> Json:
     """The responses that refuse, by status."""
     grouped = groupby(sorted(codes, key=lambda code: STATUS[code]), key=lambda code: STATUS[code])
@@ -115,6 +110,7 @@ def refusal(status: int, codes: Sequence[Code]) -> Json:
 
 
 def response(description: str, schema: Json) -> Json:
+    """With a body, whether it succeeds or refuses."""
     return {
         "description": description,
         "headers": {"x-correlator": {"$ref": "#/components/headers/x-correlator"}},
@@ -145,7 +141,7 @@ def of_swaps(name: str, path: str, latest: str, openid: str) -> Json:
         },
     }
 
-    def operation(verb: str, id: str, summary: str, asked: str, told: str, codes: Collection[Code]) -> Operation:
+    def operation(verb: str, id: str, summary: str, asked: str, told: str) -> Operation:
         return Operation(
             path=f"/{verb}",
             method="post",
@@ -153,18 +149,18 @@ def of_swaps(name: str, path: str, latest: str, openid: str) -> Json:
             summary=summary,
             scopes=(name, f"{name}:{verb}"),
             body=schema_of(asked),
-            answers={"200": success("The answer.", schema_of(told))},
-            codes=codes,
+            answers={"200": response("The answer.", schema_of(told))},
+            codes=LOOK_UP_CODES,
         )
 
     operations = (
         operation(
             "retrieve-date", f"retrieve{kind}SwapDate", f"When the {what} changed last",
-            f"{kind}SwapDateRequest", f"{kind}SwapDate", LOOK_UP_CODES,
+            f"{kind}SwapDateRequest", f"{kind}SwapDate",
         ),
         operation(
             "check", f"check{kind}Swap", f"Whether the {what} changed lately",
-            f"{kind}SwapCheckRequest", f"{kind}SwapCheck", (*LOOK_UP_CODES, Code.OUT_OF_RANGE),
+            f"{kind}SwapCheckRequest", f"{kind}SwapCheck",
         ),
     )  # fmt: skip
     return document(name, f"{kind} Swap", path, operations, schemas, openid)
