@@ -30,7 +30,9 @@ from tests.conformance.reader import (
 from tests.conftest import CITIZEN, DemoRun
 from tests.ports import free_pair_of_ports
 from tests.uicc.certificates import credential
+from tests.uicc.off_card import issue_card, provider
 from tests.uicc.test_jpki_applet import make_card
+from tests.uicc.test_signature_renewal import new_signature, renewal, write
 from tsm.jpki.authority import Authority
 from tsm.jpki.certificates import Kind
 from tsm.keys.vault import SoftwareVault
@@ -155,17 +157,36 @@ def test_the_signature_certificate_is_not_told_without_its_pin(issued_card: Issu
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_keys_sign_and_openssl_verifies(issued_card: IssuedCard, tmp_path: Path, kind: str) -> None:
-    message, signature, key = tmp_path / "message", tmp_path / "signature", tmp_path / "key.pem"
+    signs(issued_card, kind, issued_card.certificate(kind), tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_the_signature_key_is_renewed_both_sign(tmp_path: Path, kind: str) -> None:
+    card = issue_card(credential(), authentication_pin=PINS["authentication"], signature_pin=PINS["signature"])
+    write(provider(card), renewal())
+    describe(tmp_path, card)
+    (tmp_path / "signature.der").write_bytes(new_signature()[0])
+    with in_reader(tmp_path) as renewed:
+        signs(renewed, kind, renewed.certificate(kind), tmp_path)
+        pin = ("--verify-pin", "--auth-id", OBJECT[kind], "--pin", PINS[kind])
+        renewed.room.run("pkcs15-tool", *pin, "--read-certificate", OBJECT[kind], "--output", tmp_path / "read.pem")
+        read = x509.load_pem_x509_certificate((tmp_path / "read.pem").read_bytes())
+        assert read.public_bytes(Encoding.DER) == renewed.certificate(kind)
+
+
+def signs(card: IssuedCard, kind: str, der: bytes, folder: Path) -> None:
+    """What the card signs, OpenSSL verifies, and nothing else."""
+    message, signature, key = folder / "message", folder / "message.signature", folder / "key.pem"
     message.write_bytes(os.urandom(300))
-    certificate = x509.load_der_x509_certificate(issued_card.certificate(kind))
+    certificate = x509.load_der_x509_certificate(der)
     key.write_bytes(certificate.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
-    issued_card.sign(kind, message, signature)
+    card.sign(kind, message, signature)
 
     verify = ("openssl", "dgst", "-sha256", "-verify", key, "-signature", signature, message)
-    assert issued_card.room.run(*verify).stdout == "Verified OK\n"
+    assert card.room.run(*verify).stdout == "Verified OK\n"
     message.write_bytes(os.urandom(300))
-    assert issued_card.room.run(*verify, check=False).returncode != 0
+    assert card.room.run(*verify, check=False).returncode != 0
 
 
 def test_opensc_tests_itself_on_the_card(issued_card: IssuedCard) -> None:
