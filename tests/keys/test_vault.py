@@ -460,6 +460,16 @@ def test_a_key_id_tells_nothing_of_its_subject(vault: SoftwareVault, other: Soft
     assert vault.seal("person", b"", b"")[0] != other.seal("person", b"", b"")[0]
 
 
+def test_keys_of_many_subjects_are_made_at_once_and_nobody_gets_another(vault: SoftwareVault) -> None:
+    key_id, sealed = vault.seal("known", b"value", b"")
+    vault.destroy_subject("destroyed")
+    vault.make_data_keys(["new", "known", "destroyed", "new"])
+    assert vault.unseal(key_id, sealed, b"") == b"value"
+    assert vault.seal("known", b"", b"")[0] == key_id
+    assert vault.seal("new", b"", b"")[0] not in (key_id, "")
+    refuses(ErrorCode.UNKNOWN_KEY, lambda: vault.seal("destroyed", b"", b""))
+
+
 def test_a_destroyed_subject_stays_destroyed(vault: SoftwareVault, folder: Path, kek_file: Path) -> None:
     key_id, sealed = vault.seal("person", b"value", b"place")
     another = vault.seal("another", b"value", b"place")

@@ -458,6 +458,17 @@ def test_index_rows_lead_to_streams_and_go_with_their_subject(recorder: Recorder
     assert recorder.indexed("v3") == [IndexRow("v3", "c", "yuki")]
 
 
+def test_many_indexes_and_streams_are_read_at_once(recorder: Recorder) -> None:
+    rows = [IndexRow("v1", "a", "yuki"), IndexRow("v1", "b", "ken"), IndexRow("v2", "a", "yuki")]
+    recorder.insert_events([stored("a", 1), stored("b", 1), stored("a", 2), stored("c", 1)], put_index=rows)
+    assert recorder.indexed_many(["v2", "v1", "v2", "unheard-of"]) == rows
+    assert recorder.indexed_many([]) == []
+    found = recorder.select_streams(["b", "a", "a", "unheard-of"])
+    assert [(e.originator_id, e.originator_version, e.id) for e in found] == [("a", 1, 1), ("a", 2, 3), ("b", 1, 2)]
+    assert [e.id for e in recorder.select_streams(["a", "c"], lte=1)] == [1, 4]
+    assert list(recorder.select_streams([])) == []
+
+
 def test_an_index_row_that_is_named_twice_is_one(recorder: Recorder) -> None:
     row = IndexRow("v", "a", "x")
     recorder.insert_events([stored("a", 1)], put_index=[row, row._replace(subject="y"), row])
