@@ -196,6 +196,23 @@ def test_whoever_was_slower_decides_anew(world):
     ]
 
 
+def test_two_servers_that_hear_of_a_number_at_the_same_moment_agree_afterwards(world):
+    rival, rivals = world.another(), itertools.chain([MOVED])
+
+    def random(size):
+        for one in rivals:
+            rival.record([one], SYSTEM)
+        return urandom(size)
+
+    world.another(random).record([SUBSCRIBED], SYSTEM)
+    assert len({stream.stream for stream in world.tsm.indexed("line.msisdn", NUMBER)}) == 2
+    assert [binding.imei for binding in world.lines.history(msisdn=NUMBER).bindings] == [PHONE, OTHER_PHONE]
+    assert world.standing().on_hold
+    assert all(outcome.repeated for outcome in world.record(SUBSCRIBED, MOVED))
+    world.record(signal(K.OBSERVED, 4, msisdn=NUMBER))
+    assert followed(world) == (at(0), at(3), True)
+
+
 def test_unregistered_cards_have_no_standing(world):
     world.record(
         signal(K.OBSERVED, 0, msisdn=NUMBER, iccid=SIMS[2], imei=PHONE),

@@ -9,7 +9,7 @@ A signal of an erased tenure does not count any more: it is left out here, and i
 and whose they are, is told without anything personal, so that it stays known.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ class Line:
         self.version = 0
         self.filed: list[Filed] = []
         self.changed = False  # since it was read
+        self.beside: list[Line] = []  # others of the same number: two servers heard of it at the same moment
         self._begun: list[tuple[Moment, str]] = []  # tenures: when, and the subject
         self._subjects: list[tuple[Moment, str]] = []  # of all signals
         self._erased: set[str] = set()
@@ -91,10 +92,15 @@ class Line:
         return {subject for _, subject in self._subjects} - self._erased
 
     def known(self) -> list[Known]:
-        return [filed.known for filed in self.filed]
+        """With what lies beside it."""
+        return [filed.known for line in (self, *self.beside) for filed in line.filed]
+
+    def numbers(self) -> set[str]:
+        """Every number that the signals here are about."""
+        return {filed.known.signal.msisdn for filed in self.filed if filed.known.signal.msisdn}
 
     def find(self, source: str, id: str) -> Known | None:
-        """The signal of that name, if it lies here."""
+        """The signal of that name, if it lies here or beside it."""
         return next((k for k in self.known() if (k.signal.source, k.signal.id) == (source, id)), None)
 
     def named(self) -> set[tuple[Place, str]]:
@@ -164,22 +170,33 @@ def erased(fact: SignalRecorded) -> bool:
     return any(getattr(fact, field) == ERASED for field in SEALED)
 
 
-def read_lines(tsm: Tsm, streams: Collection[str], places: dict[str, Place] | None = None) -> dict[str, Line]:
-    """All of these streams, with one query; those that do not exist are empty."""
+def read_lines(tsm: Tsm, streams: Mapping[str, Place] | Collection[str]) -> dict[str, Line]:
+    """All of these streams, with one query; those that do not exist are empty. A mapping tells whose own they are."""
     histories = tsm.histories(streams)
+    places = streams if isinstance(streams, Mapping) else {}
     lines = {}
     for stream in streams:
-        line = lines[stream] = Line(stream, (places or {}).get(stream))
+        line = lines[stream] = Line(stream, places.get(stream))
         for event in histories.get(stream, ()):
             line.fold(event)
     return lines
 
 
 def gather(tsm: Tsm, iccids: Iterable[str]) -> dict[str, list[Known]]:
-    """All that is known around each card: every stream that names it. Cards that none names are left out."""
+    """All that is known around each card: every stream that names it, and what lies beside these.
+
+    Cards that none names are left out.
+    """
     rows = tsm.indexed_many((ICCID, iccid) for iccid in iccids)
     lines = read_lines(tsm, {row.stream for found in rows.values() for row in found})
-    return {iccid: [k for row in found for k in lines[row.stream].known()] for (_, iccid), found in rows.items()}
+    beside = tsm.indexed_many((MSISDN, number) for line in lines.values() for number in line.numbers())
+    lines |= read_lines(tsm, {row.stream for found in beside.values() for row in found} - lines.keys())
+    around = {}
+    for (_, iccid), found in rows.items():
+        numbers = {number for row in found for number in lines[row.stream].numbers()}
+        streams = {row.stream for place in numbers for row in beside.get((MSISDN, place), ())}
+        around[iccid] = [k for stream in {row.stream for row in found} | streams for k in lines[stream].known()]
+    return around
 
 
 def cards_in(lines: Iterable[Line]) -> set[str]:

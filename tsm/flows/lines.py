@@ -9,7 +9,8 @@ with the commit. A source that got its answer knows that what follows is in forc
 again: a signal that is known is not recorded twice, but decided on again. Where nobody does, `StandingWorker` does.
 
 A number's stream has a random id, known by the number's row only. Whoever first hears of a number in this process
-gives it one, and others that hear of it at the same moment use the same.
+gives it one, and others that hear of it at the same moment use the same. Another process may do so as well: then the
+number has two streams, its later signals go to the first of them, and all are folded together.
 """
 
 from collections import OrderedDict
@@ -239,14 +240,15 @@ class Lines:
         places = {place for signal in signals for place in (*homes(signal), name_of(signal))}
         rows = self._tsm.indexed_many(places)
         streams = {
-            place: rows[place][0].stream if place in rows else self._assign(place)
+            place: [row.stream for row in rows[place]] if place in rows else [self._assign(place)]
             for place in places
             if place[0] != SIGNAL
         }
-        read = read_lines(self._tsm, streams.values(), {stream: place for place, stream in streams.items()})
-        desk = Desk({place: read[stream] for place, stream in streams.items()}, self._clock(), self._new_subject)
-        named = {place: [row.stream for row in found] for place, found in rows.items() if place[0] == SIGNAL}
-        filed = [desk.take(signal, named.get(name_of(signal), ())) for signal in signals]
+        read = read_lines(self._tsm, {stream: place for place, found in streams.items() for stream in found})
+        for first, *others in streams.values():
+            read[first].beside = [read[stream] for stream in others]
+        desk = Desk({place: read[first] for place, (first, *_) in streams.items()}, self._clock(), self._new_subject)
+        filed = [desk.take(signal, name_of(signal) in rows) for signal in signals]
         last = self._commit(desk, context)
         positions = range(last - len(desk.entries) + 1, last + 1)
         outcomes = [
@@ -275,7 +277,7 @@ class Lines:
         rows = self._tsm.indexed(*place)
         if not rows:
             raise TsmError(ErrorCode.NOT_FOUND, "nothing is known of it")
-        return read_lines(self._tsm, [rows[0].stream], {rows[0].stream: place})[rows[0].stream]
+        return read_lines(self._tsm, {rows[0].stream: place})[rows[0].stream]
 
     def _assign(self, place: Place) -> str:
         """The stream for a number, or a card, that has none."""
@@ -336,17 +338,14 @@ class Desk:
         self._led = {line.stream: line.named() for line in read.values()}
         self._taken: dict[Place, tuple[Signal, int]] = {}  # in this batch: the signal, and which entry
 
-    def take(self, signal: Signal, streams: Sequence[str]) -> Outcome:
-        """The outcome; of news, in place of the position, minus the number of its entry minus one.
-
-        `streams` are those in which a signal of this name lies.
-        """
+    def take(self, signal: Signal, known_name: bool) -> Outcome:
+        """The outcome; of news, in place of the position, minus the number of its entry minus one."""
         at_home = [self.lines[home] for home in homes(signal)]
         taken = self._taken.get(name_of(signal))
         if taken is not None:
             return Outcome(-taken[1] - 1, repeated=True) if taken[0] == signal else _reused(signal)
-        if streams:
-            known = at_home[0].find(signal.source, signal.id) if at_home[0].stream in streams else None
+        if known_name:
+            known = at_home[0].find(signal.source, signal.id)
             return Outcome(known.position, repeated=True) if known and known.signal == signal else _reused(signal)
         self._taken[name_of(signal)] = signal, len(self.entries)
         outcome = Outcome(-len(self.entries) - 1)
