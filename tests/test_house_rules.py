@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tsm.store": {"tsm.model", "tsm.keys"},
     "tsm.application": {"tsm.model", "tsm.store", "tsm.keys.vault"},
     "tsm.mas": {"tsm.globalplatform", "tsm.keys.primitives"},
+    "tsm.mno": {"tsm.model"},
     "tsm.jpki": {"tsm.globalplatform", "tsm.keys"},
     "tsm.flows": {
         "tsm.application", "tsm.channels", "tsm.globalplatform", "tsm.jpki", "tsm.keys", "tsm.mas", "tsm.model",

@@ -1,0 +1,1 @@
+"""What mobile operators tell in words of their own standards, put into ours."""
