@@ -29,7 +29,7 @@ from starlette.routing import Route
 
 from api.connections import Door, Guests
 from api.errors import RequestIds, read_body, refuse
-from api.tls import EdgeConfig, PartyProtocol, client_context, serve_https
+from api.tls import GRACE, EdgeConfig, PartyProtocol, client_context, serve_https
 from tsm.errors import ErrorCode, TsmError
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -146,7 +146,14 @@ async def together(servers: Iterable[Coroutine[Any, Any, None]]) -> None:
 async def serve_http(app: Starlette, listener: socket.socket) -> None:
     """Plain HTTP, with the limits of `api.tls` for slow and for many clients."""
     config = EdgeConfig(
-        app, http=PartyProtocol, ws="none", log_config=None, access_log=False, proxy_headers=False, server_header=False
+        app,
+        http=PartyProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
     )
     config.guests = Guests(config.limits)
     with Door(listener, config.guests) as door:

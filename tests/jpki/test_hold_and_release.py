@@ -301,6 +301,17 @@ def test_a_hold_is_not_released_once_the_main_certificate_is_revoked(tmp_path: P
     world.close()
 
 
+def test_an_expired_credential_is_not_made_anew(tmp_path: Path) -> None:
+    world = World(tmp_path / "ca")
+    credential = world.issue()
+    credential.hold()
+    world.now = read_certificate(credential.first.signature).not_valid_after_utc
+    with refused(ErrorCode.CERTIFICATE_EXPIRED):
+        credential.release()
+    assert credential.reasons() == dict.fromkeys(Kind, HOLD)
+    world.close()
+
+
 @pytest.mark.parametrize("reason", [HOLD, x509.ReasonFlags.remove_from_crl])
 def test_a_revocation_is_for_good_and_says_so(credential: Credential, reason: x509.ReasonFlags) -> None:
     with refused(ErrorCode.INVALID_INPUT):

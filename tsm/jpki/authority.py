@@ -260,7 +260,7 @@ class Authority:
 
         A new one, in the place of the one that was held; the present one when there is no such hold, so that asking
         again changes nothing. CERTIFICATE_REVOKED when one of the two, or the main certificate on which they rest, is
-        revoked: the hold stays. NOT_FOUND, INVALID_INPUT as for a revocation.
+        revoked, and CERTIFICATE_EXPIRED after their end: the hold stays. NOT_FOUND, INVALID_INPUT as for a revocation.
         """
         key = new_key()  # made here for the same reason as in `issue`
         with self._lock:
@@ -398,8 +398,10 @@ class Authority:
         main_status = self.status(Kind.SIGNATURE, int(old.main_serial, 16))
         if main_status != GOOD or not all(record.on_hold for record in held.values()):
             raise TsmError(ErrorCode.CERTIFICATE_REVOKED, "the credential is revoked, or the main certificate is")
-        self._destroy_copy(old)
         certificate = read_certificate(old.der)
+        if certificate.not_valid_after_utc <= self._clock():
+            raise TsmError(ErrorCode.CERTIFICATE_EXPIRED, "a new certificate would have no time left")
+        self._destroy_copy(old)
         with writing(self._database):
             der = self._certify(
                 Kind.SIGNATURE, Carrier.PHONE, holder(certificate), key, certificate.not_valid_after_utc
