@@ -2,8 +2,9 @@
 
 What followed from a signal for its number is in the signal's own event (`tsm.model.line`), so the newest event of a
 line says it all, and folding is writing down: one row for each signal, of which the newest counts. Rows are only ever
-added, in the order of the log, and the index comes last: ten million lines are built anew as fast as the log can be
-read. Older rows tell what would have been answered then.
+added, in the order of the log, and indexes come last: ten million lines are built anew as fast as the log can be read.
+Older rows tell what would have been answered then. Only whose the line is now is told by time, for a late signal may be
+of an earlier holder's tenure: by the tenure that began last, or where none was told to begin, by the latest signal.
 
 Nothing personal is unsealed: a row has the line's stream and the pseudonym of its holder's tenure, no number. Whoever
 has a number finds the stream through the keyed rows beside the log (`tsm.flows.lines`).
@@ -30,11 +31,13 @@ TABLES = (
             "position": "integer",
             "stream": "text",
             "subject": "text",
+            "begins_tenure": "integer",
+            "occurred_at": "integer",
             "sim_changed_at": "integer",
             "device_changed_at": "integer",
             "in_service": "integer",
         },
-        indexes=(("stream", "position"),),
+        indexes=(("stream", "position"), ("stream", "begins_tenure", "occurred_at")),
     ),
 )
 
@@ -42,7 +45,7 @@ TABLES = (
 class LineSwaps(NamedTuple):
     """A line as its newest signal left it."""
 
-    subject: str  # the pseudonym of its holder's tenure
+    subject: str  # the pseudonym of its present holder's tenure
     sim_changed_at: datetime | None  # None: no change was told, nor its activation
     device_changed_at: datetime | None  # None: it was never seen in a phone
     in_service: bool
@@ -52,24 +55,33 @@ def line_swaps(views: Views, stream: str) -> LineSwaps | None:
     """None for a line of which no signal is known. READ_MODEL_BEHIND while a newer signal of it waits for a retry."""
     if views.first_parked(LINE_SWAPS, stream) is not None:
         raise TsmError(ErrorCode.READ_MODEL_BEHIND, f"{stream} has a signal that could not be folded")
-    query = (
-        "SELECT subject, sim_changed_at, device_changed_at, in_service FROM {line}"
-        " WHERE stream = ? ORDER BY position DESC LIMIT 1"
-    )
-    for subject, sim, device, in_service in views.read(LINE_SWAPS, query, (stream,)):
+    query = """
+        SELECT (SELECT subject FROM {line} WHERE stream = ? ORDER BY begins_tenure DESC, occurred_at DESC LIMIT 1),
+               sim_changed_at, device_changed_at, in_service
+        FROM {line} WHERE stream = ? ORDER BY position DESC LIMIT 1
+    """
+    for subject, sim, device, in_service in views.read(LINE_SWAPS, query, (stream, stream)):
         return LineSwaps(subject, _time(sim), _time(device), bool(in_service))
     return None
 
 
 def fold(rows: Rows, events: Sequence[Event]) -> None:
-    """One row for each line of the page."""
-    rows.insert("line", list({event.originator_id: _row(event, event.fact) for event in events}.values()))
+    """One row for each signal."""
+    rows.insert("line", [_row(event, event.fact) for event in events])
 
 
-def _row(event: Event, fact: object) -> tuple[int, str, str, int, int, int]:
+def _row(event: Event, fact: object) -> tuple[int | str, ...]:
     assert isinstance(fact, SignalRecorded)  # noqa: S101  its topic alone is declared
-    sim, device = _number(fact.sim_changed_at), _number(fact.device_changed_at)
-    return event.position, event.originator_id, fact.subject, sim, device, int(fact.in_service)
+    return (
+        event.position,
+        event.originator_id,
+        fact.subject,
+        int(fact.begins_tenure),
+        _number(event.occurred_at),
+        _number(fact.sim_changed_at),
+        _number(fact.device_changed_at),
+        int(fact.in_service),
+    )
 
 
 def _number(time: datetime | None) -> int:
@@ -82,7 +94,7 @@ def _time(number: int) -> datetime | None:
 
 LINE_SWAPS = Projection(
     name="line_swaps",
-    version=1,
+    version=2,
     tables=TABLES,
     fold=fold,
     topics=(SignalRecorded.topic,),

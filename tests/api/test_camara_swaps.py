@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.camara_world import IMEI, NUMBER, OTHER_IMEI, OTHER_IMSI, SYSTEM, UNKNOWN, World, refused
+from tests.api.camara_world import (
+    IMEI,
+    NUMBER,
+    OTHER_ICCID,
+    OTHER_IMEI,
+    OTHER_IMSI,
+    OTHER_NUMBER,
+    SYSTEM,
+    UNKNOWN,
+    World,
+    refused,
+)
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.line import SignalKind
 
@@ -109,6 +120,29 @@ def test_a_number_that_is_not_ours_or_not_any_more_is_no_line_of_ours(world: Wor
     world.signal(SignalKind.TERMINATED, ago=timedelta(days=1))
     for operation in ("check", "retrieve-date"):
         refused(world.ask(f"{api}/{operation}", ASKED), 404, "IDENTIFIER_NOT_FOUND")
+
+
+def test_a_number_that_was_changed_is_no_line_any_more_and_the_new_one_was_swapped(world: World) -> None:
+    world.signal(SignalKind.NUMBER_CHANGED, ago=timedelta(hours=5), msisdn=OTHER_NUMBER, previous=NUMBER, imei=IMEI)
+    refused(world.ask(f"{SIM}/check", ASKED), 404, "IDENTIFIER_NOT_FOUND")
+    assert world.ask(f"{SIM}/check", {"phoneNumber": OTHER_NUMBER, "maxAge": 5}).json() == {"swapped": True}
+    assert world.ask(f"{SIM}/check", {"phoneNumber": OTHER_NUMBER, "maxAge": 4}).json() == {"swapped": False}
+
+
+def test_the_new_holder_of_a_number_inherits_nothing(world: World) -> None:
+    world.map_subject("alice")
+    world.ask(f"{SIM}/check", ASKED)
+    world.signal(SignalKind.TERMINATED, ago=timedelta(days=100))
+    world.signal(SignalKind.SUBSCRIBED, ago=timedelta(days=2), imsi=OTHER_IMSI, iccid=OTHER_ICCID)
+    assert world.ask(f"{SIM}/retrieve-date", ASKED).json() == {"latestSimChange": "2026-11-19T09:30:00Z"}
+    refused(world.ask(f"{DEVICE}/retrieve-date", ASKED), 422, "SERVICE_NOT_APPLICABLE")
+    refused(world.ask(f"{SIM}/check", {}, world.token(sub="alice")), 422, "MISSING_IDENTIFIER")
+
+    world.signal(ago=timedelta(days=300), imei=IMEI)  # late, of the earlier holder
+    world.ask(f"{SIM}/check", ASKED)
+    first, *others = [reading.fact.subjects for reading in world.readings()]
+    assert first not in others
+    assert len(set(others)) == 1
 
 
 # Whose line is meant

@@ -24,7 +24,11 @@ NUMBER = "+819012340001"
 
 
 def signal(
-    sim: datetime | None = ACTIVATED, device: datetime | None = None, in_service: bool = True, subject: str = "tenure-1"
+    sim: datetime | None = ACTIVATED,
+    device: datetime | None = None,
+    in_service: bool = True,
+    subject: str = "tenure-1",
+    begins: bool = False,
 ) -> SignalRecorded:
     return SignalRecorded(
         subject=subject,
@@ -35,6 +39,7 @@ def signal(
         sim_changed_at=sim,
         device_changed_at=device,
         in_service=in_service,
+        begins_tenure=begins,
     )
 
 
@@ -77,6 +82,14 @@ def test_a_late_signal_that_takes_a_change_back_counts_as_well(log: MemoryLog, v
     log.add(LINE, signal(sim=ACTIVATED))
     Runner(log, views).catch_up()
     assert line_swaps(views, LINE) == LineSwaps("tenure-1", ACTIVATED, None, True)
+
+
+def test_a_late_signal_of_an_earlier_holder_does_not_make_the_line_hers_again(log: MemoryLog, views: Views) -> None:
+    log.add(LINE, signal(subject="tenure-1"))
+    log.add(LINE, signal(subject="tenure-2", begins=True, sim=MOVED))
+    log.add(LINE, signal(subject="tenure-1", sim=MOVED))
+    Runner(log, views).catch_up()
+    assert line_swaps(views, LINE) == LineSwaps("tenure-2", MOVED, None, True)
 
 
 def test_built_anew_in_pages_it_answers_the_same(log: MemoryLog, views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
