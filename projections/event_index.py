@@ -31,7 +31,7 @@ from projections.projection import Projection, Row, Rows, Table
 from projections.viewer import Viewer
 from projections.views import Views
 from tsm.errors import ErrorCode, TsmError
-from tsm.model import card, credential, session
+from tsm.model import card, credential, session, standing
 from tsm.model.checks import check_hex
 from tsm.model.credential import CredentialApplied, ErasureOrdered
 from tsm.model.domain import DomainClaimed
@@ -46,6 +46,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 TEXT: ColumnKind = "text"
 CREDENTIAL = credential.stream("")
+STANDING = standing.stream("")
 READING = "reading."
 PARTIES = ("operator", "provider", "municipality")
 UNTOLD = {ERASED, SEALED}
@@ -591,6 +592,8 @@ def _own(event: Event) -> About:
             found[place] = str(value)
     if event.originator_id.startswith(CREDENTIAL):
         found["credential"] = event.originator_id.removeprefix(CREDENTIAL)
+    if event.originator_id.startswith(STANDING):
+        found["card"] = event.originator_id.removeprefix(STANDING)
     found.update(_target(getattr(fact, "target", "")))
     found.update(_tenant(getattr(fact, "tenant", "")))
     return About(**found)
@@ -691,7 +694,7 @@ def _forget(rows: Rows, erased: Collection[str]) -> None:
 
 EVENT_INDEX = Projection(
     name="event_index",
-    version=1,
+    version=2,
     tables=TABLES,
     fold=fold,
     unseals={CredentialApplied.topic: ("iccid",)},

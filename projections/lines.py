@@ -24,7 +24,12 @@ from tsm.model import (
     service_provider,
     service_token,
     session,
+    standing,
+    swap_policy,
     terminal,
+)
+from tsm.model import (
+    line as lines,
 )
 from tsm.model.event import Fact
 
@@ -237,6 +242,18 @@ def credential_line(fact: Fact) -> str | None:
             return f"revocation of both certificates ordered: {fact.reason}; the credential is closed"
         case credential.CredentialRevoked():
             return f"both certificates revoked by their authority: {fact.reason}"
+        case credential.HoldOrdered():
+            return "both certificates are to be put on hold: the authority is told"
+        case credential.CredentialHeld():
+            return "both certificates put on hold by their authority"
+        case credential.ReleaseOrdered():
+            return "the hold of both certificates is to end: the authority is told"
+        case credential.CredentialReleased():
+            return "released by the authority: the certificate for authentication is good again"
+        case credential.SignatureReissued():
+            return "key pair and certificate for signatures made anew by the authority, in place of the superseded"
+        case credential.SignatureRewritten():
+            return f"the new certificate for signatures written to the card, reception {fact.reception}"
     return None
 
 
@@ -284,6 +301,53 @@ def access_line(fact: Fact) -> str | None:
     return None
 
 
+def line_line(fact: Fact) -> str | None:
+    """Nothing of what the number is, or whose: that is sealed."""
+    match fact:
+        case lines.SignalRecorded():
+            what = f"{fact.kind} ({fact.indication})" if fact.indication else fact.kind
+            until = f", until {fact.until.isoformat(timespec='seconds')}" if fact.until else ""
+            return f"signal {what} of {fact.source}{until}"
+        case lines.SubjectMapped():
+            return f"the line got a subject in the tokens of {fact.issuer}"
+        case lines.TenureErased():
+            return "one tenure of the line erased: its data key is destroyed"
+    return None
+
+
+def standing_line(fact: Fact) -> str | None:
+    match fact:
+        case standing.SuspicionRaised():
+            evidence = ", ".join(map(str, fact.evidence))
+            what = f"{fact.condition}, {level(fact.level)} by rule {fact.rule} of policy {fact.policy}"
+            return f"suspicion {fact.suspicion} raised: {what}; evidence at {evidence}"
+        case standing.SuspicionWithdrawn():
+            return f"suspicion {fact.suspicion} withdrawn: by what is known now it does not apply"
+        case standing.SuspicionAcknowledged():
+            return f"suspicion {fact.suspicion} acknowledged"
+        case standing.SuspicionEscalated():
+            return f"suspicion {fact.suspicion} escalated to {level(fact.level)}"
+        case standing.SuspicionClosed():
+            return f"suspicion {fact.suspicion} closed: {fact.verdict}"
+        case standing.CardCleared():
+            return f"card released, proof: {fact.proof}"
+        case standing.LevelChanged():
+            due = f", revocation from {fact.revoke_from.isoformat(timespec='seconds')}" if fact.revoke_from else ""
+            return f"the card's level is {level(fact.level)}{due}"
+    return None
+
+
+def policy_line(fact: Fact) -> str | None:
+    match fact:
+        case swap_policy.PolicyAdopted():
+            return f"version {fact.policy.version} of the policy adopted, {counted(len(fact.policy.rules), 'rule')}"
+    return None
+
+
+def level(number: int) -> str:
+    return swap_policy.Level(number).name
+
+
 def command(order: int, step: str, header: str) -> str:
     return step if order == OWN_COMMAND else f"command {order}, {instruction(header)},"
 
@@ -315,4 +379,7 @@ LINES: Mapping[str, Callable[[Fact], str | None]] = {
     "service_token": access_line,
     "local_token": access_line,
     "reading": access_line,
+    "line": line_line,
+    "standing": standing_line,
+    "swap_policy": policy_line,
 }

@@ -6,7 +6,7 @@ later ask for both, so where a page ends makes no difference.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +14,10 @@ from msgspec import json
 
 from projections.projection import Rows
 from projections.registry.held import Held
-from projections.registry.lists import LISTINGS, tally_viewer
+from projections.registry.lists import LISTINGS, Listing, tally_viewer
 from projections.registry.rows import (
+    AlertRow,
+    AlertSeerRow,
     ApplicationRow,
     CardRow,
     CatalogueRow,
@@ -30,6 +32,8 @@ from projections.registry.rows import (
     OperationRow,
     PartyRow,
     SessionRow,
+    StandingRow,
+    StandingSeerRow,
     TallyRow,
     key,
 )
@@ -57,6 +61,10 @@ class Book:
         self.delegations = Held(rows, "delegations", DelegationRow)
         self.sessions = Held(rows, "sessions", SessionRow)
         self.operations = Held(rows, "operations", OperationRow)
+        self.alerts = Held(rows, "alerts", AlertRow)
+        self.alert_seers = Held(rows, "alert_seers", AlertSeerRow)
+        self.standings = Held(rows, "standings", StandingRow)
+        self.standing_seers = Held(rows, "standing_seers", StandingSeerRow)
         self._tally = Held(rows, "tally", TallyRow)
         self._claimed: dict[str, str] = {}  # providers by AID, of this page
         self._erased: set[str] = set()  # credentials, of this page
@@ -96,6 +104,7 @@ class Book:
         """Settles what is to be settled, counts, and writes."""
         self._give()
         self._untie()
+        self._show()
         self._count()
         for held in vars(self).values():
             if isinstance(held, Held):
@@ -129,6 +138,44 @@ class Book:
         for operation in self.operations.having("target", stories):
             self.operations.put(operation._replace(iccid=""))
 
+    def _show(self) -> None:
+        """Who sees a card's alerts and standing beside its operator: whoever has a domain or a credential on it."""
+        shown = [row.iccid for held in (self.alerts, self.standings) for _, row in held.changes()]
+        held = [row.iccid for before, row in self.holders.changes() if before is None]
+        applied = [self._moved(*change) for change in self.credentials.changes()]
+        cards = set(shown) | ({*held, *applied} & self._suspected({*held, *applied}))
+        cards.discard("")
+        if not cards:
+            return
+        seers: dict[str, set[tuple[Kind, str]]] = defaultdict(set)
+        for holder in self.holders.having("iccid", cards):
+            seers[holder.iccid].add(("provider", holder.provider))
+        for credential in self.credentials.having("iccid", cards):
+            seers[credential.iccid] |= {("provider", credential.provider), ("municipality", credential.municipality)}
+        alerts = self.alerts.having("iccid", cards)
+        known = _by(self.alert_seers.having("alert", {row.alert for row in alerts}), "alert")
+        for alert in alerts:
+            for place, kind, viewer in _seats(known[alert.alert], seers[alert.iccid]):
+                values = {name: getattr(alert, name) for name in AlertSeerRow._fields[3:]}
+                self.alert_seers.put(AlertSeerRow(key(alert.alert, place), kind, viewer, **values))
+        standings = self.standings.having("iccid", cards)
+        known_seers = _by(self.standing_seers.having("iccid", cards), "iccid")
+        for standing in standings:
+            for place, kind, viewer in _seats(known_seers[standing.iccid], seers[standing.iccid]):
+                values = {name: getattr(standing, name) for name in StandingSeerRow._fields[3:]}
+                self.standing_seers.put(StandingSeerRow(key(standing.iccid, place), kind, viewer, **values))
+
+    def _moved(self, before: CredentialRow | None, now: CredentialRow) -> str:
+        """The card of a credential that came to it in this page, or left it."""
+        if before is None:
+            return now.iccid
+        return before.iccid if before.iccid != now.iccid else ""
+
+    def _suspected(self, cards: set[str]) -> set[str]:
+        """Those of which anything was ever suspected."""
+        self.standings.foresee(cards - {""})
+        return {row.iccid for row in self.standings}
+
     def _count(self) -> None:
         """From what each row was before the page to what it is now."""
         changes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -140,6 +187,12 @@ class Book:
                     changes[viewer][counted] += 1
         for before, holder in self.holders.changes():
             changes[tally_viewer("provider", holder.provider)]["cards"] += int(before is None)
+        for name, seers in (("alerts", self.alert_seers), ("standings", self.standing_seers)):
+            for before, now in seers.changes():
+                for viewer, counted in _counted_for_seer(name, before):
+                    changes[viewer][counted] -= 1
+                for viewer, counted in _counted_for_seer(name, now):
+                    changes[viewer][counted] += 1
         changed = {viewer: numbers for viewer, numbers in changes.items() if any(numbers.values())}
         self._tally.foresee(list(changed))
         for viewer, numbers in changed.items():
@@ -168,10 +221,40 @@ def _counted(name: str, row: Any) -> Iterator[tuple[str, str]]:
     listing = LISTINGS[name]
     if row is None or (listing.removable and row.removed):
         return
-    names = [name, f"{name}.{getattr(row, listing.counted_by)}"] if listing.counted_by else [name]
+    names = _names(listing, row)
     kind: Kind
     for kind, sight in listing.sights.items():
         party = None if sight.through else sight.party(row)
         if party is not None:
             for counted in names:
                 yield tally_viewer(kind, party), counted
+
+
+def _counted_for_seer(name: str, row: Any) -> Iterator[tuple[str, str]]:
+    """The same for somebody who sees a row through a seat of his own."""
+    if row is not None and row.viewer:
+        for counted in _names(LISTINGS[name], row):
+            yield tally_viewer(row.kind, row.viewer), counted
+
+
+def _names(listing: Listing[Any], row: Any) -> list[str]:
+    return [listing.name, *([f"{listing.name}.{getattr(row, listing.counted_by)}"] if listing.counted_by else [])]
+
+
+def _by(rows: Sequence[Any], column: str) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        found[getattr(row, column)].append(row)
+    return found
+
+
+def _seats(known: Sequence[Any], wanted: set[tuple[Kind, str]]) -> Iterator[tuple[int, str, str]]:
+    """Number, kind and viewer of each who sees something, and seats whose viewer sees it no more.
+
+    A seat does not say whose it was once it is left.
+    """
+    taken = {(row.kind, row.viewer): int(row.key.rpartition("|")[2]) for row in known if row.viewer}
+    for who, place in taken.items():
+        yield (place, *(who if who in wanted else ("", "")))
+    for place, who in enumerate(sorted(wanted - taken.keys()), len(known)):
+        yield (place, *who)

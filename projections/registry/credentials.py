@@ -5,21 +5,34 @@ person's erasure is ordered it goes from the row, and the credential's id from d
 operations on that card.
 """
 
+from collections.abc import Mapping
+
 from projections.registry.book import ERASED, Book, corrupt
 from projections.registry.rows import CredentialRow
 from tsm.model.credential import (
     REACHED,
     ApplicationRefused,
     CredentialApplied,
+    CredentialHeld,
     CredentialIssued,
+    CredentialReleased,
     CredentialRevoked,
     ErasureOrdered,
+    Hold,
+    HoldOrdered,
+    ReleaseOrdered,
     RevocationOrdered,
     Stage,
 )
 from tsm.model.event import Event, Fact
 from tsm.store import mapper
 
+HOLDS: Mapping[type[Fact], str] = {
+    HoldOrdered: Hold.ORDERED.value,
+    CredentialHeld: Hold.HELD.value,
+    ReleaseOrdered: Hold.RELEASE_ORDERED.value,
+    CredentialReleased: "",
+}
 REFUSED, REVOKING, REVOKED = "refused", "revoking", "revoked"  # of `closed`, which may be ERASED as well
 
 
@@ -33,6 +46,7 @@ def applied(book: Book, event: Event, fact: CredentialApplied) -> None:
         iccid="" if fact.iccid == mapper.ERASED else str(fact.iccid),
         subject=fact.subject,
         stage=Stage.APPLIED.name,
+        hold="",
         closed="",
         position=event.position,
         changed=event.position,
@@ -50,6 +64,11 @@ def gone_on(book: Book, event: Event, fact: Fact) -> None:
     row = _credential(book, event)
     stage = max(Stage[row.stage], REACHED[type(fact)])
     book.credentials.put(row._replace(stage=stage.name, changed=event.position))
+
+
+def hold_changed(book: Book, event: Event, fact: Fact) -> None:
+    row = _credential(book, event)
+    book.credentials.put(row._replace(hold=HOLDS[type(fact)], changed=event.position))
 
 
 def refused(book: Book, event: Event, _: ApplicationRefused) -> None:

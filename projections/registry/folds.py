@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from projections.projection import Rows
-from projections.registry import cards, credentials, delegations, operations, parties
+from projections.registry import cards, credentials, delegations, operations, parties, standings
 from projections.registry.book import Book
 from projections.registry.held import Held
 from projections.registry.rows import key
@@ -25,6 +25,7 @@ from tsm.model import (
     party,
     service_provider,
     session,
+    standing,
     terminal,
 )
 from tsm.model.event import Event, Fact
@@ -63,6 +64,7 @@ CHANGES: Mapping[type[Fact], Change] = {
     credential.ApplicationRefused: credentials.refused,
     credential.CredentialIssued: credentials.issued,
     **{fact: credentials.gone_on for fact in credential.REACHED if fact is not credential.CredentialIssued},
+    **dict.fromkeys(credentials.HOLDS, credentials.hold_changed),
     credential.RevocationOrdered: credentials.revocation_ordered,
     credential.CredentialRevoked: credentials.revoked,
     credential.ErasureOrdered: credentials.erasure_ordered,
@@ -78,6 +80,13 @@ CHANGES: Mapping[type[Fact], Change] = {
     operation.OperationDelegated: operations.delegated,
     operation.OperationPutBack: operations.put_back,
     operation.OperationEnded: operations.ended,
+    standing.SuspicionRaised: standings.raised,
+    standing.SuspicionWithdrawn: standings.withdrawn,
+    standing.SuspicionAcknowledged: standings.acknowledged,
+    standing.SuspicionEscalated: standings.escalated,
+    standing.SuspicionClosed: standings.closed,
+    standing.CardCleared: standings.cleared,
+    standing.LevelChanged: standings.level_changed,
 }
 TOPICS = tuple(fact.topic for fact in CHANGES)
 
@@ -179,6 +188,14 @@ def _of_operation(book: Book, event: Event) -> Iterator[Need]:
         yield book.credentials, event.context.correlation
 
 
+def _of_standing(book: Book, event: Event) -> Iterator[Need]:
+    iccid, fact = standings.card_of(event), event.fact
+    yield book.standings, iccid
+    yield book.cards, iccid
+    if suspicion := getattr(fact, "suspicion", ""):
+        yield book.alerts, suspicion
+
+
 def _of_party(book: Book, event: Event) -> Iterator[Need]:
     yield book.parties, parties.party_of(event)
 
@@ -197,6 +214,7 @@ NEEDS: Mapping[str, Callable[[Book, Event], Iterator[Need]]] = {  # by what a st
     "card": _of_card,
     "credential": _of_credential,
     "operation": _of_operation,
+    "standing": _of_standing,
     "operator": _of_party,
     "provider": _of_party,
     "terminal": _of_party,

@@ -12,6 +12,7 @@ from msgspec import json
 
 from projections.registry import REGISTRY
 from projections.registry.lists import (
+    ALERTS,
     APPLICATIONS,
     CARDS,
     CATALOGUE,
@@ -24,6 +25,7 @@ from projections.registry.lists import (
     OPERATIONS,
     PARTIES,
     SESSIONS,
+    STANDINGS,
     Listing,
     Sight,
     tally_viewer,
@@ -33,9 +35,9 @@ from projections.views import Views
 from tsm.errors import ErrorCode, TsmError
 
 __all__ = [
-    "APPLICATIONS", "CARDS", "CATALOGUE", "CREDENTIALS", "DELEGATIONS", "DOMAINS", "KEYS", "LISTINGS", "LOAD_FILES",
-    "MOST", "OPERATIONS", "PARTIES", "SESSIONS", "Listing", "Query", "Where", "counts", "find", "find_query", "page",
-    "page_query",
+    "ALERTS", "APPLICATIONS", "CARDS", "CATALOGUE", "CREDENTIALS", "DELEGATIONS", "DOMAINS", "KEYS", "LISTINGS",
+    "LOAD_FILES", "MOST", "OPERATIONS", "PARTIES", "SESSIONS", "STANDINGS", "Listing", "Query", "Where", "counts",
+    "find", "find_query", "page", "page_query",
 ]  # fmt: skip
 
 R = TypeVar("R")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
 
 from projections.registry.rows import (
+    AlertRow,
     ApplicationRow,
     CardRow,
     CatalogueRow,
@@ -20,6 +21,7 @@ from projections.registry.rows import (
     OperationRow,
     PartyRow,
     SessionRow,
+    StandingRow,
     key,
 )
 from projections.viewer import Kind
@@ -90,6 +92,7 @@ OTHERS_DOMAINS = Sight(
 ONLY_THAT_IT_IS = Sight(
     blank=("iccid", "domain", "target", "reason", "requested_by", "approved_by", "reception", "correlation")
 )
+OPERATORS_AFFAIR = ("evidence", "acknowledged_by", "escalated_by", "closed_by", "ended_by")  # on what it rests, and who
 
 CARDS = Listing(
     "cards",
@@ -131,7 +134,7 @@ CREDENTIALS = Listing(
     CredentialRow,
     {"everything": ALL, "provider": OWN, "municipality": Sight("municipality")},
     narrow=("iccid", "subject"),
-    wide=("provider", "municipality", "terminal", "authority", "stage", "closed"),
+    wide=("provider", "municipality", "terminal", "authority", "stage", "hold", "closed"),
     counted_by="stage",
 )
 PARTIES = Listing(
@@ -172,11 +175,35 @@ OPERATIONS = Listing(
     wide=("operator", "provider", "kind", "state"),
     counted_by="state",
 )
+ALERTS = Listing(
+    "alerts",
+    AlertRow,
+    {
+        "everything": ALL,
+        "operator": OWN_CARDS,
+        "provider": Sight("viewer", ("kind", "provider"), "alert_seers", OPERATORS_AFFAIR),
+        "municipality": Sight("viewer", ("kind", "municipality"), "alert_seers", OPERATORS_AFFAIR),
+    },
+    narrow=("iccid",),
+    wide=("operator", "state", "level", "condition"),
+    counted_by="state",
+)
+STANDINGS = Listing(
+    "standings",
+    StandingRow,
+    {
+        "everything": ALL,
+        "operator": OWN_CARDS,
+        "provider": Sight("viewer", ("kind", "provider"), "standing_seers"),
+        "municipality": Sight("viewer", ("kind", "municipality"), "standing_seers"),
+    },
+    wide=("operator", "level", "on_hold"),
+)
 LISTINGS: Mapping[str, Listing[Any]] = {
     listing.name: listing
     for listing in (
         CARDS, DOMAINS, LOAD_FILES, APPLICATIONS, KEYS, CREDENTIALS, PARTIES, CATALOGUE, DELEGATIONS, SESSIONS,
-        OPERATIONS,
+        OPERATIONS, ALERTS, STANDINGS,
     )
 }  # fmt: skip
 

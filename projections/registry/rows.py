@@ -116,6 +116,7 @@ class CredentialRow(NamedTuple):
     iccid: str
     subject: str  # pseudonym
     stage: str  # name of a `tsm.model.credential.Stage`
+    hold: str  # a `tsm.model.credential.Hold`; empty when there is none
     closed: str  # empty, "refused", "revoked" or "erased": the last of them
     position: int
     changed: int
@@ -217,6 +218,52 @@ class OperationRow(NamedTuple):
     changed: int
 
 
+class AlertRow(NamedTuple):
+    """A suspicion, whether or not it is in force."""
+
+    alert: str  # the suspicion's name
+    iccid: str
+    operator: str  # the card's
+    rule: str
+    condition: str  # a `tsm.model.swap_policy.Condition`
+    level: str  # name of a `tsm.model.swap_policy.Level`: the rule's, or that to which it was escalated
+    rule_level: int
+    escalated: int  # the level to which a person took it; 0: nobody did
+    policy: int  # version
+    since: str
+    until: str
+    state: str  # OPEN, ACKNOWLEDGED, CLOSED, WITHDRAWN or RELEASED
+    in_force: int  # 1: it counts for the card's level
+    verdict: str  # a `tsm.model.standing.Verdict`
+    evidence: str  # positions, with commas
+    raised_at: str
+    acknowledged_at: str
+    acknowledged_by: str  # the actor, as the next ones
+    escalated_by: str
+    closed_at: str
+    closed_by: str
+    ended_at: str  # when it was no longer in force
+    ended_by: str
+    position: int  # where it was first raised
+    changed: int
+
+
+class StandingRow(NamedTuple):
+    """What a card's suspicions lead to; of a card that was ever suspected."""
+
+    iccid: str
+    operator: str
+    level: str  # name of a `tsm.model.swap_policy.Level`
+    on_hold: int  # 1: the level is HOLD or above
+    since: str  # when it came to this level
+    on_hold_since: str
+    revoke_from: str  # of the level REVOKE: when its settle window is over
+    cleared_at: str  # of the last release
+    proof: str  # of that, a `tsm.model.standing.Proof`
+    position: int
+    changed: int
+
+
 # Rows that no list shows
 
 
@@ -236,6 +283,34 @@ class HolderRow(NamedTuple):
     iccid: str
     operator: str
     profile: str
+    position: int
+
+
+class AlertSeerRow(NamedTuple):
+    """Somebody beside the operator who sees an alert; the columns that lists are filtered by are the alert's."""
+
+    key: str  # alert, and a number among those who see it
+    kind: str  # provider or municipality
+    viewer: str  # which; empty when a person's erasure took the reason away
+    alert: str
+    iccid: str
+    operator: str
+    condition: str
+    level: str
+    state: str
+    position: int
+
+
+class StandingSeerRow(NamedTuple):
+    """Somebody beside the operator who sees a card's standing."""
+
+    key: str  # ICCID, and a number among those who see it
+    kind: str
+    viewer: str
+    iccid: str
+    operator: str
+    level: str
+    on_hold: int
     position: int
 
 

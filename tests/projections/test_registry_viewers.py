@@ -399,7 +399,7 @@ def test_postgresql_can_read_each_page_from_an_index_in_order_as_well(views: Vie
 
 
 def explained(views: Views, query: str, values: Sequence[object]) -> list[str]:
-    tables = {table.name: f"registry_1_{table.name}" for table in REGISTRY.tables}
+    tables = {table.name: f"registry_{REGISTRY.version}_{table.name}" for table in REGISTRY.tables}
 
     def look(session: Session) -> list[str]:
         for dear in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
