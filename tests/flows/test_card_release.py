@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from issuance_world import COUNTER, HANAKO, IssuanceWorld, key_pool
 from mas_world import ICCID, OPERATOR, OTHER_ICCID, PROVIDER
+from test_issuance import write
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.card_release import CardReleases
@@ -204,6 +205,23 @@ def test_nor_one_that_is_to_be_revoked(world, desk):
         desk.release()
     with refused(ErrorCode.WRONG_ORDER):
         desk.releases.release_by_clerk(ICCID, "she was here", COUNTER)
+
+
+def test_whoever_has_stolen_it_gains_nothing_by_an_application_of_his_own(world, desk):
+    thief = world.authority.issue_main(TARO)
+    slip = world.apply()  # the owner's; it is written
+    world.check(slip)
+    write(world, slip)
+    world.follow()
+    own = world.document(applicant=TARO.name, challenge=world.issuance.challenge(ELSEWHERE))
+    world.apply(world.signed(own, thief.signature_key, thief.signature_certificate), ELSEWHERE)
+    desk.lock()
+    with refused(ErrorCode.FORBIDDEN):
+        desk.release(desk.signed(thief))
+    with refused(ErrorCode.FORBIDDEN):
+        desk.releases.release_by_clerk(ICCID, "he has papers", ELSEWHERE)
+    desk.release()
+    assert desk.level is Level.NONE
 
 
 # Release by a clerk

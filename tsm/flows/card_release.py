@@ -25,10 +25,9 @@ from tsm.jpki.release import SignedRelease
 from tsm.model import credential as credentials
 from tsm.model.checks import check_text
 from tsm.model.credential import Credential, Stage
-from tsm.model.event import Context, Event
+from tsm.model.event import Context
 from tsm.model.line import Signal, SignalKind
 from tsm.model.standing import Proof
-from tsm.model.swap_policy import Condition
 
 
 class Held(NamedTuple):
@@ -56,7 +55,12 @@ class CardReleases:
         `call` is the terminal's name of it for ever. UNKNOWN_CARD, INVALID_INPUT, COMMAND_REUSED.
         """
         self._tsm.card_of(iccid)
-        return self._file(SignalKind.LOCK_REQUESTED, call, at, iccid, counter)
+        source = f"terminal:{counter.terminal}"
+        asked = Signal(id=call, source=source, kind=SignalKind.LOCK_REQUESTED, occurred_at=at, iccid=iccid)
+        (outcome,) = self._lines.record([asked], context_of(counter))
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.position
 
     def release(self, signed: SignedRelease, counter: Counter) -> int:
         """The holder proves herself with the My Number card; the log's position. The same again is no news.
@@ -99,23 +103,8 @@ class CardReleases:
         reason: str = "",
         command: Command | None = None,
     ) -> int:
-        """The release; and that what the holder had asked for is over, or it could not be asked for again."""
-        standings = self._lines.standings
         context = context_of(counter, reason, (held.state.applied.provider,))
-        position = standings.release(iccid, proof, document_sha256, context, command)
-        raised = {suspicion.raised.condition for suspicion in standings.of(iccid).suspicions.values()}
-        if Condition.OWNER_CALLED in raised:
-            (released,) = self._tsm.at([position])
-            assert isinstance(released, Event)  # noqa: S101  it was just recorded, or before under this command
-            self._file(SignalKind.UNLOCK_REQUESTED, f"release-{position}", released.occurred_at, iccid, counter)
-        return position
-
-    def _file(self, kind: SignalKind, id: str, at: datetime, iccid: str, counter: Counter) -> int:
-        signal = Signal(id=id, source=f"terminal:{counter.terminal}", kind=kind, occurred_at=at, iccid=iccid)
-        (outcome,) = self._lines.record([signal], context_of(counter))
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.position
+        return self._lines.standings.release(iccid, proof, document_sha256, context, command)
 
     def _of_holder(self, iccid: str, serial: str) -> Held:
         """The credential in the card whose main certificate has this number; FORBIDDEN when there is none."""
@@ -126,11 +115,15 @@ class CardReleases:
         raise TsmError(ErrorCode.FORBIDDEN, "no credential in this card rests on this certificate")
 
     def _in(self, iccid: str) -> list[Held]:
-        """The credentials that are in a card, or on their way there. UNKNOWN_CARD."""
+        """The credentials that are in a card, or may be; where none is, those that were issued for it. UNKNOWN_CARD.
+
+        Anybody may apply for a credential in somebody else's card: it says nothing while another is in use there.
+        """
         self._tsm.card_of(iccid)
         rows = self._tsm.indexed("iccid", iccid)
         found = [(row.subject, self._tsm.load(row.stream, credentials.evolve).state) for row in rows]
-        return [Held(id, s) for id, s in found if s and not s.refused and not s.closed and s.stage >= Stage.ISSUED]
+        issued = [Held(id, s) for id, s in found if s and not s.refused and not s.closed and s.stage >= Stage.ISSUED]
+        return [held for held in issued if held.state.in_use] or issued
 
 
 def context_of(counter: Counter, reason: str = "", tenants: tuple[str, ...] = ()) -> Context:
