@@ -74,6 +74,16 @@ class CheckAsked(LineAsked, frozen=True):
     max_age: int = DEFAULT_AGE
 
 
+class Seen(NamedTuple):
+    """When a line changed last, and when that was looked up."""
+
+    changed_at: datetime | None
+    at: datetime
+
+    def changed_within(self, period: timedelta) -> bool:
+        return self.changed_at is not None and self.changed_at >= self.at - period
+
+
 class SwapRoutes:
     """The routes of one of the two."""
 
@@ -89,12 +99,11 @@ class SwapRoutes:
     async def retrieve_date(self, request: Request) -> Response:
         consumer = await self._admit(request, "retrieve-date")
         asked = await read_object(request, LineAsked)
-        changed_at = await run(self._changed_at, request, consumer, asked.number, "retrieve-date")
+        seen = await run(self._look_up, request, consumer, asked.number, "retrieve-date")
         days = self._monitored
-        if days is None:
-            return answer({self._api.latest: changed_at})
-        told = changed_at is not None and changed_at >= self._clock() - timedelta(days=days)
-        return answer({self._api.latest: changed_at} if told else {self._api.latest: None, "monitoredPeriod": days})
+        if days is None or seen.changed_within(timedelta(days=days)):
+            return answer({self._api.latest: seen.changed_at})
+        return answer({self._api.latest: None, "monitoredPeriod": days})
 
     async def check(self, request: Request) -> Response:
         consumer = await self._admit(request, "check")
@@ -102,15 +111,14 @@ class SwapRoutes:
         longest = longest_age(self._monitored)
         if not 1 <= asked.max_age <= longest:
             raise Refused(Code.OUT_OF_RANGE, f"maxAge is 1 to {longest} hours here")
-        changed_at = await run(self._changed_at, request, consumer, asked.number, f"check maxAge={asked.max_age}")
-        lately = changed_at is not None and changed_at >= self._clock() - timedelta(hours=asked.max_age)
-        return answer({"swapped": lately})
+        seen = await run(self._look_up, request, consumer, asked.number, f"check maxAge={asked.max_age}")
+        return answer({"swapped": seen.changed_within(timedelta(hours=asked.max_age))})
 
     async def _admit(self, request: Request, operation: str) -> Consumer:
         scopes = self._api.name, f"{self._api.name}:{operation}"
         return await run(self._door.admit, request.scope, scopes)
 
-    def _changed_at(self, request: Request, consumer: Consumer, number: str | None, query: str) -> datetime | None:
+    def _look_up(self, request: Request, consumer: Consumer, number: str | None, query: str) -> Seen:
         """When it changed last, recorded as read. IDENTIFIER_NOT_FOUND for a line that is not in service (any more).
 
         Whatever the store refuses, there is no answer.
@@ -122,7 +130,7 @@ class SwapRoutes:
         self._readings.record(consumer.caller, request_id(request), consumer.purpose, asked, [line.subject])
         if not line.in_service:
             raise Refused(Code.IDENTIFIER_NOT_FOUND)
-        return self._api.changed_at(line)
+        return Seen(self._api.changed_at(line), self._clock())
 
 
 def longest_age(monitored_days: int | None) -> int:
