@@ -63,6 +63,8 @@ class FakeTsm:
     provisional: KeySet = field(default_factory=lambda: KeySet(urandom(16), urandom(16), urandom(16)))
     domain_exists: bool = False
     applet_exists: bool = False
+    operation_waits: bool = False
+    return_urls: list[str] = field(default_factory=list)
     credential: str = ""
     delegations: list[tuple[DelegationRequest, str, str]] = field(default_factory=list)
     receipts: list[str] = field(default_factory=list)
@@ -83,8 +85,9 @@ class FakeTsm:
 
     async def deploy(self, request: Request) -> Response:
         asked = await request.json()
-        assert asked == {"iccid": ICCID, "returnUrl": f"{SITE}/mobile/prepare"}
-        if self.domain_exists and self.applet_exists:
+        assert asked["iccid"] == ICCID
+        self.return_urls.append(asked["returnUrl"])
+        if self.domain_exists and self.applet_exists and not self.operation_waits:
             return JSONResponse({"done": True, "step": "ready", "launch": None})
         parameters = launch(
             OPERATOR, ReceptionNumber("2026112100000001"), f"{TSM}/mno/return", f"{TSM}/mas/link", lambda _: bytes(64)
@@ -277,6 +280,7 @@ def launched(page: Page) -> LaunchParameters:
 
 def test_without_a_domain_the_operator_is_asked_to_make_one(world: World) -> None:
     assert launched(world.visit(f"/mobile/prepare?iccid={ICCID}")).provider == OPERATOR
+    assert world.tsm.return_urls == [f"{SITE}/mobile/prepare"]
     assert world.tsm.delegations == []
 
 
@@ -503,6 +507,16 @@ def test_after_a_hold_the_card_gets_the_new_signature_key_and_nothing_else(world
     assert after[0x0101] == certificate
     assert after.keys() == jpki.RENEWAL_DGIS
     assert jpki.renew(jpki.personalize(before), after).pins == jpki.personalize(before).pins
+
+
+def test_what_the_operator_had_waiting_comes_before_the_renewal(world: World, authority: Authority) -> None:
+    write(world)
+    hold_and_release(world, authority)
+    world.tsm.operation_waits = True
+    assert launched(world.visit(f"/mobile/renew?iccid={ICCID}")).provider == OPERATOR
+    assert world.tsm.return_urls[-1] == f"{SITE}/mobile/renew"
+    world.tsm.operation_waits = False
+    assert launched(world.visit("/mobile/renew")).provider == PROVIDER
 
 
 def test_the_copy_of_the_new_key_is_destroyed_once_it_is_written(world: World, authority: Authority) -> None:

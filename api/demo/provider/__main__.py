@@ -7,7 +7,7 @@ import msgspec
 from starlette.applications import Starlette
 
 from api.demo.party import Tls, client, command_line, config_path, emit, load_config, main, serve
-from api.demo.provider.back_end import BackEnd
+from api.demo.provider.back_end import PREPARE, RENEW, BackEnd
 from api.demo.provider.keys import ProviderKeys
 from api.demo.provider.outside import AuthorityClient, TsmClient
 from api.demo.provider.site import Site, application
@@ -50,7 +50,7 @@ def public_material(config: ProviderConfig, keys: ProviderKeys) -> dict[str, obj
         "certificate_fingerprint": config.tls.fingerprint,
         **keys.public_keys(),
         "notify_url": f"{url}/notify",
-        "return_urls": [f"{url}/mobile/return", f"{url}/mobile/prepare"],
+        "return_urls": [f"{url}{page}" for page in ("/mobile/return", PREPARE, RENEW)],
         "domain": config.domain,
         "authority": config.authority,
     }

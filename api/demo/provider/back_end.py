@@ -37,6 +37,8 @@ from tsm.mas.launch import LaunchParameters, launch, verify_mas_sign
 from tsm.mas.messages import DATE_FORMAT, DelegationRequest, NotificationRequest
 from tsm.mas.status import Status
 
+PREPARE, RENEW = "/mobile/prepare", "/mobile/renew"  # pages to which a browser comes back from the operator
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -85,8 +87,11 @@ class BackEnd:
 
     # --- preparation: domain, keys, applet ---
 
-    async def prepare(self, iccid: Iccid) -> LaunchParameters | None:
-        """The next launch that brings the card closer to a credential; None when it is ready."""
+    async def prepare(self, iccid: Iccid, page: str = PREPARE) -> LaunchParameters | None:
+        """The next launch that brings the card closer to a credential; None when it is ready.
+
+        From a launch of the operator the browser comes back to `page`.
+        """
         await self.settle(iccid)
         if self.state.card(iccid).key_version != OWN_VERSION:
             provisional = await self._tsm.provisional_keys(iccid)
@@ -94,7 +99,7 @@ class BackEnd:
                 self._keys.take_provisional(iccid, provisional)
                 self.state.meet_card(iccid, provisional.diversification, provisional.key_version)
                 return await self._rotate(iccid, provisional)
-        deployment = await self._tsm.deploy(iccid, f"{self._url}/mobile/prepare")
+        deployment = await self._tsm.deploy(iccid, f"{self._url}{page}")
         if deployment.done:
             return None
         if deployment.launch is None:  # the operator waits for keys that we believe to be there
@@ -140,12 +145,14 @@ class BackEnd:
     async def renew(self, iccid: Iccid) -> LaunchParameters:
         """Write the certificate for signatures that the authority made anew after a hold, with its key.
 
-        Nobody is asked who he is: the card keeps its PINs and the tries that are left, so a write gives nobody more
-        than he had. Whether the hold is over, the server says at START. NOT_FOUND without a credential of ours on the
-        card, UNKNOWN_KEY when there is nothing to write.
+        What the operator had waiting comes first: an applet that was locked during the hold is unlocked. Nobody is
+        asked who he is: the card keeps its PINs and the tries that are left, so a write gives nobody more than he had.
+        CARD_ON_HOLD, NOT_FOUND without a credential of ours on the card, UNKNOWN_KEY when there is nothing to write.
         """
-        await self.settle(iccid)
         credential = self.state.credential_on(iccid)
+        before = await self.prepare(iccid, RENEW)
+        if before is not None:
+            return before
         issued = await self._authority.keys(credential)
         key = self._keys.open_bundle(issued.wrapped, credential).signature
         if key is None:

@@ -71,6 +71,8 @@ REFUSALS: dict[ErrorCode, Text] = {
     ErrorCode.INVALID_INPUT: Text("入力内容を確認してください。", "Please check what you entered."),
     ErrorCode.FORBIDDEN: Text("最初からやり直してください。", "Please begin again."),
     ErrorCode.UNKNOWN_CARD: Text("このカードは登録されていません。", "This card is not registered."),
+    ErrorCode.CARD_ON_HOLD: Text("このカードは一時停止中です。窓口で解除してください。",
+                                 "This card is on hold. It is released at the counter."),
     ErrorCode.UNKNOWN_KEY: Text("新しい電子証明書はありません。", "There is no new certificate for your card."),
     ErrorCode.BAD_SIGNATURE: Text("結果を確認できませんでした。", "The result could not be verified."),
     ErrorCode.ACCESS_CODE_REFUSED: Text("アクセスコードまたはパスワードが違います。",

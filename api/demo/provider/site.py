@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.demo.party import demand, starlette, telling
-from api.demo.provider.back_end import BackEnd, Holder, Returned
+from api.demo.provider.back_end import PREPARE, RENEW, BackEnd, Holder, Returned
 from api.demo.provider.pages import (
     PENDING,
     WRITTEN,
@@ -42,13 +42,8 @@ class Site:
 
     async def prepare(self, request: Request) -> Response:
         """The next step for the card of `?iccid=`, or of the visit that a launch of the operator returned to."""
-        asked = request.query_params.get("iccid")
-        iccid = Iccid(asked) if asked else self._visitor(request)
-        response = self._next(iccid, await self._back_end.prepare(iccid))
-        if asked:
-            token = self._back_end.state.begin_visit(iccid)
-            response.set_cookie(VISIT, token, path="/mobile", secure=True, httponly=True, samesite="lax")
-        return response
+        iccid = self._card_of(request)
+        return self._remembering(request, iccid, self._next(iccid, await self._back_end.prepare(iccid)))
 
     async def personalise(self, request: Request) -> Response:
         form = read_form(await read_body(request, LARGEST_FORM))
@@ -59,8 +54,9 @@ class Site:
         return launch_page(await self._back_end.personalise(iccid, holder))
 
     async def renew(self, request: Request) -> Response:
-        """The new certificate for signatures, for the card of `?iccid=`."""
-        return launch_page(await self._back_end.renew(Iccid(request.query_params.get("iccid", ""))))
+        """The new certificate for signatures, for the same card as `prepare`."""
+        iccid = self._card_of(request)
+        return self._remembering(request, iccid, launch_page(await self._back_end.renew(iccid)))
 
     async def come_back(self, request: Request) -> Response:
         """RE-ACCESS (MC-05 interface 5)."""
@@ -81,6 +77,17 @@ class Site:
             acknowledged = NotificationResponse(self._back_end.notified(notification))
         afterwards = BackgroundTask(self._back_end.settle_late, notification.reception)
         return Response(acknowledged.encode(), media_type="application/xml", background=afterwards)
+
+    def _card_of(self, request: Request) -> Iccid:
+        asked = request.query_params.get("iccid")
+        return Iccid(asked) if asked else self._visitor(request)
+
+    def _remembering(self, request: Request, iccid: Iccid, response: Response) -> Response:
+        """Whoever names a card begins a visit."""
+        if "iccid" in request.query_params:
+            token = self._back_end.state.begin_visit(iccid)
+            response.set_cookie(VISIT, token, path="/mobile", secure=True, httponly=True, samesite="lax")
+        return response
 
     def _visitor(self, request: Request) -> Iccid:
         return Iccid(self._back_end.state.visitor(request.cookies.get(VISIT, "")))
@@ -130,9 +137,9 @@ def application(site: Site, back_end: BackEnd, close: Callable[[], object]) -> S
 
     return starlette(
         [
-            Route("/mobile/prepare", for_people(site.prepare), methods=["GET"]),
+            Route(PREPARE, for_people(site.prepare), methods=["GET"]),
             Route("/mobile/personalise", for_people(site.personalise), methods=["POST"]),
-            Route("/mobile/renew", for_people(site.renew), methods=["GET"]),
+            Route(RENEW, for_people(site.renew), methods=["GET"]),
             Route("/mobile/return", for_people(site.come_back), methods=["GET"]),
             Route("/notify", site.notify, methods=["POST"]),
         ],
