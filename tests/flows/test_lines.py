@@ -34,6 +34,7 @@ from tsm.model.event import Context
 from tsm.model.line import SignalKind, SignalRecorded
 from tsm.model.swap_policy import Level
 from tsm.store.memory import MemoryRecorder
+from tsm.store.opening import open_recorder
 
 K = SignalKind
 BOUND = {"msisdn": NUMBER, "imsi": IMSI, "iccid": SIM, "imei": PHONE}
@@ -444,6 +445,16 @@ def test_neither_order_nor_repetition_nor_batches_change_lines_and_standings(vau
 def test_nor_do_they_in_a_store_on_disk(vault, tmp_path_factory, told_twice, sizes):
     folder = tmp_path_factory.mktemp("stores")
     compare([LineWorld(vault, folder / f"{name}.sqlite") for name in "ab"], told_twice, sizes)
+
+
+def test_a_postgresql_store_serves_as_well(vault, postgres_store):
+    world = LineWorld(vault, lambda vault, clock: open_recorder(postgres_store.runtime_dsn, vault, clock))
+    world.register()
+    world.record(SUBSCRIBED, MOVED)
+    assert world.standing().on_hold
+    assert [binding.imei for binding in world.lines.history(iccid=SIM).bindings] == [PHONE, OTHER_PHONE]
+    assert followed(world) == (at(0), at(3), True)
+    world.close()
 
 
 def test_interim_decisions_stay_in_the_log(world):

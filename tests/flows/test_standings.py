@@ -298,6 +298,13 @@ def test_what_was_cut_off_is_decided_on_demand(world):
     assert levels(world) == [Level.HOLD]
 
 
+@pytest.mark.usefixtures("cut_off")
+def test_a_long_log_is_read_in_parts(world, position, monkeypatch):
+    monkeypatch.setattr(standings, "BACKLOG", 0)
+    monkeypatch.setattr(standings, "GRACE", 3600.0)
+    let_the_worker_run_until(world, position, lambda: levels(world) == [Level.HOLD])
+
+
 def test_the_worker_leaves_alone_what_is_decided(world, position, monkeypatch):
     position.write(world.tsm.position)
     world.record(SUBSCRIBED, MOVED)

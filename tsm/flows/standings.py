@@ -32,6 +32,7 @@ from tsm.model.swap_policy import Level, Policy, PolicyAdopted
 
 TOGETHER = 500  # cards that are looked up at once
 REMEMBERED = 1_000_000  # positions
+BACKLOG = 10_000  # signals
 GRACE = 2.0  # seconds in which whoever recorded a signal decides on it himself
 
 Clock = Callable[[], datetime]
@@ -287,6 +288,8 @@ class StandingWorker(SelectiveFollower):
             case SignalRecorded():
                 if not self._standings.take_settled(event.position):
                     self._signals[event.position] = event.originator_id, time.monotonic()
+                if len(self._signals) > BACKLOG:  # a log that this worker has never read: not all of it at once
+                    self._assess_signals(list(self._signals))
             case CardRegistered(iccid=iccid):
                 self._cards.setdefault(iccid, event.position)
             case PolicyAdopted():
@@ -309,7 +312,9 @@ class StandingWorker(SelectiveFollower):
     def _assess_lines(self) -> None:
         for position in [position for position in self._signals if self._standings.take_settled(position)]:
             del self._signals[position]
-        late = [p for p, (_, seen) in self._signals.items() if time.monotonic() - seen >= GRACE]
+        self._assess_signals([p for p, (_, seen) in self._signals.items() if time.monotonic() - seen >= GRACE])
+
+    def _assess_signals(self, late: list[int]) -> None:
         for part in _parts(list(dict.fromkeys(self._signals[position][0] for position in late))):
             self._standings.reassess_all(cards_in(read_lines(self._tsm, part).values()), by_the_worker("signals"))
         for position in late:
