@@ -25,6 +25,7 @@ from tsm.model import (
     service_token,
     session,
     standing,
+    subscription,
     swap_policy,
     terminal,
 )
@@ -344,6 +345,22 @@ def policy_line(fact: Fact) -> str | None:
     return None
 
 
+def subscription_line(fact: Fact) -> str | None:
+    match fact:
+        case subscription.SubscriptionCreated():
+            return f"{fact.client} subscribes to swaps of {fact.line}, to be told at {fact.sink}"
+        case subscription.SwapNoted():
+            changed = fact.changed_at.isoformat(timespec="seconds")
+            return f"the SIM changed at {changed}, as position {fact.swap} says: to be told"
+        case subscription.SubscriptionEnded():
+            return f"ended: {fact.reason}{f', {fact.detail}' if fact.detail else ''}"
+        case subscription.SinkNotified():
+            outcome = "told" if fact.acknowledged else "not told"
+            what = "the end" if fact.notification == subscription.ENDED else f"the swap of position {fact.notification}"
+            return f"the sink was {outcome} of {what}: {fact.outcome}, {counted(fact.attempts, 'attempt')}"
+    return None
+
+
 def level(number: int) -> str:
     return swap_policy.Level(number).name
 
@@ -382,4 +399,5 @@ LINES: Mapping[str, Callable[[Fact], str | None]] = {
     "line": line_line,
     "standing": standing_line,
     "swap_policy": policy_line,
+    "subscription": subscription_line,
 }

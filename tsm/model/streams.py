@@ -19,6 +19,7 @@ from tsm.model import (
     service_token,
     session,
     standing,
+    subscription,
     swap_policy,
     terminal,
 )
@@ -42,6 +43,7 @@ EVOLVES: Mapping[str, Evolve] = {
     "service-token-": service_token.evolve,
     "session-": session.evolve,
     "standing-": standing.evolve,
+    "subscription-": subscription.evolve,
     "swap-policy": swap_policy.evolve,
     "terminal-": terminal.evolve,
 }

@@ -19,6 +19,7 @@ from tsm.model import (
     service_token,
     session,
     standing,
+    subscription,
     swap_policy,
     terminal,
 )
@@ -45,4 +46,5 @@ FACTS: tuple[type[Fact], ...] = (
     *line.FACTS,
     *standing.FACTS,
     *swap_policy.FACTS,
+    *subscription.FACTS,
 )
