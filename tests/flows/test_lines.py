@@ -164,7 +164,7 @@ def test_a_bad_signal_is_refused_alone(world, fault):
     ],
 )
 def test_a_caller_speaks_for_itself_only(world, context, source, speaks):
-    [outcome] = world.record(signal(K.OBSERVED, 0, source=source, **BOUND), context=context)
+    [outcome] = world.record(signal(K.OBSERVED, 0, source=source, iccid=SIM, imei=PHONE), context=context)
     assert (outcome.error is None) is speaks
     assert speaks or outcome.error.code is ErrorCode.FORBIDDEN
 
