@@ -304,6 +304,15 @@ def test_a_subject_is_mapped_once(world):
     assert refusal.value.code is ErrorCode.ALREADY_EXISTS
 
 
+def test_a_subject_follows_its_holder_to_another_number(world):
+    world.record(SUBSCRIBED)
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER))
+    assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(NUMBER)
+    world.lines.map_subject("https://id.example", "alice", OTHER_NUMBER, OPERATOR)
+    assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(OTHER_NUMBER)
+
+
 def test_no_subject_is_mapped_to_a_number_that_is_not_known(world):
     with pytest.raises(TsmError) as refusal:
         world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)

@@ -140,7 +140,8 @@ class Lines:
     def map_subject(self, issuer: str, sub: str, msisdn: str, context: Context) -> int:
         """Say by which subject an issuer's tokens name the number's present holder; the log's position.
 
-        INVALID_INPUT; NOT_FOUND for a number that nothing is known of.
+        INVALID_INPUT; NOT_FOUND for a number that nothing is known of; ALREADY_EXISTS for the subject of another line
+        that is in service.
         """
         check_text(issuer, "issuer")
         check_text(sub, "sub")
@@ -150,8 +151,7 @@ class Lines:
             if self.stream_of_subject(issuer, sub) == line.stream:
                 return self._tsm.position
             row = self._tsm.index_row(SUBJECT, f"{issuer}|{sub}", line.stream, line.latest)
-            old = self._tsm.indexed(SUBJECT, f"{issuer}|{sub}")
-            if old:
+            if any(other.in_service for other in self._lines_of_subject(issuer, sub) if other.stream != line.stream):
                 raise TsmError(ErrorCode.ALREADY_EXISTS, "this subject is another line's", ("sub",))
             return self._tsm.commit(
                 Change(line.stream, line.version, [SubjectMapped(issuer=issuer)]),
@@ -164,11 +164,8 @@ class Lines:
 
     def stream_of_subject(self, issuer: str, sub: str) -> str | None:
         """The line that the issuer's tokens mean by `sub`, while its number is the same holder's."""
-        for row in self._tsm.indexed(SUBJECT, f"{issuer}|{sub}"):
-            line = read_lines(self._tsm, [row.stream])[row.stream]
-            if line.latest == row.subject:
-                return row.stream
-        return None
+        found = self._lines_of_subject(issuer, sub)
+        return next((line.stream for line in sorted(found, key=lambda line: not line.in_service)), None)
 
     def erase(self, context: Context, *, msisdn: str = "", iccid: str = "", subject: str = "") -> int:
         """Erase the tenure of `subject`, or the present one, of a number, or what was told of a card without a number.
@@ -194,6 +191,11 @@ class Lines:
         return position
 
     # Inside
+
+    def _lines_of_subject(self, issuer: str, sub: str) -> list[Line]:
+        rows = self._tsm.indexed(SUBJECT, f"{issuer}|{sub}")
+        read = read_lines(self._tsm, {row.stream for row in rows})
+        return [read[row.stream] for row in rows if read[row.stream].latest == row.subject]
 
     def _record_erasure(self, place: Place, subject: str, context: Context) -> int:
         """The rows go; those that other tenures need as well are put anew."""
