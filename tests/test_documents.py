@@ -12,11 +12,13 @@ import pytest
 from api import administration
 from api.cli import parser
 from tsm.mas.status import Status
+from tsm.model.swap_policy import DEFAULT, Level, Rule, read_policy
 from tsm.uicc import jpki_cap
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+SIM_SWAP = (ROOT / "docs" / "sim_swap.md").read_text()
 INTERFACES = (ROOT / "api" / "INTERFACES.md").read_text()
 DESCRIPTION = '{"operator": "MNO00001", "name": "Simulated Mobile", "certificate_fingerprint": "%s"}'
 PRODUCTION = "iccid,iin,cin,key_set,profile\n8981100000000000010,8981100F,08981100000000000010,isd-2026,uicc-128k\n"
@@ -105,6 +107,31 @@ def test_the_architecture_names_what_a_data_folder_holds(tmp_path: Path) -> None
 @pytest.mark.parametrize("status", Status)
 def test_every_status_is_documented(status: Status) -> None:
     assert re.search(rf"^\| {status.value} \| {status.info or re.escape('(empty)')} \|", INTERFACES, re.MULTILINE)
+
+
+def test_the_default_policy_is_documented_as_it_is() -> None:
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in SIM_SWAP.splitlines()]
+    told = [
+        (row[0], row[1].split("`")[0], row[2], row[3], row[4].removesuffix(" hours"))
+        for row in rows
+        if len(row) == 5 and row[2] in Level.__members__
+    ]
+    assert told == [
+        (rule.name, rule.condition, rule.level.name, str(rule.within_hours or ""), lasts(rule))
+        for rule in DEFAULT.rules
+    ]
+    assert f"Settle window: {DEFAULT.settle_hours} hours" in SIM_SWAP
+
+
+def lasts(rule: Rule) -> str:
+    """As the table says it: of the level REVOKE there is nothing to say."""
+    until = "" if rule.level is Level.REVOKE else "until released"
+    return str(rule.lasts_hours) if rule.lasts_hours else until
+
+
+def test_the_policy_of_the_document_is_understood() -> None:
+    [example] = re.findall(r"```json\n(\{\"version\".*?)```", SIM_SWAP, re.DOTALL)
+    assert read_policy(example.encode()).version == DEFAULT.version + 1
 
 
 def test_the_readme_opens_with_what_it_is_and_a_transcript() -> None:
