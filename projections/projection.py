@@ -39,6 +39,9 @@ class Rows(Protocol):
     def upsert(self, table: str, rows: Sequence[Row]) -> None:
         """Rows with new or known keys; each key once."""
 
+    def delete(self, table: str, keys: Sequence[str | int]) -> None:
+        """The rows with these keys are no more: for what nobody may know any longer."""
+
 
 Fold = Callable[[Rows, Sequence[Any]], None]  # `Event`s, and a `Heading` for others where `headings` asks for them
 

@@ -185,6 +185,11 @@ class Page:
             place = physical(self._projection.name, self._generation, table)
             self._session.upsert(place, list(made.columns.items()), rows)
 
+    def delete(self, table: str, keys: Sequence[str | int]) -> None:
+        place = physical(self._projection.name, self._generation, table)
+        for key in keys:
+            self._session.execute(f"DELETE FROM {place} WHERE {self._projection.table(table).key} = ?", [key])  # noqa: S608
+
     # Parked events
 
     def parked_keys(self) -> set[str]:

@@ -118,6 +118,9 @@ class Remembered:
 
     upsert = insert
 
+    def delete(self, table: str, keys: Sequence[str | int]) -> None:
+        raise NotImplementedError("the read models that are compared delete nothing")
+
     def written(self) -> list[tuple[str, Row]]:
         """Since this was asked last."""
         written, self._written = self._written, []

@@ -19,7 +19,7 @@ from tsm.model.credential import CredentialApplied
 HOLDER_INDEXES = (("provider", "position"), ("provider", "operator", "position"), ("provider", "profile", "position"))
 
 
-def seats(listing: Listing[Any]) -> tuple[tuple[str, ...], ...]:
+def seen(listing: Listing[Any]) -> tuple[tuple[str, ...], ...]:
     """The indexes of a table through which viewers see a list: for every filter, in the order of the positions."""
     wide = [("viewer", column, "position") for column in listing.wide]
     return (("viewer", "position"), *wide, *((column, "position") for column in listing.narrow))
@@ -31,8 +31,8 @@ REGISTRY = Projection(
     tables=(
         *(table(listing.name, listing.row, listing.indexes()) for listing in LISTINGS.values()),
         table("holders", HolderRow, (*HOLDER_INDEXES, ("iccid",))),
-        table("alert_seers", AlertSeerRow, (*seats(ALERTS), ("alert",))),
-        table("standing_seers", StandingSeerRow, (*seats(STANDINGS), ("iccid",))),
+        table("alert_seers", AlertSeerRow, (*seen(ALERTS), ("alert",))),
+        table("standing_seers", StandingSeerRow, (*seen(STANDINGS), ("iccid",))),
         table("claims", ClaimRow),
         table("key_rings", KeyRingRow),
         table("tally", TallyRow),

@@ -6,7 +6,7 @@ later ask for both, so where a page ends makes no difference.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -140,11 +140,11 @@ class Book:
 
     def _show(self) -> None:
         """Who sees a card's alerts and standing beside its operator: whoever has a domain or a credential on it."""
-        shown = [row.iccid for held in (self.alerts, self.standings) for _, row in held.changes()]
-        held = [row.iccid for before, row in self.holders.changes() if before is None]
-        applied = [self._moved(*change) for change in self.credentials.changes()]
-        cards = set(shown) | ({*held, *applied} & self._suspected({*held, *applied}))
-        cards.discard("")
+        moved = {row.iccid for before, row in self.holders.changes() if before is None}
+        moved |= {_card_moved(*change) for change in self.credentials.changes()} - {""}
+        self.standings.foresee(moved)
+        shown = {row.iccid for held in (self.alerts, self.standings) for _, row in held.changes()}
+        cards = shown | moved & {row.iccid for row in self.standings}
         if not cards:
             return
         seers: dict[str, set[tuple[Kind, str]]] = defaultdict(set)
@@ -152,29 +152,8 @@ class Book:
             seers[holder.iccid].add(("provider", holder.provider))
         for credential in self.credentials.having("iccid", cards):
             seers[credential.iccid] |= {("provider", credential.provider), ("municipality", credential.municipality)}
-        alerts = self.alerts.having("iccid", cards)
-        known = _by(self.alert_seers.having("alert", {row.alert for row in alerts}), "alert")
-        for alert in alerts:
-            for place, kind, viewer in _seats(known[alert.alert], seers[alert.iccid]):
-                values = {name: getattr(alert, name) for name in AlertSeerRow._fields[3:]}
-                self.alert_seers.put(AlertSeerRow(key(alert.alert, place), kind, viewer, **values))
-        standings = self.standings.having("iccid", cards)
-        known_seers = _by(self.standing_seers.having("iccid", cards), "iccid")
-        for standing in standings:
-            for place, kind, viewer in _seats(known_seers[standing.iccid], seers[standing.iccid]):
-                values = {name: getattr(standing, name) for name in StandingSeerRow._fields[3:]}
-                self.standing_seers.put(StandingSeerRow(key(standing.iccid, place), kind, viewer, **values))
-
-    def _moved(self, before: CredentialRow | None, now: CredentialRow) -> str:
-        """The card of a credential that came to it in this page, or left it."""
-        if before is None:
-            return now.iccid
-        return before.iccid if before.iccid != now.iccid else ""
-
-    def _suspected(self, cards: set[str]) -> set[str]:
-        """Those of which anything was ever suspected."""
-        self.standings.foresee(cards - {""})
-        return {row.iccid for row in self.standings}
+        _seat(self.alert_seers, AlertSeerRow, self.alerts.having("iccid", cards), seers)
+        _seat(self.standing_seers, StandingSeerRow, self.standings.having("iccid", cards), seers)
 
     def _count(self) -> None:
         """From what each row was before the page to what it is now."""
@@ -193,6 +172,9 @@ class Book:
                     changes[viewer][counted] -= 1
                 for viewer, counted in _counted_for_seer(name, now):
                     changes[viewer][counted] += 1
+            for row in seers.dropped():
+                for viewer, counted in _counted_for_seer(name, row):
+                    changes[viewer][counted] -= 1
         changed = {viewer: numbers for viewer, numbers in changes.items() if any(numbers.values())}
         self._tally.foresee(list(changed))
         for viewer, numbers in changed.items():
@@ -216,6 +198,24 @@ def corrupt(detail: str) -> TsmError:
     return TsmError(ErrorCode.STORE_CORRUPT, detail)
 
 
+def _seat(held: Held[Any], kind_of_row: Any, rows: Sequence[Any], seers: Mapping[str, set[tuple[Kind, str]]]) -> None:
+    """A row for each of these and each who sees it; none for whoever sees it no more."""
+    for seer in held.having("iccid", {row.iccid for row in rows}):
+        if (seer.kind, seer.viewer) not in seers[seer.iccid]:
+            held.drop(seer)
+    for row in rows:
+        values = [getattr(row, name) for name in kind_of_row._fields[3:]]
+        for kind, viewer in seers[row.iccid]:
+            held.add(kind_of_row(key(row[0], kind, viewer), kind, viewer, *values))
+
+
+def _card_moved(before: CredentialRow | None, now: CredentialRow) -> str:
+    """The card that a credential came to, or left."""
+    if before is None:
+        return now.iccid
+    return before.iccid if before.iccid != now.iccid else ""
+
+
 def _counted(name: str, row: Any) -> Iterator[tuple[str, str]]:
     """Where a row counts: viewers and names."""
     listing = LISTINGS[name]
@@ -231,30 +231,11 @@ def _counted(name: str, row: Any) -> Iterator[tuple[str, str]]:
 
 
 def _counted_for_seer(name: str, row: Any) -> Iterator[tuple[str, str]]:
-    """The same for somebody who sees a row through a seat of his own."""
-    if row is not None and row.viewer:
+    """The same for somebody who sees a row in a table of his own."""
+    if row is not None:
         for counted in _names(LISTINGS[name], row):
             yield tally_viewer(row.kind, row.viewer), counted
 
 
 def _names(listing: Listing[Any], row: Any) -> list[str]:
     return [listing.name, *([f"{listing.name}.{getattr(row, listing.counted_by)}"] if listing.counted_by else [])]
-
-
-def _by(rows: Sequence[Any], column: str) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = defaultdict(list)
-    for row in rows:
-        found[getattr(row, column)].append(row)
-    return found
-
-
-def _seats(known: Sequence[Any], wanted: set[tuple[Kind, str]]) -> Iterator[tuple[int, str, str]]:
-    """Number, kind and viewer of each who sees something, and seats whose viewer sees it no more.
-
-    A seat does not say whose it was once it is left.
-    """
-    taken = {(row.kind, row.viewer): int(row.key.rpartition("|")[2]) for row in known if row.viewer}
-    for who, place in taken.items():
-        yield (place, *(who if who in wanted else ("", "")))
-    for place, who in enumerate(sorted(wanted - taken.keys()), len(known)):
-        yield (place, *who)

@@ -41,7 +41,7 @@ class Held(Generic[R]):
         self._now[row[0]] = row
 
     def add(self, row: Any) -> None:
-        """A row with a key that no other ever had."""
+        """A row with a key that no other ever had, or of which it is known whether one has it."""
         self._before.setdefault(row[0])
         self._now[row[0]] = row
 
@@ -50,6 +50,14 @@ class Held(Generic[R]):
         found = self._rows.find(self._table, values, by=column) if values else []
         self._take([row for row in found if row[0] not in self._now])
         return [row for row in self._now.values() if getattr(row, column) in values]
+
+    def drop(self, row: R) -> None:
+        """A row that is no more."""
+        del self._now[row[0]]  # type: ignore[index]  # rows are named tuples
+
+    def dropped(self) -> Iterator[R]:
+        """The rows that were stored before the page, and are no more."""
+        return (row for key, row in self._before.items() if row is not None and key not in self._now)
 
     def __iter__(self) -> Iterator[R]:
         """The rows that are here, as they are now."""
@@ -65,6 +73,7 @@ class Held(Generic[R]):
         changed = list(self.changes())
         self._rows.insert(self._table, [row for before, row in changed if before is None])  # type: ignore[misc]
         self._rows.upsert(self._table, [row for before, row in changed if before is not None])  # type: ignore[misc]
+        self._rows.delete(self._table, [row[0] for row in self.dropped()])  # type: ignore[index]
 
     def _take(self, found: Collection[Any]) -> None:
         for row in map(self._make, found):

@@ -289,9 +289,9 @@ class HolderRow(NamedTuple):
 class AlertSeerRow(NamedTuple):
     """Somebody beside the operator who sees an alert; the columns that lists are filtered by are the alert's."""
 
-    key: str  # alert, and a number among those who see it
+    key: str  # alert, kind, viewer
     kind: str  # provider or municipality
-    viewer: str  # which; empty when a person's erasure took the reason away
+    viewer: str  # which
     alert: str
     iccid: str
     operator: str
@@ -304,7 +304,7 @@ class AlertSeerRow(NamedTuple):
 class StandingSeerRow(NamedTuple):
     """Somebody beside the operator who sees a card's standing."""
 
-    key: str  # ICCID, and a number among those who see it
+    key: str  # ICCID, kind, viewer
     kind: str
     viewer: str
     iccid: str

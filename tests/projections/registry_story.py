@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -13,14 +14,17 @@ from tsm.model import (
     credential,
     delegation,
     domain,
+    line,
     operation,
     operator,
     party,
     service_provider,
     session,
+    standing,
     terminal,
 )
 from tsm.model.event import Context, Fact
+from tsm.model.swap_policy import Level
 
 MNO, OTHER_MNO = "MNO00001", "MNO00002"
 JPKI, BANK = "JPKI0001", "BANK0001"
@@ -29,10 +33,12 @@ CARD, OTHER_CARD, THIRD_CARD = "8981100000000000010", "8981100000000000028", "89
 ISD = "A000000151000000"
 JPKI_DOMAIN, BANK_DOMAIN = "A0000001514A504B49", "A00000015142414E4B"
 LOAD_FILE, MODULE, APPLICATION = "D392F0002601FF", "D392F0002601FF01", "D392F000260100000001"
+ALERT, OTHER_ALERT, THIRD_ALERT = "a1" * 16, "b2" * 16, "c3" * 16  # on these cards
+LINE, NUMBER = "5f0c7c5e-3d0a-4f8e-9a55-1d2f3a4b5c6d", "+447700900001"  # a fictional number
 CREDENTIAL, SUBJECT = "7b2c7c5e-3d0a-4f8e-9a55-1d2f3a4b5c6d", "subject-1"
 SECRETS = (
     "YAMADA TARO", "SERIAL-MAIN", "SERIAL-AUTHENTICATION", "SERIAL-SIGNATURE", "operator/MNO00001/isd", "card/8981",
-    "12" * 32, "https://", "signature of the server", "ab" * 16,
+    "12" * 32, NUMBER, "https://", "signature of the server", "ab" * 16,
 )  # fmt: skip
 
 
@@ -271,6 +277,46 @@ class Story(MemoryLog):
         self.on_credential(credential.ErasureOrdered(subject=subject, in_use=False), identity=identity)
         self.erased.add(subject)
 
+    # Standings
+
+    def signal(self, iccid: str = CARD, of: str = MNO) -> int:
+        """The position of a signal about the card."""
+        recorded = line.SignalRecorded(
+            subject="tenure-1",
+            signal=f"signal-{len(self.events)}",
+            source=f"operator:{of}",
+            kind="DEVICE_CHANGED",
+            msisdn=NUMBER,
+            iccid=iccid,
+        )
+        self.tell(line.stream(LINE), recorded, actor=f"operator:{of}", tenant=of)
+        return len(self.events)
+
+    def on_standing(self, *facts: Fact, iccid: str = CARD, of: str = MNO, actor: str = "system:detection") -> None:
+        self.tell(standing.stream(iccid), *facts, actor=actor, tenant=of, correlation=standing.stream(iccid))
+
+    def suspect(
+        self, alert: str = ALERT, iccid: str = CARD, of: str = MNO, level: Level = Level.HOLD, **values: Any
+    ) -> None:
+        """A suspicion, and the level that follows."""
+        raised = standing.SuspicionRaised(
+            **{
+                "suspicion": alert,
+                "rule": "another-device",
+                "condition": "DEVICE_CHANGED",
+                "level": level.value,
+                "policy": 1,
+                "since": BEGIN,
+                "evidence": (self.signal(iccid, of),),
+                **values,
+            }
+        )
+        self.on_standing(raised, iccid=iccid, of=of)
+        self.level(level, iccid, of)
+
+    def level(self, level: Level, iccid: str = CARD, of: str = MNO) -> None:
+        self.on_standing(standing.LevelChanged(level=level.value), iccid=iccid, of=of)
+
     # Operations
 
     def request(
@@ -365,5 +411,10 @@ def tell_all(story: Story) -> Story:
     story.request("op-3", operation.OperationKind.WITHDRAW_PARTY, f"provider/{BANK}", iccid="", of="")
     story.request("op-4", operation.OperationKind.LOCK, ISD, iccid=OTHER_CARD, of=OTHER_MNO)
     story.on_operation("op-4", operation.OperationEnded(state="CANCELLED", ended_by="operator:x", reason="not needed"))
+    story.suspect()
+    story.suspect(OTHER_ALERT, OTHER_CARD, OTHER_MNO, condition="LOST", rule="lost", level=Level.LOCK)
+    story.suspect(THIRD_ALERT, THIRD_CARD)
+    story.on_standing(standing.SuspicionWithdrawn(suspicion=THIRD_ALERT), iccid=THIRD_CARD)
+    story.level(Level.NONE, THIRD_CARD)
     story.withdraw(service_provider.stream(BANK))
     return story

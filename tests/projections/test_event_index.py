@@ -62,8 +62,11 @@ VIEWERS = (EVERYTHING, OPERATOR, OTHER_OPERATOR, PROVIDER, SIBLING, MUNICIPALITY
 # are: whoever adds a field decides here whether events are to be found by it.
 OTHERWISE = {"target", "tenant", "subjects", "deleted", "parent"}
 NOT_SOUGHT = {
-    "acknowledged", "applicant", "approved_by", "attempts", "authentication_ca",
-    "authentication_certificate_sha256", "authentication_crl_url", "authentication_serial", "authority",
+    "acknowledged", "applicant", "approved_by", "attempts", "begins_tenure", "cleared_at", "closed_at", "condition",
+    "device_changed_at", "evidence", "imei", "imsi", "in_service", "indication", "issuer", "level",
+    "msisdn", "policy", "previous", "proof", "revoke_from", "rule", "signal", "sim_changed_at", "since", "source",
+    "suspicion", "until", "verdict", "authentication_ca", "authentication_certificate_sha256",
+    "authentication_crl_url", "authentication_serial", "authority",
     "card_challenge", "card_version", "certificate_fingerprint", "chaining", "check_value", "check_values", "cin",
     "code", "command", "commands", "content_index", "correlation", "counter", "derivation", "diversification",
     "document_sha256", "ended_by", "error", "executed", "expires_at", "failures", "found", "generated_at",
@@ -75,6 +78,8 @@ NOT_SOUGHT = {
     "signature_crl_url", "signature_serial", "signing_key", "size", "state", "status", "status_word", "step",
     "terminal", "token_sha256", "transport_key", "tries", "unknown", "url", "values", "verified", "version",
     "wire_sha256",
+    "changed_at", "client", "credential_ends_at", "detail", "ends_at", "line", "max_events", "notification", "outcome",
+    "quiet", "sink", "swap",
 }  # fmt: skip
 
 
@@ -518,7 +523,7 @@ def test_postgresql_reads_events_in_the_order_of_an_index_and_ends_at_the_limit(
     folded(tell_of_many(log), views)
     plans: list[str] = []
     read = views.read
-    tables = {table.name: f"event_index_{EVENT_INDEX.version}_{table.name}" for table in EVENT_INDEX.tables}
+    tables = {table.name: f"event_index_1_{table.name}" for table in EVENT_INDEX.tables}
 
     def explained(projection: object, query: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         def look(session: Session) -> list[str]:
@@ -533,5 +538,4 @@ def test_postgresql_reads_events_in_the_order_of_an_index_and_ends_at_the_limit(
     page(views, viewer, filters, 5, 60, 10)
 
     assert [plan for plan in plans if "Index" in plan and "_event" in plan]
-    whole = f"Seq Scan on event_index_{EVENT_INDEX.version}_event"
-    assert not [plan for plan in plans if "Bitmap" in plan or whole in plan]
+    assert not [plan for plan in plans if "Bitmap" in plan or "Seq Scan on event_index_1_event" in plan]

@@ -1,9 +1,9 @@
 """Issuance history: everything that concerns a card, nothing that the log seals."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import get_origin
+from typing import get_args, get_origin
 
 import msgspec
 import pytest
@@ -29,6 +29,7 @@ from tests.projections.story import (
 from tsm.errors import ErrorCode, TsmError
 from tsm.model import access_code, card, credential, session
 from tsm.model.event import Event, Fact
+from tsm.model.swap_policy import DEFAULT, Policy
 from tsm.model.topics import FACTS
 from tsm.store.log import Unreadable
 
@@ -251,7 +252,9 @@ def sample(kind: object) -> object:
         return simple[kind]  # type: ignore[index]
     if get_origin(kind) is Mapping:
         return {}
-    return BEGIN if kind is type(BEGIN) else ()
+    if kind is Policy:
+        return DEFAULT
+    return BEGIN if datetime in (kind, *get_args(kind)) else ()
 
 
 def test_a_fact_without_a_line_is_an_error() -> None:

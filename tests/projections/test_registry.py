@@ -116,6 +116,8 @@ def test_every_list_has_rows_of_a_story_that_has_everything(story: Story, views:
         "delegations": 6,
         "sessions": 6,
         "operations": 4,
+        "alerts": 3,
+        "standings": 3,
     }
 
 
@@ -589,7 +591,7 @@ def test_a_page_asks_each_table_once(story: Story, views: Views) -> None:
 
     def counted(rows: Rows, events: Sequence[Event]) -> None:
         class Counting:
-            insert, upsert = rows.insert, rows.upsert
+            insert, upsert, delete = rows.insert, rows.upsert, rows.delete
 
             def find(self, table: str, values: Collection[str | int], by: str | None = None) -> list[Row]:
                 asked[-1][table] += 1
