@@ -177,6 +177,26 @@ def test_an_operator_cannot_name_another_operator_s_card(world, named):
     assert world.lines.stream_of_number(NUMBER) is None
 
 
+def test_another_operator_changes_the_dates_of_a_number_and_no_standing(world):
+    another = Context(actor="operator:MNO00002", role="operator", tenant="MNO00002", correlation="feed")
+    world.record(SUBSCRIBED)
+    told = [
+        signal(kind, 3 + n, source="operator:MNO00002", msisdn=NUMBER, imsi=OTHER_IMSI)
+        for n, kind in enumerate((K.LOST, K.OBSERVED, K.SUSPENDED, K.PORTED_OUT, K.TERMINATED, K.SUBSCRIBED))
+    ]
+    assert [outcome.error for outcome in world.record(*told, context=another)] == [None] * 6
+    assert facts(world, f"standing-{SIM}") == []
+    assert followed(world) == (at(8), None, True)
+
+
+@pytest.mark.parametrize(
+    "source", ["", "Hanako, +447700900001", "operator:", "operator:MNO00001\n", "person:alice", "app "]
+)
+def test_a_source_has_a_name_of_one_of_four_kinds(world, source):
+    [outcome] = world.record(msgspec.structs.replace(SUBSCRIBED, source=source), context=SYSTEM)
+    assert outcome.error.code is ErrorCode.INVALID_INPUT
+
+
 def test_whoever_was_slower_decides_anew(world):
     """Another server records of the same number between our reading and our commit."""
     rival, rivals = world.another(), itertools.chain([signal(K.OBSERVED, 1, **BOUND)])

@@ -102,8 +102,12 @@ JOURNEYS = {
     "another phone": ([MOVED], Level.HOLD),
     "port-out": ([signal(K.PORTED_OUT, 3, msisdn=NUMBER)], Level.REVOKE),
     "port-in elsewhere": (
-        [signal(K.PORTED_IN, 3, source="operator:MNO00002", msisdn=NUMBER, iccid=OTHER_SIM)],
+        [signal(K.PORTED_IN, 3, msisdn=NUMBER, iccid=OTHER_SIM)],
         Level.REVOKE,
+    ),
+    "port-in elsewhere, as another operator says": (
+        [signal(K.PORTED_IN, 3, source="operator:MNO00002", msisdn=NUMBER, iccid=OTHER_SIM)],
+        Level.NONE,
     ),
     "a recycled number": ([HERS], Level.REVOKE),
     "suspended": ([signal(K.SUSPENDED, 3, msisdn=NUMBER)], Level.HOLD),

@@ -29,6 +29,7 @@ from tsm.model.line import Signal, SignalKind
 from tsm.model.swap_policy import DEFAULT, Condition, Level, Policy, Rule
 
 K, C = SignalKind, Condition
+OPERATOR, ANOTHER = "MNO00001", "operator:MNO00002"
 BOUND = {"msisdn": NUMBER, "imsi": IMSI, "iccid": SIM, "imei": PHONE}
 SUBSCRIBED = signal(K.SUBSCRIBED, 0, **BOUND)
 WRITTEN = signal(K.CREDENTIAL_WRITTEN, 1, source="card", iccid=SIM, imei=PHONE)
@@ -49,7 +50,7 @@ def weak(hours: float, indication: str = "call-forwarding") -> Signal:
 
 def found(signals: list[Signal], iccid: str = SIM) -> list[tuple[Condition, float]]:
     """Conditions, and the hour since when."""
-    findings = assess(iccid, known(signals), DEFAULT)
+    findings = assess(iccid, known(signals), DEFAULT, OPERATOR)
     return sorted((f.condition, (f.since - NOON) / timedelta(hours=1)) for f in findings)
 
 
@@ -126,8 +127,8 @@ CASES: dict[str, tuple[list[Signal], list[tuple[Condition, float]]]] = {
         ],
         [(C.CARD_REPLACED, 2)],
     ),
-    "ported in to another operator's card": (
-        [signal(K.PORTED_IN, 3, source="operator:MNO00002", msisdn=NUMBER, iccid=OTHER_SIM)],
+    "ported in to another card": (
+        [signal(K.PORTED_IN, 3, msisdn=NUMBER, iccid=OTHER_SIM)],
         [(C.CARD_REPLACED, 3)],
     ),
     "ported out": ([signal(K.PORTED_OUT, 3, msisdn=NUMBER)], [(C.PORTED_OUT, 3)]),
@@ -206,6 +207,72 @@ def test_a_condition_is_met_or_not(case: str) -> None:
     assert found([*signals[::-1], *EVERY_DAY]) == sorted(expected)
 
 
+BY_ANOTHER = {
+    "lost": signal(K.LOST, 3, source=ANOTHER, msisdn=NUMBER),
+    "terminated": signal(K.TERMINATED, 3, source=ANOTHER, msisdn=NUMBER),
+    "ported out": signal(K.PORTED_OUT, 3, source=ANOTHER, msisdn=NUMBER),
+    "ported in": signal(K.PORTED_IN, 3, source=ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM),
+    "subscribed": signal(K.SUBSCRIBED, 3, source=ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM),
+    "suspended": signal(K.SUSPENDED, 3, source=ANOTHER, msisdn=NUMBER),
+    "restricted": signal(K.RESTRICTED, 3, source=ANOTHER, msisdn=NUMBER),
+    "the owner called": signal(K.LOCK_REQUESTED, 3, source=ANOTHER, msisdn=NUMBER),
+    "another IMSI": signal(K.OBSERVED, 3, source=ANOTHER, msisdn=NUMBER, imsi=OTHER_IMSI),
+    "another device": signal(K.OBSERVED, 3, source=ANOTHER, msisdn=NUMBER, imei=OTHER_PHONE),
+    "another card": signal(K.OBSERVED, 3, source=ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM),
+    "replaced": signal(K.SIM_REPLACED, 3, source=ANOTHER, iccid=OTHER_SIM, previous=SIM),
+    "a change of number": signal(K.NUMBER_CHANGED, 3, source=ANOTHER, msisdn=OTHER_NUMBER, previous=NUMBER),
+}
+
+
+@pytest.mark.parametrize("what", BY_ANOTHER)
+def test_another_operator_brings_no_card_under_suspicion(what: str) -> None:
+    assert found([*EVERY_DAY, BY_ANOTHER[what]]) == []
+
+
+@pytest.mark.parametrize(
+    ("accused", "excuse"),
+    [
+        (moved(3), signal(K.MODEL_CHANGE_ANNOUNCED, 2, source=ANOTHER, msisdn=NUMBER, until=at(9))),
+        (signal(K.LOST, 3, msisdn=NUMBER), signal(K.RECOVERED, 4, source=ANOTHER, msisdn=NUMBER)),
+        (signal(K.SUSPENDED, 3, msisdn=NUMBER), signal(K.RESTORED, 4, source=ANOTHER, msisdn=NUMBER)),
+        (signal(K.OBSERVED, 3, msisdn=NUMBER, iccid=OTHER_SIM), signal(K.TERMINATED, 2, source=ANOTHER, msisdn=NUMBER)),
+    ],
+)
+def test_nor_does_it_explain_anything_away(accused: Signal, excuse: Signal) -> None:
+    assert found([*EVERY_DAY, accused, excuse]) == found([*EVERY_DAY, accused]) != []
+
+
+@given(arrivals())
+def test_what_other_operators_say_changes_no_finding(told_twice: tuple[list[Signal], list[Signal]]) -> None:
+    told, _ = told_twice
+    for iccid in SIMS:
+        assert found(told, iccid) == found([one for one in told if one.source != ANOTHER], iccid)
+
+
+LYING = {
+    "it is where it was": signal(K.OBSERVED, 4, source="app", iccid=SIM, imei=PHONE),
+    "it is in the phone that was announced": signal(K.OBSERVED, 4, source="app", iccid=SIM, imei=THIRD_PHONE),
+    "it is used where it was written": signal(K.CREDENTIAL_USED, 4, source="app", iccid=SIM, imei=PHONE),
+    "it was written here": signal(K.CREDENTIAL_WRITTEN, 4, source="app", iccid=SIM, imei=OTHER_PHONE),
+    "before, it was written here": signal(K.CREDENTIAL_WRITTEN, 2, source="app", iccid=SIM, imei=OTHER_PHONE),
+}
+
+
+@pytest.mark.parametrize("lie", LYING)
+@pytest.mark.parametrize(
+    "seen",
+    [moved(3), signal(K.OBSERVED, 3, msisdn=NUMBER, imei=OTHER_PHONE), signal(K.DEVICE_CHANGED, 3, iccid=SIM)],
+)
+def test_a_lying_phone_hides_nothing_that_others_saw(lie: str, seen: Signal) -> None:
+    told = [*EVERY_DAY, announced(0, 99, THIRD_PHONE), seen]
+    assert set(found(told)) == {(C.DEVICE_CHANGED, 3)} <= set(found([*told, LYING[lie]]))
+
+
+def test_a_credential_that_is_written_anew_elsewhere_takes_back_no_suspicion() -> None:
+    told = [*EVERY_DAY, signal(K.CREDENTIAL_USED, 3, source="app", iccid=SIM, imei=OTHER_PHONE)]
+    assert found([*told, LYING["it was written here"]]) == found(told) == [(C.FOREIGN_DEVICE, 3)]
+
+
 def test_every_condition_has_a_rule_a_meaning_and_a_case() -> None:
     met = {condition for _, expected in CASES.values() for condition, _ in expected}
     assert met == set(Condition) == set(CONDITIONS) == {rule.condition for rule in DEFAULT.rules}
@@ -218,14 +285,15 @@ def test_the_card_of_a_new_holder_inherits_nothing(case: str) -> None:
 
 
 def test_evidence_names_the_signals_that_make_and_explain_a_case() -> None:
-    [finding] = assess(SIM, known([*EVERY_DAY, moved(3)]), DEFAULT)
+    [finding] = assess(SIM, known([*EVERY_DAY, moved(3)]), DEFAULT, OPERATOR)
     assert finding.evidence == (3, 4)
     assert (finding.rule, finding.level, finding.revoke_from) == ("another-device", Level.HOLD, None)
 
 
 def test_a_suspicion_keeps_its_name_when_more_is_told_of_it() -> None:
-    [before] = assess(SIM, known([*EVERY_DAY, change := moved(3)]), DEFAULT)
-    [after] = assess(SIM, known([moved(4), signal(K.OBSERVED, 2.5, **BOUND), change, *EVERY_DAY]), DEFAULT)
+    [before] = assess(SIM, known([*EVERY_DAY, change := moved(3)]), DEFAULT, OPERATOR)
+    later = [moved(4), signal(K.OBSERVED, 2.5, **BOUND), change, *EVERY_DAY]
+    [after] = assess(SIM, known(later), DEFAULT, OPERATOR)
     assert before.suspicion == after.suspicion
     assert len(bytes.fromhex(before.suspicion)) == 16
 
@@ -234,16 +302,15 @@ def test_two_cards_never_share_a_suspicion() -> None:
     signals = [*EVERY_DAY, signal(K.OBSERVED, 1, msisdn=OTHER_NUMBER, iccid=OTHER_SIM)]
     lost = [signal(K.LOST, 3, msisdn=number, id="lost", source=source) for number, source in ((NUMBER, "app"),)]
     both = [*signals, *lost]
-    assert {f.suspicion for f in assess(SIM, known(both), DEFAULT)}.isdisjoint(
-        f.suspicion for f in assess(OTHER_SIM, known(both), DEFAULT)
+    assert {f.suspicion for f in assess(SIM, known(both), DEFAULT, OPERATOR)}.isdisjoint(
+        f.suspicion for f in assess(OTHER_SIM, known(both), DEFAULT, OPERATOR)
     )
 
 
 def test_a_window_ends_a_suspicion_only_where_its_rule_says_so() -> None:
     rule = Rule(name="lost", condition=C.LOST, level=Level.HOLD, lasts_hours=72)
-    [finding] = assess(
-        SIM, known([*EVERY_DAY, signal(K.LOST, 3, msisdn=NUMBER)]), Policy(version=2, settle_hours=1, rules=(rule,))
-    )
+    policy = Policy(version=2, settle_hours=1, rules=(rule,))
+    [finding] = assess(SIM, known([*EVERY_DAY, signal(K.LOST, 3, msisdn=NUMBER)]), policy, OPERATOR)
     assert finding.until == at(75)
     assert all(rule.lasts_hours is None for rule in DEFAULT.rules if rule.level >= Level.HOLD)
 
@@ -251,7 +318,7 @@ def test_a_window_ends_a_suspicion_only_where_its_rule_says_so() -> None:
 def test_a_revocation_waits_from_the_record_of_its_latest_evidence() -> None:
     told = [*EVERY_DAY, signal(K.OBSERVED, 3, msisdn=NUMBER, iccid=OTHER_SIM)]
     recorded = [Known(n, at(10 * n), one) for n, one in enumerate(told, 1)]
-    [finding] = assess(SIM, recorded, DEFAULT)
+    [finding] = assess(SIM, recorded, DEFAULT, OPERATOR)
     assert (finding.level, finding.revoke_from) == (Level.REVOKE, at(10 * 4 + DEFAULT.settle_hours))
 
 
@@ -263,7 +330,7 @@ def test_the_order_and_repetition_of_what_is_told_change_no_finding(
         [
             (*finding[:6], names(finding.evidence, arrived))
             for iccid in SIMS
-            for finding in assess(iccid, arrived, DEFAULT)
+            for finding in assess(iccid, arrived, DEFAULT, OPERATOR)
         ]
         for arrived in map(known, told_twice)
     ]

@@ -236,9 +236,9 @@ def live(arrived: Sequence[Known], iccid: str, now: datetime, said: Sequence[Fac
     for count in range(len(arrived) + 1):
         if count == min(after, len(arrived)):
             state = reduce(evolve, said, state)
-        facts = reassess(state, assess(iccid, arrived[:count], DEFAULT), DEFAULT.version, now)
+        facts = reassess(state, assess(iccid, arrived[:count], DEFAULT, "MNO00001"), DEFAULT.version, now)
         state = reduce(evolve, facts, state)
-        assert reassess(state, assess(iccid, arrived[:count], DEFAULT), DEFAULT.version, now) == []
+        assert reassess(state, assess(iccid, arrived[:count], DEFAULT, "MNO00001"), DEFAULT.version, now) == []
     return state
 
 
@@ -261,7 +261,7 @@ def test_the_standing_depends_on_the_set_of_signals_on_persons_and_on_the_time_a
 ) -> None:
     views = []
     arrived_twice = [known(told) for told in told_twice]
-    ids = [finding.suspicion for finding in assess(iccid, arrived_twice[0], DEFAULT)]
+    ids = [finding.suspicion for finding in assess(iccid, arrived_twice[0], DEFAULT, "MNO00001")]
     said: list[Fact] = []
     for what, when in persons:
         if what == "release":

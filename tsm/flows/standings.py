@@ -175,7 +175,8 @@ class Standings:
         for part in self.with_signals():
             for iccid, known in gather(self._tsm, part).items():
                 count += 1
-                findings = [f for f in assess(iccid, known, policy) if since is None or f.since >= since]
+                found = assess(iccid, known, policy, self._tsm.card_of(iccid).operator)
+                findings = [f for f in found if since is None or f.since >= since]
                 verdicts = self._verdicts(iccid, since)
                 for finding in findings:
                     tally[finding.rule][_said_of(finding, verdicts)] += 1
@@ -192,7 +193,7 @@ class Standings:
 
     def _assess(self, iccid: str, known: Sequence[Known], policy: Policy, context: Context) -> bool:
         """Whether anything new followed, or somebody else decided meanwhile: then it is assessed again."""
-        findings = assess(iccid, known, policy)
+        findings = assess(iccid, known, policy, self._tsm.card_of(iccid).operator)
         loaded = self._tsm.load(standings.stream(iccid), standings.evolve)
         facts = standings.reassess(loaded.state, findings, policy.version, self._clock())
         if not facts:

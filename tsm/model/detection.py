@@ -1,8 +1,11 @@
 """Detection: what is suspicious about a card, by a policy, as far as its signals are known.
 
-A pure function of the set of signals: what came late or twice changes nothing but what was known meanwhile. Each
-condition of `tsm.model.swap_policy` is a function here that finds cases: the signals that make the case (they name it
-for ever), those that explain it to a reader, and the time at which it began.
+A pure function of the set of signals: what came late or twice changes nothing but what was known meanwhile. Only its
+own operator, counter terminals, the card itself and the common app can bring a card under suspicion, or explain one
+away: or else any operator could have the customers of another revoked, by saying of their numbers whatever it likes.
+
+Each condition of `tsm.model.swap_policy` is a function here that finds cases: the signals that make the case (they name
+it for ever), those that explain it to a reader, and the time at which it began.
 """
 
 from collections import deque
@@ -12,7 +15,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from tsm.model.bindings import BINDS, Known, Step, about_cards, moment, ordered, steps
-from tsm.model.line import Signal, SignalKind
+from tsm.model.line import APP, BY_OPERATOR, Signal, SignalKind
 from tsm.model.swap_policy import Condition, Level, Policy, Rule
 
 __all__ = ["Finding", "Known", "assess"]
@@ -56,11 +59,12 @@ class Stay(NamedTuple):
     imei: str  # empty: another device than before, and nobody told which
     first: Known
     last: Known
+    named: str  # the same, but where a phone alone told which: it could say the one that was announced
 
 
-def assess(iccid: str, known: Iterable[Known], policy: Policy) -> tuple[Finding, ...]:
-    """What the policy finds suspicious about the card, in the order of its beginning."""
-    everything = ordered(known)
+def assess(iccid: str, known: Iterable[Known], policy: Policy, operator: str) -> tuple[Finding, ...]:
+    """What the policy finds suspicious about that operator's card, in the order of its beginning."""
+    everything = [one for one in ordered(known) if _counts(one.signal, operator)]
     own = [one for one, card in about_cards(everything) if card == iccid]
     numbers = dict.fromkeys(n for one in everything for n in (one.signal.msisdn, _previous_number(one.signal)) if n)
     card = Card(iccid, everything, own, {number: steps(number, everything) for number in numbers})
@@ -71,6 +75,10 @@ def assess(iccid: str, known: Iterable[Known], policy: Policy) -> tuple[Finding,
         for finding in [_finding(iccid, rule, case, policy)]
     }
     return tuple(sorted(findings.values(), key=lambda finding: (finding.since, finding.suspicion)))
+
+
+def _counts(signal: Signal, operator: str) -> bool:
+    return not signal.source.startswith(BY_OPERATOR) or signal.source == f"{BY_OPERATOR}{operator}"
 
 
 def _finding(iccid: str, rule: Rule, case: Case, policy: Policy) -> Finding:
@@ -98,7 +106,7 @@ def _device_changed(card: Card, rule: Rule) -> list[Case]:
     for number, stay in enumerate(stays):
         moved = number > 0 or stay.first.signal.kind is SignalKind.DEVICE_CHANGED
         at = stay.first.signal.occurred_at
-        if moved and not _announced(card, stay.imei, at):
+        if moved and not _announced(card, stay.named, at):
             found.append(Case(at, (stay.first,), tuple(before.last for before in stays[max(0, number - 1) : number])))
     return found
 
@@ -137,12 +145,16 @@ def _stays(card: Card) -> list[Stay]:
         if signal.kind not in BINDS or not (signal.imei or signal.kind is SignalKind.DEVICE_CHANGED):
             continue
         if stays and stays[-1].imei == signal.imei != "":
-            stays[-1] = stays[-1]._replace(last=one)
+            stays[-1] = stays[-1]._replace(last=one, named=stays[-1].named or _named(signal))
         elif stays and stays[-1].imei == "" and stays[-1].first.signal.kind is SignalKind.DEVICE_CHANGED:
-            stays[-1] = Stay(signal.imei, stays[-1].first, one)  # now somebody told which
+            stays[-1] = Stay(signal.imei, stays[-1].first, one, _named(signal))  # now somebody told which
         else:
-            stays.append(Stay(signal.imei, one, one))
+            stays.append(Stay(signal.imei, one, one, signal.imei))
     return stays
+
+
+def _named(signal: Signal) -> str:
+    return "" if signal.source == APP else signal.imei
 
 
 def _announced(card: Card, imei: str, at: datetime) -> bool:

@@ -16,6 +16,7 @@ signal came: a recycled number's new holder has another.
 Stream: `line-<uuid>`.
 """
 
+import re
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
@@ -27,6 +28,9 @@ from tsm.identifiers import Iccid, Imei, Imsi, Msisdn
 from tsm.model.checks import check_identifier, check_name, check_text, refusal
 from tsm.model.event import Context, Fact
 
+APP = "app"  # the source that a phone speaks for; it holds no secret, so what it says may raise suspicion, never end it
+BY_OPERATOR = "operator:"  # what its source begins with
+SOURCE = re.compile(rf"{APP}|card|(?:operator|terminal):[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}", re.ASCII)
 AHEAD = timedelta(minutes=5)  # a source's clock may be this much ahead of ours
 
 
@@ -58,6 +62,9 @@ class SignalKind(StrEnum):
 
 ENDS_TENURE = frozenset({SignalKind.TERMINATED, SignalKind.PORTED_OUT})
 HAS_PREVIOUS = frozenset({SignalKind.SIM_REPLACED, SignalKind.NUMBER_CHANGED})
+APP_MAY_SAY = frozenset({
+    SignalKind.OBSERVED, SignalKind.CREDENTIAL_WRITTEN, SignalKind.CREDENTIAL_USED, SignalKind.WRONG_CARD,
+})  # fmt: skip
 BEGINS_TENURE = frozenset({SignalKind.SUBSCRIBED, SignalKind.NUMBER_CHANGED})  # of the number `msisdn`
 
 
@@ -132,11 +139,15 @@ def stream(id: str) -> str:
 def check(signal: Signal, context: Context, now: datetime) -> None:
     """INVALID_INPUT for a signal that is not as specified; FORBIDDEN when this source is not the caller's to name."""
     check_name(signal.id, "id")
+    if not SOURCE.fullmatch(signal.source):
+        raise refusal("source", "neither an operator nor a terminal, the app or the card")
     if not speaks_for(context, signal.source):
         raise TsmError(ErrorCode.FORBIDDEN, f"{context.actor} does not speak for {signal.source}", ("source",))
     for kind, field in ((Msisdn, "msisdn"), (Imsi, "imsi"), (Iccid, "iccid"), (Imei, "imei")):
         if value := getattr(signal, field):
             check_identifier(kind, value, field)
+    if context.role == "phone" and (signal.kind not in APP_MAY_SAY or signal.msisdn):
+        raise TsmError(ErrorCode.FORBIDDEN, "a phone tells of its card, and ends nothing", ("kind",))
     _check_kind(signal)
     for time, field in ((signal.occurred_at, "occurred_at"), (signal.until, "until")):
         if time is not None and time.utcoffset() != timedelta(0):
@@ -151,9 +162,9 @@ def speaks_for(context: Context, source: str) -> bool:
         case "system" | "administrator":
             return True
         case "operator":
-            return source == f"operator:{context.tenant}"
+            return source == f"{BY_OPERATOR}{context.tenant}"
         case "phone":
-            return source == "app"
+            return source == APP
         case _:
             return source == context.actor
 
