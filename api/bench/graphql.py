@@ -129,12 +129,12 @@ def values(row: EventRow) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[Server]:
-    """A server process on its core."""
+def serving(data: Path, measured: str = "serve-graphql") -> Iterator[Server]:
+    """A server process on its core; which, is said as in `api.bench.__main__`."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {SERVER_CORE})  # what is started now has it from the first thread on
     try:
-        server = Server("api", ["api.bench", "serve-graphql", "--data", str(data)], data.with_suffix(".log"))
+        server = Server("api", ["api.bench", measured, "--data", str(data)], data.with_suffix(".log"))
     finally:
         os.sched_setaffinity(0, before)
     try:

@@ -526,7 +526,9 @@ class Filler:
                 progress.advance(task, len(last.result()))
 
     def _next(self, number: int) -> Append:
-        events = list(islice(self._events, number))
+        return self._append(list(islice(self._events, number)))
+
+    def _append(self, events: Sequence[Event]) -> Append:
         stored = [self._mapper.to_stored_event(event) for event in events]
         return Append(stored, put_index=[row for event in events for row in self._index_rows(event)])
 
