@@ -8,6 +8,7 @@ GET  /mno/return              RE-ACCESS           anybody's browser        MC-05
      /authority/*             what the certificate authority reports       JSON, authority
 POST /sim-swap/v2/*           when a SIM changed   a relying party's token      JSON, CAMARA
 POST /device-swap/v1/*        when a phone changed a relying party's token      JSON, CAMARA
+     /sim-swap-subscriptions/v0.3/*  to be told    a relying party's token      JSON, CAMARA
      /graphql                 the admin API       everybody with a role    GraphQL over HTTP, SSE, websockets
 GET  /exports/events          the same, in bulk   auditor, officer, party  JSON Lines or CSV, streamed
 GET  /metrics                 how much, how fast  administrator            Prometheus
@@ -23,7 +24,7 @@ from starlette.middleware import Middleware
 
 from api import exports, health, metrics
 from api.bootstrap import Parts
-from api.camara import swaps
+from api.camara import subscriptions, swaps
 from api.errors import RequestIds, refuse
 from api.graphql import schema
 from api.metrics import Observed
@@ -51,6 +52,7 @@ def create_app(parts: Parts) -> Starlette:
             *counter.routes(parts),
             *authority.routes(parts),
             *swaps.routes(parts),
+            *subscriptions.routes(parts),
             *schema.routes(parts),
             *exports.routes(parts),
             *metrics.routes(parts),

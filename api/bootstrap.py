@@ -17,6 +17,9 @@ import msgspec
 
 from api import local_login
 from api.access import ENROLLED, Access, Role
+from api.camara.cloud_events import CloudEvents
+from api.camara.sinks import Sinks, networks
+from api.camara.subscriptions import PATH as SUBSCRIPTIONS_PATH
 from api.camara.tokens import FRAUD_PREVENTION, ConsumerTokens, Door, check_purpose, local_issuer, local_name
 from api.issuer_keys import IssuerKeys
 from api.limits import EdgeLimits
@@ -55,6 +58,8 @@ from tsm.flows.revocation import Revocation, RevocationFollower
 from tsm.flows.scripts import Scripts
 from tsm.flows.session import Limits, SessionService
 from tsm.flows.standings import Standings, StandingWorker
+from tsm.flows.subscriptions import Subscriptions, SwapWatcher
+from tsm.flows.swap_notices import SwapNoticesWorker
 from tsm.flows.swap_response import SwapResponse, SwapResponseFollower
 from tsm.keys.destroyed_keys import beside, refuse_within
 from tsm.keys.key_encryption import refuse_inside
@@ -107,6 +112,8 @@ class CamaraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     purpose: str = FRAUD_PREVENTION  # of look-ups with a token that names none
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 30_000  # of one relying party
     requests_per_day: Annotated[int, msgspec.Meta(ge=1)] | None = None  # as was agreed upon; None: as many
+    subscriptions: Annotated[int, msgspec.Meta(ge=0)] = 1_000  # that one relying party may have
+    sink_networks: tuple[str, ...] = ()  # where sinks may be though it is not public: "10.1.2.0/24"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -189,6 +196,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def _refuse_unsafe_camara(self) -> None:
         check_purpose(self.camara.purpose)
+        networks(self.camara.sink_networks)
         names = [local_name(self.public_url), *(issuer.issuer for issuer in self.camara.issuers)]
         if len(set(names)) < len(names):
             raise TsmError(ErrorCode.INVALID_INPUT, "camara.issuers names an issuer twice, or this server")
@@ -231,6 +239,8 @@ class Parts:
     issuance: Issuance
     lines: Lines
     standings: Standings
+    subscriptions: Subscriptions
+    sinks: Sinks
     card_releases: CardReleases
     revocation: Revocation
     views: Views
@@ -322,8 +332,11 @@ def build(
     policy = Policy(four_eyes=frozenset(settings.four_eyes))
     operations = Operations(tsm, contacts, Scripts(tsm, vault), policy, executors(tsm, vault, revocation))
     lines = Lines(tsm, vault, tsm.now, random)
+    sinks = Sinks(networks(settings.camara.sink_networks))
     positions = data / "positions"
     positions.mkdir(exist_ok=True)
+    watcher = SwapWatcher(tsm, StoredPosition(positions / "swap-watcher"))
+    events = CloudEvents(sinks, settings.public_url + SUBSCRIPTIONS_PATH)
     return Parts(
         settings=settings,
         clock=tsm.now,
@@ -340,6 +353,8 @@ def build(
         issuance=Issuance(tsm, vault, authority, tsm.now, random),
         lines=lines,
         standings=lines.standings,
+        subscriptions=Subscriptions(tsm, random, settings.camara.subscriptions),
+        sinks=sinks,
         card_releases=CardReleases(tsm, lines, authority, Challenges(vault, tsm.now, random), tsm.now),
         revocation=revocation,
         views=views,
@@ -355,6 +370,8 @@ def build(
             ErasureFollower(tsm, vault),
             RevocationFollower(tsm, authority, StoredPosition(positions / "revocation")),
             SwapResponseFollower(tsm, SwapResponse(tsm, operations), StoredPosition(positions / "swap-response")),
+            watcher,
+            SwapNoticesWorker(tsm, events, watcher, StoredPosition(positions / "swap-notices"), tsm.now),
             HoldFollower(tsm, authority, StoredPosition(positions / "hold")),
             Runner(tsm, views) if settings.projections == "in-process" else Observer(tsm, views),
         ),

@@ -39,12 +39,18 @@ class Code(StrEnum):
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     OUT_OF_RANGE = "OUT_OF_RANGE"
+    INVALID_PROTOCOL = "INVALID_PROTOCOL"
+    INVALID_CREDENTIAL = "INVALID_CREDENTIAL"
+    INVALID_TOKEN = "INVALID_TOKEN"  # noqa: S105
+    INVALID_SINK = "INVALID_SINK"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
     NOT_FOUND = "NOT_FOUND"
     IDENTIFIER_NOT_FOUND = "IDENTIFIER_NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
+    ABORTED = "ABORTED"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
     CONTENT_TOO_LARGE = "CONTENT_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     SERVICE_NOT_APPLICABLE = "SERVICE_NOT_APPLICABLE"
@@ -59,12 +65,18 @@ class Code(StrEnum):
 STATUS: Mapping[Code, int] = {
     Code.INVALID_ARGUMENT: 400,
     Code.OUT_OF_RANGE: 400,
+    Code.INVALID_PROTOCOL: 400,
+    Code.INVALID_CREDENTIAL: 400,
+    Code.INVALID_TOKEN: 400,
+    Code.INVALID_SINK: 400,
     Code.UNAUTHENTICATED: 401,
     Code.PERMISSION_DENIED: 403,
     Code.NOT_FOUND: 404,
     Code.IDENTIFIER_NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.REQUEST_TIMEOUT: 408,
+    Code.ABORTED: 409,
+    Code.ALREADY_EXISTS: 409,
     Code.CONTENT_TOO_LARGE: 413,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,
     Code.SERVICE_NOT_APPLICABLE: 422,
@@ -78,12 +90,18 @@ STATUS: Mapping[Code, int] = {
 MESSAGES: Mapping[Code, str] = {
     Code.INVALID_ARGUMENT: "something in the request is not as the API's definition says",
     Code.OUT_OF_RANGE: "a value is outside of its range",
+    Code.INVALID_PROTOCOL: "events are delivered over HTTP only",
+    Code.INVALID_CREDENTIAL: "a sink's credential has to be an access token",
+    Code.INVALID_TOKEN: "a sink's access token has to be a bearer token",
+    Code.INVALID_SINK: "the sink has to be an https address on the public internet",
     Code.UNAUTHENTICATED: "an access token is missing, is not valid or has expired",
     Code.PERMISSION_DENIED: "the access token does not have the scope that this needs",
     Code.NOT_FOUND: "there is no such thing",
     Code.IDENTIFIER_NOT_FOUND: "this telephone number is no line of ours",
     Code.METHOD_NOT_ALLOWED: "this method cannot be used here",
     Code.REQUEST_TIMEOUT: "the request did not arrive as a whole in time",
+    Code.ABORTED: "too much happens to this line at this moment: ask again",
+    Code.ALREADY_EXISTS: "there is such a subscription already",
     Code.CONTENT_TOO_LARGE: "the body is larger than allowed",
     Code.UNSUPPORTED_MEDIA_TYPE: "the body has to be application/json, in UTF-8",
     Code.SERVICE_NOT_APPLICABLE: "nothing can be told of this line",
@@ -98,6 +116,8 @@ INSIDE: Mapping[Code, ErrorCode] = {  # what it is in our own family of errors, 
     Code.PERMISSION_DENIED: ErrorCode.FORBIDDEN,
     Code.NOT_FOUND: ErrorCode.NOT_FOUND,
     Code.IDENTIFIER_NOT_FOUND: ErrorCode.NOT_FOUND,
+    Code.ABORTED: ErrorCode.CONFLICT,
+    Code.ALREADY_EXISTS: ErrorCode.ALREADY_EXISTS,
     Code.QUOTA_EXCEEDED: ErrorCode.RATE_LIMITED,
     Code.TOO_MANY_REQUESTS: ErrorCode.RATE_LIMITED,
 }
@@ -201,14 +221,15 @@ def answer(content: object, status: int = 200, headers: Mapping[str, str] = NO_S
     return Response(msgspec.json.encode(content), status, headers, JSON)
 
 
-async def read_object(request: Request, kind: type[Kind]) -> Kind:
-    """The body, a JSON object; members that `kind` does not name are passed over, as the definitions allow.
+async def read_object(request: Request, kind: type[Kind], largest: int = LARGEST_BODY) -> Kind:
+    """The body, a JSON object of `largest` octets at most.
 
+    Members that `kind` does not name are passed over, as the definitions allow.
     UNSUPPORTED_MEDIA_TYPE, CONTENT_TOO_LARGE, REQUEST_TIMEOUT, INVALID_ARGUMENT.
     """
     if not JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
         raise Refused(Code.UNSUPPORTED_MEDIA_TYPE)
-    body = await read_body(request, LARGEST_BODY)
+    body = await read_body(request, largest)
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -166,6 +166,131 @@ def of_swaps(name: str, path: str, latest: str, openid: str) -> Json:
     return document(name, f"{kind} Swap", path, operations, schemas, openid)
 
 
+def of_subscriptions(path: str, scopes: tuple[str, str, str], event: str, openid: str) -> Json:
+    """sim-swap-subscriptions; the scopes are those to create, to read and to delete, `event` the type of its events."""
+    create, read, delete = scopes
+    told, identified = response("The subscription.", schema_of("Subscription")), subscription_schemas(event)
+    accepted = response("Not answered by this server: it is done at once.", schema_of("SubscriptionAsync"))
+    one: Json = {"name": "subscriptionId", "in": "path", "required": True, "schema": schema_of("SubscriptionId")}
+    listed = {"type": "array", "minItems": 0, "items": schema_of("Subscription")}
+    gone = {"description": "It ended.", "headers": {"x-correlator": {"$ref": "#/components/headers/x-correlator"}}}
+    common = (Code.INVALID_ARGUMENT, Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
+    busy = (Code.QUOTA_EXCEEDED, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE)
+    many, single = "/subscriptions", "/subscriptions/{subscriptionId}"
+    operations = (
+        Operation(
+            many, "post", "createSimSwapSubscription", "Ask to be told when the SIM of a line changes", (create,),
+            {"201": told, "202": accepted},
+            (
+                Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE, Code.INVALID_PROTOCOL, Code.INVALID_CREDENTIAL,
+                Code.INVALID_TOKEN, Code.INVALID_SINK, Code.UNAUTHENTICATED, Code.PERMISSION_DENIED, Code.ABORTED,
+                Code.ALREADY_EXISTS, Code.CONTENT_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE, Code.SERVICE_NOT_APPLICABLE,
+                Code.MISSING_IDENTIFIER, Code.UNNECESSARY_IDENTIFIER, *busy,
+            ),
+            body=schema_of("SubscriptionRequest"),
+        ),
+        Operation(
+            many, "get", "retrieveSubscriptionList", "All subscriptions that the token opens", (read,),
+            {"200": response("The subscriptions.", listed)}, (*common, *busy),
+        ),
+        Operation(
+            single, "get", "retrieveSubscription", "A subscription", (read,),
+            {"200": told}, (*common, Code.NOT_FOUND, *busy), parameters=(one,),
+        ),
+        Operation(
+            single, "delete", "deleteSubscription", "End a subscription", (delete,),
+            {"204": gone, "202": accepted}, (*common, Code.NOT_FOUND, *busy), parameters=(one,),
+        ),
+    )  # fmt: skip
+    return document("sim-swap-subscriptions", "Sim Swap Subscriptions", path, operations, identified, openid)
+
+
+TIME: Json = {"type": "string", "format": "date-time"}
+
+
+def subscription_schemas(event: str) -> Json:
+    """What the definition says of a subscription, and of what this server does with it."""
+    kept: Json = {
+        "protocol": schema_of("Protocol"),
+        "sink": {
+            "type": "string",
+            "format": "uri",
+            "pattern": r"^https:\/\/.+$",
+            "description": "Where events are posted to: a host with public addresses only, and a certificate that the"
+            " system's trust store knows.",
+        },
+        "types": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "string", "enum": [event]}},
+        "config": schema_of("Config"),
+    }
+    required = ["sink", "protocol", "config", "types"]
+    return {
+        "SubscriptionRequest": {
+            "type": "object",
+            "required": required,
+            "properties": {**kept, "sinkCredential": schema_of("SinkCredential")},
+        },
+        "Subscription": {
+            "type": "object",
+            "required": [*required, "id"],
+            "properties": {
+                **kept,
+                "id": schema_of("SubscriptionId"),
+                "startsAt": TIME,
+                "expiresAt": TIME,
+                "status": {
+                    "type": "string",
+                    "enum": ["ACTIVATION_REQUESTED", "ACTIVE", "EXPIRED", "INACTIVE", "DELETED"],
+                    "description": "ACTIVE: one that has ended is not found any more.",
+                },
+            },
+        },
+        "Config": {
+            "type": "object",
+            "required": ["subscriptionDetail"],
+            "properties": {
+                "subscriptionDetail": {
+                    "type": "object",
+                    "properties": {"phoneNumber": {"$ref": "#/components/schemas/PhoneNumber"}},
+                },
+                "subscriptionExpireTime": TIME,
+                "subscriptionMaxEvents": {"type": "integer", "minimum": 1},
+            },
+        },
+        "Protocol": {
+            "type": "string",
+            "enum": ["HTTP", "MQTT3", "MQTT5", "AMQP", "NATS", "KAFKA"],
+            "description": "HTTP: all others are INVALID_PROTOCOL.",
+        },
+        "SinkCredential": {
+            "type": "object",
+            "required": ["credentialType"],
+            "properties": {
+                "credentialType": {
+                    "type": "string",
+                    "enum": ["PLAIN", "ACCESSTOKEN", "REFRESHTOKEN"],
+                    "description": "ACCESSTOKEN: all others are INVALID_CREDENTIAL.",
+                },
+            },
+            "discriminator": {
+                "propertyName": "credentialType",
+                "mapping": {"ACCESSTOKEN": "#/components/schemas/AccessTokenCredential"},
+            },
+        },
+        "AccessTokenCredential": {
+            "type": "object",
+            "required": ["credentialType", "accessToken", "accessTokenExpiresUtc", "accessTokenType"],
+            "properties": {
+                "credentialType": {"type": "string", "enum": ["ACCESSTOKEN"]},
+                "accessToken": {"type": "string"},
+                "accessTokenExpiresUtc": TIME,
+                "accessTokenType": {"type": "string", "enum": ["bearer"]},
+            },
+        },
+        "SubscriptionId": {"type": "string"},
+        "SubscriptionAsync": {"type": "object", "properties": {"id": schema_of("SubscriptionId")}},
+    }
+
+
 MAX_AGE: Json = {
     "type": "integer",
     "format": "int32",
