@@ -3,6 +3,8 @@
 POST /mas/delegation          DELEGATE            operator, provider       XML, MC-05 interface 2
 POST /mas/link                START .. END        anybody's phone          XML, MC-05 interface 3
 GET  /mno/return              RE-ACCESS           anybody's browser        MC-05 interface 5, the operator's site
+POST /mas/report              its device          anybody's phone, within its session          JSON
+POST /mno/signals, /subjects  what happened to lines  operator             NDJSON, answered line by line
      /sp-tsm/*                deployment, keys, access codes               JSON, provider
      /counter/*               applications                                 JSON, terminal
      /authority/*             what the certificate authority reports       JSON, authority
@@ -28,7 +30,7 @@ from api.camara import subscriptions, swaps
 from api.errors import RequestIds, refuse
 from api.graphql import schema
 from api.metrics import Observed
-from api.rest import authority, counter, operator_site, sp_tsm
+from api.rest import authority, common_app, counter, operator_site, signals, sp_tsm
 from api.xml import mas
 from tsm.errors import TsmError
 
@@ -47,7 +49,9 @@ def create_app(parts: Parts) -> Starlette:
     return Starlette(
         routes=[
             *mas.routes(parts.sessions, parts.access),
+            *common_app.routes(parts),
             *operator_site.routes(parts),
+            *signals.routes(parts),
             *sp_tsm.routes(parts),
             *counter.routes(parts),
             *authority.routes(parts),

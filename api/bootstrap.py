@@ -38,7 +38,9 @@ from projections.runner import Observer, Runner
 from projections.views import Views
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.app_reports import AppReports
 from tsm.flows.card_release import CardReleases
+from tsm.flows.card_signals import CardSignals
 from tsm.flows.challenges import Challenges
 from tsm.flows.contacts import Contacts
 from tsm.flows.deployment import Deployments
@@ -233,6 +235,7 @@ class Parts:
     door: Door
     readings: Readings
     sessions: SessionService
+    app_reports: AppReports
     deployments: Deployments
     operations: Operations
     domain_keys: DomainKeys
@@ -347,6 +350,7 @@ def build(
         door=door(settings, vault, threads, tsm.now),
         readings=Readings(tsm),
         sessions=sessions,
+        app_reports=AppReports(tsm, sessions, lines),
         deployments=Deployments(tsm, vault, contacts, operations, tsm.now),
         operations=operations,
         domain_keys=DomainKeys(tsm, vault),
@@ -366,6 +370,7 @@ def build(
             ProvisionalKeysWorker(tsm, vault, StoredPosition(positions / "provisional-keys")),
             RetiredKeysWorker(tsm, vault, StoredPosition(positions / "retired-keys")),
             OperationsWorker(tsm, operations, StoredPosition(positions / "operations")),
+            CardSignals(tsm, lines, StoredPosition(positions / "card-signals")),
             StandingWorker(tsm, lines.standings, StoredPosition(positions / "standings"), tsm.now),
             ErasureFollower(tsm, vault),
             RevocationFollower(tsm, authority, StoredPosition(positions / "revocation")),

@@ -36,6 +36,7 @@ from tsm.store.loop import run
 
 COOKIE = "mas"
 RETURN_URL = "tsm-return-url"
+COOKIE_PATH = "/mas"  # of interface 3, and of the app's report
 LINK_PATH = "/mas/link"
 DELEGATION_PATH = "/mas/delegation"
 CORRELATION = re.compile(r"[A-Za-z0-9-]{0,64}", re.ASCII)
@@ -82,7 +83,7 @@ class MasRoutes:
         answer = await run(self._sessions.link, message, cookie, request_id(request))
         lives = f"{COOKIE}={answer.cookie}" if answer.cookie else f"{COOKIE}=; Max-Age=0"
         headers = {
-            "set-cookie": f"{lives}; Path={LINK_PATH}; Secure; HttpOnly; SameSite=Strict",
+            "set-cookie": f"{lives}; Path={COOKIE_PATH}; Secure; HttpOnly; SameSite=Strict",
             "server-timing": f"app;dur={(time.perf_counter() - began) * 1000:.3f}",
             "cache-control": "no-store",
         }

@@ -141,7 +141,7 @@ def test_the_cookie_is_for_the_link_only_and_for_no_script(world, party):
     response = party().post("/mas/link", content=world.start_request(reception).encode(), headers=XML)
     cookie = response.headers["set-cookie"]
     assert cookie.startswith(f"mas={OPERATOR}.{reception}.1.")
-    assert cookie.endswith("; Path=/mas/link; Secure; HttpOnly; SameSite=Strict")
+    assert cookie.endswith("; Path=/mas; Secure; HttpOnly; SameSite=Strict")
     assert response.headers["cache-control"] == "no-store"
     assert float(response.headers["server-timing"].removeprefix("app;dur=")) > 0
 

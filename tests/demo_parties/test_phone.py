@@ -1,6 +1,7 @@
 """Browser and common app: what they say to site and server, and what they do when something breaks."""
 
 import base64
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from tsm.mas.status import Status
 
 SITE, MAS = "https://site", "https://mas/mas/link"
 ICCID = "8981100000000000010"
+IMEI = "001010000000016"  # of a test TAC
 MAS_SIGN = base64.b64encode(bytes(64)).decode()
 LAUNCH = launch(
     SpId("JPKI0001"), ReceptionNumber("2026112100000001"), f"{SITE}/mobile/return", MAS, lambda _: bytes(64)
@@ -118,6 +120,47 @@ def test_the_cookie_of_the_last_answer_goes_with_the_next_request() -> None:
     mas = Mas(COMMANDS)
     app_of(mas.answer, ScriptedCard(*ANSWERS), []).run(LAUNCH.href())
     assert mas.cookies == ["", "mas=step-1", "mas=step-2", "mas=step-3", "mas=step-4"]
+
+
+@dataclass
+class Reports:
+    """A server that takes reports, beside the one that sends commands; or does not."""
+
+    mas: Mas
+    status: int = 200
+    taken: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)  # after how many messages, cookie, body
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if str(request.url) == MAS:
+            return self.mas.answer(request)
+        assert str(request.url) == "https://mas/mas/report"
+        self.taken.append((len(self.mas.messages), request.headers["Cookie"], json.loads(request.content)))
+        return httpx.Response(self.status, json={})
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_a_phone_tells_which_it_is_before_its_card_is_connected_and_before_it_is_let_go(status: int) -> None:
+    number = [b"\x90\x00", bytes.fromhex("981801000000000010F0") + b"\x90\x00"]  # SELECT, READ BINARY
+    reports, card = Reports(Mas(COMMANDS), status), ScriptedCard(*number, *ANSWERS, *number)
+    events: list[dict[str, Any]] = []
+    http = httpx.Client(transport=httpx.MockTransport(reports.answer))
+    app = CommonApp(http, card, lambda **fields: events.append(fields), lambda _: None, imei=IMEI)
+
+    assert app.run(LAUNCH.href()).startswith(f"{SITE}/mobile/return")
+
+    told = {"imei": IMEI, "iccids": [ICCID]}
+    assert reports.taken == [(1, "mas=step-1", told), (4, "mas=step-4", told)]
+    assert [event["status"] for event in events if event["step"] == "REPORT"] == [status] * 2
+    assert len(reports.mas.messages) == 5
+
+
+def test_a_phone_that_cannot_read_its_card_reports_nothing_and_goes_on() -> None:
+    mas, events = Mas([]), list[dict[str, Any]]()
+    http = httpx.Client(transport=httpx.MockTransport(mas.answer))
+    CommonApp(http, ScriptedCard(), lambda **fields: events.append(fields), lambda _: None, imei=IMEI).run(
+        LAUNCH.href()
+    )
+    assert [event["failed"] for event in events if event["step"] == "REPORT"] == ["TsmError", "TsmError"]
 
 
 def test_a_new_session_begins_without_the_last_ones_cookie() -> None:

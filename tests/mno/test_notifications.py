@@ -113,7 +113,8 @@ def test_a_notification_is_a_signal_that_may_be_recorded(
 ) -> None:
     signal = read(name, content)
 
-    assert signal == Signal(id="n-1", source=SOURCE, kind=kind, occurred_at=NOON, **values)
+    given: dict[str, Any] = {"id": "n-1", "source": SOURCE, "kind": kind, "occurred_at": NOON, **values}
+    assert signal == Signal(**given)
     operator = Context(actor=SOURCE, role="operator", tenant="MNO00001", correlation="feed")
     check(signal, operator, NOON)
 

@@ -203,8 +203,22 @@ class Exchange:
         except TsmError as error:
             log.warning("%s-%s: %s", started.provider, started.reception, error)
             return self.stop(Status.WRONG_CARD) if error.code is ErrorCode.WRONG_CARD else self.unproven()
+        self.note_counter(answer)
         command, chaining = external_authenticate(keys, LEVEL)
         return self.send(Step.EXTERNAL_AUTHENTICATE, command, command, chaining=chaining.hex())
+
+    def note_counter(self, answer: InitializeUpdateResponse) -> None:
+        """Where the sequence counter of these keys is, and where it was: it lies beside the card's stream."""
+        if not answer.sequence_counter:
+            return
+        place = cards.stream(self.session.started.iccid), counter_name(self.session.started.domain)
+        version, before = bytes([answer.key_version]), self.tsm.payload(*place) or b""
+        self.facts[-1] = msgspec.structs.replace(
+            self.facts[-1],
+            sequence_counter=answer.sequence_counter.hex(),
+            counter_before=before[1:].hex() if before[:1] == version else "",
+        )
+        self.put[place] = version + answer.sequence_counter
 
     def authenticated(self, response: ResponseApdu) -> LinkResponse:
         domain, key_version = self.session.started.domain, self.session.key_version
@@ -438,6 +452,11 @@ class Exchange:
 def command_name(order: int) -> str:
     """The payload that holds one delegated command."""
     return f"command-{order:03}"
+
+
+def counter_name(domain: str) -> str:
+    """The payload that holds a domain's key version, and its sequence counter as it was told last."""
+    return f"counter-{domain}"
 
 
 def says_something(command: CommandApdu) -> bool:

@@ -248,6 +248,19 @@ class SessionService:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL)
 
+    def under_way(self, cookie: str) -> tuple[Session, datetime]:
+        """The session that a phone's cookie opens, and when it was answered last.
+
+        UNKNOWN_SESSION; SESSION_EXPIRED; WRONG_ORDER for an older cookie, or when the session has ended.
+        """
+        bound = Cookie.parse(cookie)
+        _, session = self._bound_session(bound, LinkRequest(Process.RESPONSE))
+        if session.expired or self._clock() >= session.expires_at:
+            raise TsmError(ErrorCode.SESSION_EXPIRED, "silent for too long")
+        if session.over or bound.step != session.answers:
+            raise TsmError(ErrorCode.WRONG_ORDER, f"step {bound.step} of {session.answers}")
+        return session, session.expires_at - self._idle
+
     def _awaits_acknowledgements(self, bound: Cookie) -> bool:
         session, delegation = self._session(bound).state, self._delegation(bound).state
         if session is None or delegation is None or session.answered != Return.DISCONNECT.name or session.failed:

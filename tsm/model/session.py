@@ -15,6 +15,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Fact
 
 GET_STATUS = "80f2"  # CLA INS
+MOST_LOST = 16  # values of a sequence counter that may be used up between two answers that we got
 
 
 class SessionStarted(Fact, frozen=True, kw_only=True):
@@ -65,6 +66,8 @@ class ResponseReceived(Fact, frozen=True, kw_only=True):
     wire_sha256: str
     card_challenge: str = ""  # INITIALIZE UPDATE only, hex
     key_version: int = 0  # INITIALIZE UPDATE only
+    sequence_counter: str = ""  # of a card that proved these keys, hex; INITIALIZE UPDATE only
+    counter_before: str = ""  # what it was when the card proved them last; empty when that is not known
     verified: bool = False  # it came through the secure channel: its R-MAC verified
 
 
@@ -139,6 +142,17 @@ def goes_on(header: str, status_word: str, verified: bool) -> bool:
     if header.startswith(GET_STATUS):
         return status_word == "6a88" or (verified and status_word in ("9000", "6310"))
     return verified and status_word == "9000"
+
+
+def counter_jumped(received: ResponseReceived) -> bool:
+    """Whether the card's sequence counter is not where our sessions left it.
+
+    Every INITIALIZE UPDATE uses up one value (GPC Amendment D section 6.2.2.1), also one whose answer was lost.
+    """
+    if not received.sequence_counter or not received.counter_before:
+        return False
+    passed = int(received.sequence_counter, 16) - int(received.counter_before, 16)
+    return not 0 < passed <= MOST_LOST
 
 
 def stream(provider: str, reception: str) -> str:

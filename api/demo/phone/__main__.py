@@ -43,6 +43,7 @@ class PhoneConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """config.json of a phone: whom it trusts."""
 
     party_ca: Path
+    imei: str = ""  # which phone it is, as it tells the server; empty: it does not
 
 
 class Typed(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -60,10 +61,10 @@ class Typed(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
 class Phone:
     """A phone with a card in it."""
 
-    def __init__(self, party_ca: Path, card: SimulatedUicc) -> None:
+    def __init__(self, party_ca: Path, card: SimulatedUicc, imei: str = "") -> None:
         self._party_ca = party_ca
         self._card = card
-        self._browser = Browser(self._client(), CommonApp(self._client(), card, emit), emit)
+        self._browser = Browser(self._client(), CommonApp(self._client(), card, emit, imei=imei), emit)
 
     def prepare(self, site: str) -> Page:
         self._card.reset()
@@ -119,7 +120,7 @@ def ended(page: Page, hoped: str) -> None:
 
 
 def run(arguments: argparse.Namespace, config: PhoneConfig) -> None:
-    phone = Phone(config.party_ca, SimulatedUicc.load(arguments.card))
+    phone = Phone(config.party_ca, SimulatedUicc.load(arguments.card), arguments.imei or config.imei)
     if arguments.command == "prepare":
         return ended(phone.prepare(arguments.site), "ready")
     if arguments.command == "renew":
@@ -141,6 +142,7 @@ def read_typed(text: str) -> Typed:
 def command() -> None:
     parser = command_line("The phone of the demo", "init", "prepare", "personalise", "renew", "use", "run")
     parser.add_argument("--card", type=Path, help="the file of the card in the phone")
+    parser.add_argument("--imei", default="", help="of the phone that the card is in; default: as config.json says")
     parser.add_argument("--site", default="", help="URL of the provider's mobile site")
     parser.add_argument("--relying-party", default="", help="URL of the relying party")
     arguments = parser.parse_args()

@@ -6,15 +6,20 @@ anybody: the server knows the session by a cookie, and the provider's signature,
 The launch parameters come through a browser, from any page that cares to start the app, and the app holds no key to
 verify them. So it believes masUrl only as far as TLS does: https, and a certificate under its one trust anchor. And it
 sends the browser back only where that server says that the party signed for.
+
+Before the card is connected and before it is let go it tells the server which phone this is, and which card it sees
+(`api.rest.common_app`). A server that does not take that is no reason to stop: what follows from it is for the server.
 """
 
 import re
 import time
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import urljoin
 
 import httpx
 
+from api.demo.card_client import read_iccid
 from api.demo.party import checked, reaching
 from tsm.errors import ErrorCode, TsmError
 from tsm.globalplatform.apdu import ResponseApdu
@@ -49,11 +54,15 @@ class Card(Protocol):
 class CommonApp:
     """One phone's app: started with launch parameters, it ends with the URL to which the browser goes back."""
 
-    def __init__(self, http: httpx.Client, card: Card, emit: Emit, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, http: httpx.Client, card: Card, emit: Emit, sleep: Callable[[float], None] = time.sleep, imei: str = ""
+    ) -> None:
+        """`imei` is the phone's; without one it tells nothing of itself."""
         self._http = http
         self._card = card
         self._emit = emit
         self._sleep = sleep
+        self._imei = imei
 
     def run(self, parameter: str) -> str:
         """LAUNCH to RE-ACCESS. The server's refusals are raised with their code.
@@ -74,6 +83,8 @@ class CommonApp:
                     self._emit(step="REFUSED", return_url=launched.return_url)
                     raise TsmError(ErrorCode.BAD_SIGNATURE, "the return URL is not the one that was signed")
                 return re_access_url(launched.return_url, launched.reception, response.mas_sign)
+            if self._imei and response.process is not Return.COMMAND:
+                self._report(launched.mas_url)
             began = time.perf_counter()
             request = self._obey(response)
             card_ms = elapsed_ms(began)
@@ -89,6 +100,17 @@ class CommonApp:
             return LinkRequest(process, status_word=answer.sw.to_bytes(2, "big"), data=answer.data)
         except (OSError, TsmError):
             return LinkRequest(process, status=Status.CONNECT_FAILED, error=Status.CONNECT_FAILED.info)
+
+    def _report(self, mas_url: str) -> None:
+        began = time.perf_counter()
+        try:
+            self._card.reset()
+            seen = [read_iccid(self._card.transmit)]
+            response = self._http.post(urljoin(mas_url, "report"), json={"imei": self._imei, "iccids": seen})
+        except (OSError, TsmError, httpx.TransportError) as error:
+            self._emit(step="REPORT", failed=type(error).__name__)
+        else:
+            self._emit(step="REPORT", status=response.status_code, ms=elapsed_ms(began))
 
     def _exchange(self, url: str, request: LinkRequest, card_ms: float) -> tuple[LinkResponse, str]:
         """The answer, and with END the return URL that the party signed."""
