@@ -22,14 +22,15 @@ import argparse
 import base64
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
 import msgspec
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from cryptography.x509 import ReasonFlags
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -70,7 +71,8 @@ from tsm.keys.vault import SoftwareVault
 from tsm.uicc.my_number import my_number_card
 
 LARGEST_OCSP_REQUEST = 4096  # octets; one for one certificate has about 100
-MOST_OCSP_REQUESTS = 64  # under way at once; the next is told to try later
+MOST_STATUS_REQUESTS = 64  # under way at once; the next is told to try later
+STATUS_THREADS = 16
 LIVE = {"Cache-Control": "no-store"}  # a hold is for now: no cache in between may answer in our place
 CERTIFICATE, REVOCATION_LIST = "application/pkix-cert", "application/pkix-crl"
 
@@ -155,9 +157,10 @@ class StatusDesk:
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
         self._under_way = 0
+        self._threads = CapacityLimiter(STATUS_THREADS)
 
     async def revocation_list(self, request: Request) -> Response:
-        der = await to_thread.run_sync(self._authority.revocation_list, kind_of(request))
+        der = await self._aside(partial(self._authority.revocation_list, kind_of(request)))
         return Response(der, media_type=REVOCATION_LIST, headers={"Cache-Control": "no-cache"})
 
     async def ocsp_post(self, request: Request) -> Response:
@@ -173,11 +176,20 @@ class StatusDesk:
 
     async def _answer(self, request: Request, asked: bytes) -> Response:
         kind = kind_of(request)
-        if self._under_way >= MOST_OCSP_REQUESTS:
+        try:
+            return ocsp_response(await self._aside(partial(self._authority.ocsp, kind, asked)))
+        except TsmError as error:
+            if error.code is not ErrorCode.STORE_BUSY:
+                raise
             return ocsp_response(TRY_LATER)
+
+    async def _aside(self, sign: Callable[[], bytes]) -> bytes:
+        """In threads of this desk alone: however many strangers ask, a hold finds one of its own. STORE_BUSY."""
+        if self._under_way >= MOST_STATUS_REQUESTS:
+            raise TsmError(ErrorCode.STORE_BUSY, "too many ask for status")
         self._under_way += 1
         try:
-            return ocsp_response(await to_thread.run_sync(self._authority.ocsp, kind, asked))
+            return await to_thread.run_sync(sign, limiter=self._threads)
         finally:
             self._under_way -= 1
 

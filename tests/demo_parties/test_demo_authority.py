@@ -13,13 +13,14 @@ from uuid import uuid4
 import httpx
 import msgspec
 import pytest
+from anyio import to_thread
 from cryptography.x509.ocsp import OCSPCertStatus
 from parties import Caller, now
 from starlette.applications import Starlette
 
 from api.demo.authority import (
     LARGEST_OCSP_REQUEST,
-    MOST_OCSP_REQUESTS,
+    MOST_STATUS_REQUESTS,
     AuthorityConfig,
     Desk,
     EnrolledProvider,
@@ -270,7 +271,7 @@ def test_the_busy_responder_asks_to_try_later_and_recovers(authority: Authority,
             async def one() -> bytes:
                 return (await client.post("/ocsp/signature", content=window.request)).content
 
-            asked = [asyncio.create_task(one()) for _ in range(MOST_OCSP_REQUESTS + 1)]
+            asked = [asyncio.create_task(one()) for _ in range(MOST_STATUS_REQUESTS + 1)]
             [refused], waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             free.set()
             return [refused.result(), *await asyncio.gather(*waiting), await one()]
@@ -279,6 +280,33 @@ def test_the_busy_responder_asks_to_try_later_and_recovers(authority: Authority,
     assert answers[0] == TRY_LATER
     for answer in answers[1:]:
         check(answer, window.certificate, window.issuer, bytes(32), now())
+
+
+def test_strangers_who_ask_for_lists_keep_nobody_else_waiting(office: Office, authority: Authority) -> None:
+    """However slow the lists are, another's work finds a thread, and the lists are refused before they pile up."""
+    free = Event()
+
+    class Slow(Authority):
+        def __init__(self) -> None:
+            pass
+
+        def revocation_list(self, kind: Kind) -> bytes:
+            free.wait()
+            return authority.revocation_list(kind)
+
+    async def crowd() -> list[int]:
+        app = StatusDesk(Slow()).application()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://status") as client:
+
+            async def one() -> int:
+                return (await client.get("/crl/signature.crl")).status_code
+
+            asked = [asyncio.create_task(one()) for _ in range(MOST_STATUS_REQUESTS + 1)]
+            [refused], waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            await to_thread.run_sync(free.set)  # in the place of a hold
+            return [refused.result(), *await asyncio.gather(*waiting)]
+
+    assert asyncio.run(crowd()) == [503, *[200] * MOST_STATUS_REQUESTS]
 
 
 def test_the_provider_opens_the_keys_with_its_transport_key(office: Office, vault: SoftwareVault) -> None:

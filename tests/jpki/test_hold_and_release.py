@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from threading import Thread
 from unittest.mock import patch
 
 import pytest
@@ -251,6 +252,38 @@ def test_a_hold_of_certificates_whose_successor_nobody_heard_of_can_be_released(
     assert credential.reasons() == dict.fromkeys(Kind, HOLD)
     assert credential.release() != second
     assert credential.reasons() == dict.fromkeys(Kind)
+
+
+def test_a_hold_of_before_that_comes_late_does_not_keep_the_next_from_its_release(credential: Credential) -> None:
+    late = HoldRequest(*credential.names())
+    credential.hold()
+    second = credential.release()
+    credential.hold()
+    credential.world.authority.hold(late)
+    assert credential.release() != second
+    assert credential.reasons() == dict.fromkeys(Kind)
+
+
+def test_a_list_with_a_higher_number_is_never_of_an_earlier_time(tmp_path: Path) -> None:
+    """The time of a list is read where no other list can come between."""
+    world = World(tmp_path / "ca")
+    free: list[bool] = []
+
+    def clock() -> datetime:
+        other = Thread(target=lambda: free.append(world.authority._lock.acquire(blocking=False)))
+        other.start()
+        other.join()
+        return world.now
+
+    world.authority._clock = clock
+    numbers = [number_of(world.authority.revocation_list(Kind.SIGNATURE)) for _ in range(2)]
+    assert numbers[1] == numbers[0] + 1
+    assert free == [False, False]
+    world.close()
+
+
+def number_of(der: bytes) -> int:
+    return x509.load_der_x509_crl(der).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 def test_a_release_without_a_hold_changes_nothing(credential: Credential) -> None:

@@ -67,9 +67,11 @@ def answer(status: Status = GOOD, nonce: bytes = NONCE) -> ocsp.OCSPResponse:
     return ocsp.load_der_ocsp_response(responder(status).answer(asked, NOW))
 
 
-def cert_id(algorithm: bytes = SHA1_ALGORITHM, issuer: x509.Certificate = ISSUER.certificate) -> bytes:
+def cert_id(
+    algorithm: bytes = SHA1_ALGORITHM, issuer: x509.Certificate = ISSUER.certificate, serial: bytes = b"\x05"
+) -> bytes:
     name, key = issuer_hashes(issuer, SHA1)
-    return tlv(0x30, algorithm + tlv(0x04, name) + tlv(0x04, key) + tlv(0x02, b"\x05"))
+    return tlv(0x30, algorithm + tlv(0x04, name) + tlv(0x04, key) + tlv(0x02, serial))
 
 
 def request(*cert_ids: bytes, extensions: bytes = b"") -> bytes:
@@ -116,6 +118,12 @@ def test_a_serial_number_that_was_never_issued_is_unknown() -> None:
     said = ocsp.load_der_ocsp_response(responder().answer(request(cert_id()), NOW))
     assert (said.serial_number, said.certificate_status) == (5, ocsp.OCSPCertStatus.UNKNOWN)
     assert len(said.extensions) == 0  # no nonce was sent
+
+
+@pytest.mark.parametrize("serial", [b"\x00", b"\x7f" * 20, b"\x7f" * 1000])
+def test_so_is_one_that_no_certificate_can_have(serial: bytes) -> None:
+    said = ocsp.load_der_ocsp_response(responder().answer(request(cert_id(serial=serial)), NOW))
+    assert (said.serial_number, said.certificate_status) == (int.from_bytes(serial), ocsp.OCSPCertStatus.UNKNOWN)
 
 
 @pytest.mark.parametrize("algorithm", [SHA1, hashes.SHA256(), hashes.SHA384(), hashes.SHA512()])
@@ -167,6 +175,9 @@ def test_a_nonce_of_any_lawful_length_is_repeated(length: int) -> None:
         b"GET / HTTP/1.1",
         request(cert_id())[:-1],
         request(cert_id()) + b"\x00",
+        request(cert_id(serial=b"\xff")),  # a negative serial number
+        request(cert_id(serial=b"\x80" + bytes(19))),
+        request(cert_id(serial=b"")),
         request(cert_id(), extensions=nonce_extension(b"")),
         request(cert_id(), extensions=nonce_extension(bytes(129))),
         request(cert_id(), extensions=nonce_extension(NONCE) * 2),
@@ -238,6 +249,14 @@ def forged(certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> bytes:
 def test_whoever_does_not_get_an_answer_knows_nothing(response: bytes) -> None:
     with refused(ErrorCode.REVOCATION_UNKNOWN):
         judge(response)
+
+
+@given(st.data())
+def test_whatever_is_asked_is_answered(data: st.DataObject) -> None:
+    asked = bytearray(ASKED)
+    for place in data.draw(st.lists(st.integers(0, len(asked) - 1), min_size=1, max_size=4)):
+        asked[place] = data.draw(st.integers(0, 255))
+    ocsp.load_der_ocsp_response(responder().answer(bytes(asked), NOW))
 
 
 @given(st.data())

@@ -248,10 +248,12 @@ class Authority:
         """
         with self._lock, writing(self._database):
             self._named(request)
-            self._database.execute(
-                "INSERT OR REPLACE INTO hold VALUES (?, ?)", (request.credential, request.signature_sha256)
-            )
-            for record in self._current(request.credential).values():
+            current = self._current(request.credential)
+            if self._held_as(request.credential) != current[Kind.SIGNATURE].sha256:  # else one of before came late
+                self._database.execute(
+                    "INSERT OR REPLACE INTO hold VALUES (?, ?)", (request.credential, request.signature_sha256)
+                )
+            for record in current.values():
                 if record.good:
                     self._set_status(record, utc_second(self._clock()).isoformat(), HOLD.value)
 
@@ -288,13 +290,14 @@ class Authority:
     def revocation_list(self, kind: Kind) -> bytes:
         """DER of a complete list, signed now (RFC 5280 section 5)."""
         with self._lock, writing(self._database):
+            now = utc_second(self._clock())  # a list with a higher number is never of an earlier time
             [number] = self._database.execute(
                 "UPDATE authority SET list_number = list_number + 1 WHERE kind = ? RETURNING list_number", (kind,)
             ).fetchone()
             revoked = self._database.execute(
                 "SELECT serial, revoked_at, reason FROM certificate WHERE kind = ? AND revoked_at IS NOT NULL", (kind,)
             ).fetchall()
-        return self._issuers[kind].sign_list(number, utc_second(self._clock()), revoked)
+        return self._issuers[kind].sign_list(number, now, revoked)
 
     def close(self) -> None:
         self._database.close()

@@ -79,6 +79,8 @@ class Responder:
             return MALFORMED
         if nonce is not None and not 0 < len(nonce) <= LONGEST_NONCE:
             return MALFORMED
+        if asked.serial_number < 0:  # no certificate has one (RFC 5280 4.1.2.2), and nobody could repeat it
+            return MALFORMED
         if any(extension.critical and extension.oid != NONCE for extension in asked.extensions):
             return UNAUTHORIZED
         if (asked.issuer_name_hash, asked.issuer_key_hash) != issuer_hashes(self.issuer, algorithm):
