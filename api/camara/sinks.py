@@ -102,12 +102,13 @@ class Sinks:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 443
         try:
+            message = request(host, port, target(url), body, headers)
             addresses = self._checked(host, port)
             with connected(addresses, port, until) as plain:
                 plain.settimeout(left(until))
                 with self._tls.wrap_socket(plain, server_hostname=host) as sink:
                     sink.settimeout(left(until))
-                    sink.sendall(request(host, port, target(url), body, headers))
+                    sink.sendall(message)
                     return answered(sink, until)
         except (OSError, UnicodeError, httptools.HttpParserError) as error:
             raise unavailable(type(error).__name__) from error
