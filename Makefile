@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test lint bench bench-large lock schema clean
+.PHONY: demo demo-swap serve test lint bench bench-large lock schema clean
 demo: $(READY) ; $(VENV)/bin/tsm demo $(ARGS)
+demo-swap: $(READY) ; $(VENV)/bin/tsm demo --act swap $(ARGS)
 serve: $(READY)
 	$(VENV)/bin/tsm init --if-missing
 	$(VENV)/bin/tsm serve $(ARGS)

@@ -100,8 +100,11 @@ def schema(_: argparse.Namespace) -> None:
 
 def demo(given: argparse.Namespace) -> int:
     from api.demo import story  # the server's process never loads the demo or a card
+    from api.demo.first_act import FirstAct
+    from api.demo.second_act import SecondAct
 
-    return story.tell(given.folder, given.citizen, given.store, as_json=given.json, keep=given.keep)
+    act = {"issue": FirstAct, "swap": SecondAct}[given.act]
+    return story.tell(act, given.folder, given.citizen, given.store, as_json=given.json, keep=given.keep)
 
 
 def card_serve(given: argparse.Namespace) -> None:
@@ -171,6 +174,9 @@ def parser() -> argparse.ArgumentParser:
 
     command("schema", schema, "print the GraphQL schema", data=False)
     made = command("demo", demo, "issue a credential into a simulated card, from the beginning", data=False)
+    made.add_argument(
+        "--act", choices=("issue", "swap"), default="issue", help="swap: and then its SIM is stolen (default: issue)"
+    )
     made.add_argument("--folder", type=Path, help="where everything goes (default: a new folder in data/)")
     made.add_argument("--citizen", type=Path, help="JSON file with the citizen of the story and her PINs")
     made.add_argument("--store", metavar="DSN", default=STORE, help="an empty, migrated PostgreSQL store")

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,12 @@ class DemoRun:
         return (self.folder / "terminal" / "slip.txt").read_text()
 
 
-def run_demo(folder: Path, *arguments: str) -> DemoRun:
+def run_demo(folder: Path, *arguments: str, citizen: Mapping[str, str] = CITIZEN) -> DemoRun:
     """The command of the README, with a citizen whose data one can search for."""
-    citizen = folder.parent / f"{folder.name}-citizen.json"
-    citizen.write_text(json.dumps(CITIZEN))
+    described = folder.parent / f"{folder.name}-citizen.json"
+    described.write_text(json.dumps(citizen))
     done = subprocess.run(
-        [sys.executable, "-m", "api.cli", "demo", "--json", "--folder", folder, "--citizen", citizen, *arguments],
+        [sys.executable, "-m", "api.cli", "demo", "--json", "--folder", folder, "--citizen", described, *arguments],
         capture_output=True,
         text=True,
         timeout=TIME_LIMIT,

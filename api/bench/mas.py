@@ -268,7 +268,7 @@ class MeasuredStory(Story):
 def measure_credential(folder: Path) -> Credential:
     stage = MeasuredStage(folder, as_json=True)
     try:
-        return MeasuredStory(stage, folder, Citizen().with_pins()).measure()
+        return MeasuredStory(stage, folder, Citizen().complete()).measure()
     finally:
         stage.close()
 

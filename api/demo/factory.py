@@ -27,8 +27,11 @@ class Delivery:
     production_file: Path
 
 
-def manufacture(folder: Path, card_file: Path) -> Delivery:
-    """Make one card. Its number is random, so that two runs never speak of one card."""
+def manufacture(folder: Path, card_file: Path, key_set: str = KEY_SET) -> Delivery:
+    """Make one card, whose keys come from a new master key of that name.
+
+    Its number is random, so that two runs never speak of one card.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     master_key = os.urandom(16)
     number = str(int.from_bytes(os.urandom(8), "big") % 10**NUMBER_DIGITS).rjust(NUMBER_DIGITS, "0")
@@ -40,6 +43,6 @@ def manufacture(folder: Path, card_file: Path) -> Delivery:
     card.save(card_file)
     delivery = Delivery(iccid, folder / "master-key.hex", folder / "production.csv")
     write_private(delivery.master_key_file, master_key.hex().encode() + b"\n")
-    row = f"{iccid},{ISSUER.hex().upper()},{card_number.hex().upper()},{KEY_SET},{PROFILE}"
+    row = f"{iccid},{ISSUER.hex().upper()},{card_number.hex().upper()},{key_set},{PROFILE}"
     delivery.production_file.write_text(f"iccid,iin,cin,key_set,profile\n{row}\n")
     return delivery

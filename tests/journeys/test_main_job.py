@@ -6,7 +6,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from api.demo.story import EXPECTED, in_order
+from api.demo.first_act import EXPECTED
+from api.demo.story import in_order
 from tests.conftest import DemoRun, run_demo
 from tsm.uicc.card import SimulatedUicc
 
