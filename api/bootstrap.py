@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from api import local_login
-from api.access import ENROLLED, Access, Role
+from api.access import ENROLLED, SERVER, Access, Role
 from api.camara.cloud_events import CloudEvents
 from api.camara.sinks import Sinks, networks
 from api.camara.subscriptions import PATH as SUBSCRIPTIONS_PATH
@@ -69,6 +69,7 @@ from tsm.keys.vault import SoftwareVault
 from tsm.model.checks import check_https
 from tsm.model.event import Context
 from tsm.model.operation import Operation, OperationKind
+from tsm.model.swap_policy import read_policy
 from tsm.model.topics import FACTS
 from tsm.store.dsn import check_dsn
 from tsm.store.opening import is_postgresql, open_recorder
@@ -139,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         OperationKind.REVOKE_CREDENTIAL,
         OperationKind.ERASE_PERSON,
         OperationKind.WITHDRAW_PARTY,
+        OperationKind.ADOPT_SWAP_POLICY,
     )
     limits: EdgeLimits = EdgeLimits()  # how long and how much a client may keep us busy
     documents: Path | None = None  # the folder of persisted GraphQL documents, *.graphql
@@ -286,7 +288,9 @@ def door(settings: Settings, vault: SoftwareVault, threads: Executor, clock: Cal
     return Door(ConsumerTokens(trusted, camara.purpose, clock), camara.requests_per_minute, camara.requests_per_day)
 
 
-def executors(tsm: Tsm, vault: SoftwareVault, revocation: Revocation) -> Mapping[OperationKind, CarryOut]:
+def executors(
+    tsm: Tsm, vault: SoftwareVault, revocation: Revocation, standings: Standings
+) -> Mapping[OperationKind, CarryOut]:
     """How operations that concern no card are carried out; each may be repeated."""
     erasure = Erasure(tsm, vault)
 
@@ -305,10 +309,15 @@ def executors(tsm: Tsm, vault: SoftwareVault, revocation: Revocation) -> Mapping
         fingerprint = operation.requested.values.get("certificate_fingerprint", "")
         return tsm.withdraw(ENROLLED[role].stream(party), ENROLLED[role].evolve, owned, fingerprint)
 
+    def adopt(operation: Operation, context: Context) -> int:
+        owned = msgspec.structs.replace(context, tenant=SERVER)
+        return standings.adopt(read_policy(operation.requested.values["policy"].encode()), owned)
+
     return {
         OperationKind.REVOKE_CREDENTIAL: revoke,
         OperationKind.ERASE_PERSON: erase,
         OperationKind.WITHDRAW_PARTY: withdraw,
+        OperationKind.ADOPT_SWAP_POLICY: adopt,
     }
 
 
@@ -333,8 +342,9 @@ def build(
     contacts = Contacts(tsm, vault, sessions, settings.public_url + RETURN_PATH, tsm.now, random)
     revocation = Revocation(tsm, authority)
     policy = Policy(four_eyes=frozenset(settings.four_eyes))
-    operations = Operations(tsm, contacts, Scripts(tsm, vault), policy, executors(tsm, vault, revocation))
     lines = Lines(tsm, vault, tsm.now, random)
+    carry_out = executors(tsm, vault, revocation, lines.standings)
+    operations = Operations(tsm, contacts, Scripts(tsm, vault), policy, carry_out)
     sinks = Sinks(networks(settings.camara.sink_networks))
     positions = data / "positions"
     positions.mkdir(exist_ok=True)

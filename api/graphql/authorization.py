@@ -35,6 +35,8 @@ AUDITOR, SECURITY_OFFICER, ADMINISTRATOR = Role.AUDITOR, Role.SECURITY_OFFICER, 
 
 EVERYBODY: Roles = frozenset({OPERATOR, PROVIDER, CLERK, AUDITOR, SECURITY_OFFICER, ADMINISTRATOR})
 MANAGERS: Roles = frozenset({OPERATOR, PROVIDER, AUDITOR, SECURITY_OFFICER})  # who deal with cards
+WATCHERS: Roles = MANAGERS | {CLERK}  # who have to know that a card is under suspicion
+RESPONDERS: Roles = frozenset({OPERATOR, AUDITOR, SECURITY_OFFICER})  # who find out whether that is so
 COUNTERS: Roles = frozenset({PROVIDER, CLERK, AUDITOR, SECURITY_OFFICER})  # who deal with credentials
 OVERSEERS: Roles = frozenset({AUDITOR, SECURITY_OFFICER})  # who may see read-audit, and unseal for a purpose
 INTROSPECTORS: Roles = OVERSEERS | {ADMINISTRATOR}  # all others have `schema.graphql`
@@ -67,6 +69,9 @@ RULES: Mapping[str, Roles] = {
     **rules("Query", MANAGERS | {ADMINISTRATOR, CLERK}, "terminals"),
     **rules("Query", COUNTERS, "credential credentials"),
     **rules("Query", MANAGERS | {CLERK}, "events"),
+    **rules("Query", WATCHERS, "alert alerts standing standings"),
+    **rules("Query", RESPONDERS, "lineSwapHistory cardSwapHistory deviceSwapHistory"),
+    **rules("Query", RESPONDERS, "swapPolicy swapPolicies swapPolicyTrial"),
     **rules("Query", INTROSPECTORS, "__schema __type"),
     #
     **rules("Node", EVERYBODY, "id"),
@@ -79,7 +84,7 @@ RULES: Mapping[str, Roles] = {
     #
     **connection("Card", MANAGERS),
     **rules("Card", MANAGERS, "id iccid operator profile isd position changed domainTree securityDomains loadFiles"),
-    **rules("Card", MANAGERS, "applications delegations sessions operations issuanceHistory"),
+    **rules("Card", MANAGERS, "applications delegations sessions operations standing alerts issuanceHistory"),
     **rules("TreeDomain", MANAGERS, "aid parent privileges lifeCycle failedAuthentications size position keys"),
     **rules("TreeDomain", MANAGERS, "loadFiles applications domains"),
     **rules("TreeKeys", MANAGERS, "version checkValues provisional current position"),
@@ -101,7 +106,7 @@ RULES: Mapping[str, Roles] = {
     **rules("KeySet", MANAGERS, "sharedAt destroyedAt position session securityDomain"),
     #
     **connection("Credential", COUNTERS),
-    **rules("Credential", COUNTERS, "id credential provider municipality terminal authority subject stage closed"),
+    **rules("Credential", COUNTERS, "id credential provider municipality terminal authority subject stage hold closed"),
     **rules("Credential", COUNTERS, "iccid position changed issuanceHistory"),
     **rules("Credential", OVERSEERS, "personalData"),
     **rules("PersonalData", OVERSEERS, "subject applicant iccid mainCertificateSerial authenticationSerial"),
@@ -138,7 +143,29 @@ RULES: Mapping[str, Roles] = {
     **rules("Operation", MANAGERS, "iccid domain target reason requestedBy approvedBy reception correlation card"),
     **rules("Operation", MANAGERS, "events"),
     #
+    **connection("Standing", WATCHERS),
+    **rules("Standing", WATCHERS, "id iccid operator level onHold since onHoldSince revokeFrom releasedAt proof"),
+    **rules("Standing", WATCHERS, "position changed alerts"),
+    **rules("Standing", MANAGERS, "card"),
+    **connection("Alert", WATCHERS),
+    **rules("Alert", WATCHERS, "id alert iccid operator rule condition level policy since until state inForce verdict"),
+    **rules("Alert", WATCHERS, "raisedAt acknowledgedAt closedAt endedAt position changed standing evidence timeline"),
+    **rules("Alert", WATCHERS, "evidencePositions acknowledgedBy escalatedBy closedBy endedBy"),
+    **rules("Alert", MANAGERS, "card"),
+    **rules("SwapHistory", RESPONDERS, "bindings signals"),
+    **rules("LineBinding", RESPONDERS, "msisdn imsi iccid imei since until evidence"),
+    **rules("LineSignal", RESPONDERS, "position kind source occurredAt recordedAt msisdn imsi iccid imei previous"),
+    **rules("LineSignal", RESPONDERS, "indication until"),
+    **rules("SwapPolicy", RESPONDERS, "version settleHours rules adoptedAt operation reason position"),
+    **rules("SwapRule", RESPONDERS, "name condition level withinHours lastsHours weights threshold"),
+    **rules("SwapWeight", RESPONDERS, "indication weight"),
+    **rules("SwapPolicyTrial", RESPONDERS, "cards rules missed"),
+    **rules("SwapRuleTrial", RESPONDERS, "rule caught confirmed falseAlarms open"),
+    **rules("MissedCase", RESPONDERS, "iccid alert"),
+    #
     **rules("Subscription", MANAGERS | {CLERK}, "events"),
+    **rules("Subscription", RESPONDERS, "alerts"),
+    **rules("AlertChange", RESPONDERS, "position alert"),
     **rules("Subscription", MANAGERS, "sessions operations"),
     **rules("SessionChange", MANAGERS, "position session"),
     **rules("OperationChange", MANAGERS, "position operation"),

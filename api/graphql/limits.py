@@ -57,6 +57,8 @@ MAX_FAULTS = 10  # of a document, then validation ends: each may quote the docum
 
 UNPAGED = 3  # objects that a list without pages is taken to hold
 PAST = 100  # events that a past state is taken to be made of
+TRIAL = 5000  # signals that a trial of a policy is taken to read
+MADE_ANEW = {"lineSwapHistory": PAST, "cardSwapHistory": PAST, "deviceSwapHistory": PAST, "swapPolicyTrial": TRIAL}
 MUTATION = 10  # what each change costs, beside the objects that it answers
 
 
@@ -249,7 +251,7 @@ class _Counter:
         inner_page = self._page(node) if {"first", "last"} & field.args.keys() else None
         inner = self.count(node.selection_set, named, inner_page)
         each = (1 if is_composite_type(named) else 0) + inner
-        return objects * each + (PAST if self._is_past(node) else 0)
+        return objects * each + (PAST if self._is_past(node) else MADE_ANEW.get(node.name.value, 0))
 
     def _is_past(self, node: FieldNode) -> bool:
         """Whether a position or a time is named, at which something is to be told."""

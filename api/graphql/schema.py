@@ -21,6 +21,7 @@ from api.graphql.gate import Gate
 from api.graphql.mutations.table import Mutation
 from api.graphql.plan import PlanningExecutor
 from api.graphql.subscriptions import Subscription
+from api.graphql.types.alerts import Alert, Standing, StandingsFilter, list_alerts
 from api.graphql.types.cards import (
     Application,
     ApplicationsFilter,
@@ -52,6 +53,17 @@ from api.graphql.types.parties import (
 from api.graphql.types.reading import MinPosition, wait_for
 from api.graphql.types.scalars import SCALARS, Position, refuse
 from api.graphql.types.server import Count, ReadModel, Viewer, counts, list_read_models, log_position, viewer
+from api.graphql.types.swaps import (
+    SwapHistory,
+    SwapPolicy,
+    SwapPolicyTrial,
+    card_swap_history,
+    device_swap_history,
+    line_swap_history,
+    present_policy,
+    swap_policies,
+    swap_policy_trial,
+)
 from api.graphql.types.work import (
     Delegation,
     DelegationsFilter,
@@ -72,13 +84,15 @@ from projections.registry.lists import (
     OPERATIONS,
     PARTIES,
     SESSIONS,
+    STANDINGS,
 )
 from projections.registry.rows import key
 from tsm.identifiers import Iccid
 
 LISTED = (
-    Application, Authority, Card, CatalogueEntry, Credential, Delegation, KeySet, LoadFile, Operation, Operator,
-    Provider, SecurityDomain, Session, Terminal,
+    Alert, Application, Authority, Card, CatalogueEntry, Credential, Delegation, KeySet, LoadFile, Operation, Operator,
+    Provider, SecurityDomain, Session, Standing,
+    Terminal,
 )  # fmt: skip
 KINDS = {kind.__name__: kind for kind in LISTED}
 
@@ -164,6 +178,20 @@ def operation(
     return one(info.context, Operation, id)
 
 
+def alert(
+    info: Info[Context, None],
+    id: Annotated[str, strawberry.argument(description="The alert's name, 16 octets in hex.")],
+    min_position: MinPosition = None,
+) -> Alert | None:
+    wait_for(info.context, min_position)
+    return one(info.context, Alert, id)
+
+
+def standing(info: Info[Context, None], iccid: IccidArgument, min_position: MinPosition = None) -> Standing | None:
+    wait_for(info.context, min_position)
+    return one(info.context, Standing, str(Iccid(iccid)))
+
+
 NULL = "null when there is none that the caller may see."
 
 
@@ -231,6 +259,40 @@ class Query:
     )
     operations: Connection[Operation] = listed(
         Operation, OPERATIONS, OperationsFilter, "What was asked to be done, waiting or over."
+    )
+    alert: Alert | None = strawberry.field(resolver=alert, description=f"The alert of this name; {NULL}")
+    alerts: Connection[Alert] = strawberry.field(
+        resolver=list_alerts,
+        description='What was suspected of cards, in the order in which it was first raised: `{state: "OPEN"}` for'
+        " what waits for somebody.",
+    )
+    standing: Standing | None = strawberry.field(
+        resolver=standing, description=f"What is made of this card's suspicions; {NULL}"
+    )
+    standings: Connection[Standing] = listed(
+        Standing, STANDINGS, StandingsFilter, "Cards of which anything was ever suspected: `{onHold: true}`."
+    )
+    line_swap_history: SwapHistory = strawberry.field(
+        resolver=line_swap_history, description="What was told of a number, unsealed for a purpose that is recorded."
+    )
+    card_swap_history: SwapHistory = strawberry.field(
+        resolver=card_swap_history,
+        description="What was told of the lines of a card, unsealed for a purpose that is recorded.",
+    )
+    device_swap_history: SwapHistory = strawberry.field(
+        resolver=device_swap_history,
+        description="What was told of the lines of a device, unsealed for a purpose that is recorded.",
+    )
+    swap_policy: SwapPolicy = strawberry.field(
+        resolver=present_policy, description="The policy by which signals are judged now."
+    )
+    swap_policies: list[SwapPolicy] = strawberry.field(
+        resolver=swap_policies, description="All versions that there ever were, the one in force first."
+    )
+    swap_policy_trial: SwapPolicyTrial = strawberry.field(
+        resolver=swap_policy_trial,
+        description="What another policy would find in all signals that are known today, held against what people said"
+        " then. An operator's is about its own cards. One at a time: STORE_BUSY.",
     )
     events: Connection[Event] = strawberry.field(
         resolver=list_events, description="Everything that happened, in the order of the one log."

@@ -12,16 +12,23 @@ import strawberry
 from strawberry.types import Info
 
 from api.graphql.context import Context
+from api.graphql.types.alerts import Alert, AlertsFilter
+from api.graphql.types.alerts import read_filter as read_alerts_filter
 from api.graphql.types.events import Event, Filter, events_of, read_filter
 from api.graphql.types.lists import filter_of, find_listed
+from api.graphql.types.nodes import Siblings
 from api.graphql.types.scalars import Position, refuse
 from api.graphql.types.work import Operation, OperationsFilter, Session, SessionsFilter
 from projections import event_index
 from projections.event_index import EventFilter, EventRow
+from projections.registry.batches import pages
+from projections.registry.listings import Where
+from projections.registry.lists import ALERTS
 from projections.registry.rows import key
 from tsm.store.loop import run
 
 PAGE = 100  # events that are read at once
+MOST_OF_A_CARD = 100  # alerts: the newest
 
 AfterPosition = Annotated[
     Position | None,
@@ -75,6 +82,29 @@ async def operations(
         yield OperationChange(position=position, operation=one)
 
 
+@strawberry.type(description="An alert that was raised, or changed.")
+class AlertChange:
+    position: Position = strawberry.field(description="Position of what happened last: for `after`.")
+    alert: Alert = strawberry.field(description="The alert as it is now.")
+
+
+async def alerts(
+    info: Info[Context, None],
+    filter: Annotated[
+        AlertsFilter | None, strawberry.argument(description="Only alerts that are so now; all without it.")
+    ] = None,
+    after: AfterPosition = None,
+) -> AsyncGenerator[AlertChange, None]:
+    """A card's events tell which alerts may have changed; which did, their rows."""
+    context = info.context
+    columns = await run(where_of, filter)
+    async for rows in stretches(context, EventFilter(topics=("standing.",)), after):
+        await context.news.beyond(rows[-1].position - 1)  # the registry may not have come so far as the index
+        cards = list(dict.fromkeys(row.card for row in rows))
+        for alert in await run(changed_alerts, context, cards, rows[0].position, rows[-1].position, columns):
+            yield AlertChange(position=Position(alert.row.changed), alert=alert)
+
+
 @strawberry.type(
     description="What can be followed, as far as the caller may see it. A subscription ends with the proof of the"
     " caller's identity at the latest."
@@ -87,6 +117,9 @@ class Subscription:
     )
     sessions: AsyncGenerator[SessionChange, None] = strawberry.subscription(
         resolver=sessions, description="Sessions with cards as they change; changes at one moment come as one."
+    )
+    alerts: AsyncGenerator[AlertChange, None] = strawberry.subscription(
+        resolver=alerts, description="Alerts as they are raised and change; changes at one moment come as one."
     )
     operations: AsyncGenerator[OperationChange, None] = strawberry.subscription(
         resolver=operations, description="Operations as they change; changes at one moment come as one."
@@ -134,6 +167,26 @@ async def changes(
             thing = found.get(name)
             if thing is not None and all(getattr(thing.row, column) == value for column, value in columns.items()):
                 yield Position(position), thing
+
+
+def changed_alerts(context: Context, cards: Sequence[str], first: int, last: int, where: Where) -> list[Alert]:
+    """The alerts of these cards that changed last between these positions, in that order.
+
+    What changed again later comes with the stretch in which it did.
+    """
+    wheres: list[Where] = [{**where, "iccid": card} for card in cards if where.get("iccid", card) == card]
+    found = pages(context.views, ALERTS, context.viewer, wheres, 0, None, MOST_OF_A_CARD, newest_first=True)
+    rows = sorted((row for some in found for row in some if first <= row.changed <= last), key=lambda row: row.changed)
+    siblings = Siblings(rows)
+    return [Alert.of(row, siblings) for row in rows]
+
+
+def where_of(given: AlertsFilter | None) -> Where:
+    """INVALID_INPUT for times: who follows alerts names a position."""
+    where, times = read_alerts_filter(given)
+    if times != (None, None):
+        raise refuse("alerts are followed after a position, not a time")
+    return where
 
 
 def _position(context: Context) -> int:

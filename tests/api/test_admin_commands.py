@@ -233,6 +233,7 @@ def test_what_needs_a_second_person_is_a_setting(data):
         OperationKind.REVOKE_CREDENTIAL,
         OperationKind.ERASE_PERSON,
         OperationKind.WITHDRAW_PARTY,
+        OperationKind.ADOPT_SWAP_POLICY,
     }
     configure(data, four_eyes=["rotate-keys"])
     assert Settings.load(data).four_eyes == (OperationKind.ROTATE_KEYS,)

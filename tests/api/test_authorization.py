@@ -25,6 +25,7 @@ from api.graphql.schema import SCHEMA
 from tests.api.admin_world import Client
 from tests.api.graphql_world import World
 from tests.projections.registry_story import (
+    ALERT,
     BANK,
     BANK_DOMAIN,
     CARD,
@@ -32,6 +33,7 @@ from tests.projections.registry_story import (
     JPKI,
     JPKI_DOMAIN,
     MNO,
+    OTHER_ALERT,
     OTHER_CARD,
     THIRD_CARD,
 )
@@ -42,18 +44,23 @@ ROLES = {"O": "operator", "P": "provider", "C": "clerk", "A": "auditor", "S": "s
 
 # Operator, Provider, Clerk, Auditor, Security officer, administrator (X): who may ask for which field of the roots.
 ROOTS = """
+    Query.alert                    O P C A S .
+    Query.alerts                   O P C A S .
     Query.applications             O P . A S .
     Query.authorities              O P . A S X
     Query.card                     O P . A S .
     Query.cards                    O P . A S .
+    Query.cardSwapHistory          O . . A S .
     Query.catalogue                O P . A S .
     Query.counts                   O P C A S X
     Query.credential               . P C A S .
     Query.credentials              . P C A S .
     Query.delegations              O P . A S .
+    Query.deviceSwapHistory        O . . A S .
     Query.events                   O P C A S .
     Query.keyHistory               O P . A S .
     Query.keys                     O P . A S .
+    Query.lineSwapHistory          O . . A S .
     Query.loadFiles                O P . A S .
     Query.logPosition              O P C A S X
     Query.node                     O P C A S X
@@ -66,21 +73,33 @@ ROOTS = """
     Query.securityDomain           O P . A S .
     Query.securityDomains          O P . A S .
     Query.sessions                 O P . A S .
+    Query.standing                 O P C A S .
+    Query.standings                O P C A S .
+    Query.swapPolicies             O . . A S .
+    Query.swapPolicy               O . . A S .
+    Query.swapPolicyTrial          O . . A S .
     Query.terminals                O P C A S X
     Query.viewer                   O P C A S X
     Query.__schema                 . . . A S X
     Query.__type                   . . . A S X
+    Subscription.alerts            O . . A S .
     Subscription.events            O P C A S .
     Subscription.sessions          O P . A S .
     Subscription.operations        O P . A S .
+    Mutation.alertAcknowledge      O . . . S .
+    Mutation.alertClose            O . . . S .
+    Mutation.alertEscalate         O . . . S .
     Mutation.applicationDelete     O P . . . .
     Mutation.applicationInstall    . P . . . .
     Mutation.applicationLock       O P . . . .
     Mutation.applicationUnlock     O P . . . .
     Mutation.authorityEnrol        . . . . S X
     Mutation.cardAudit             O . . . . .
+    Mutation.cardHoldRelease       O . C . . .
+    Mutation.cardLockRequest       O . C . . .
     Mutation.cardRegister          O . . . . .
     Mutation.cardRelease           O . . . . .
+    Mutation.cardUnlockRequest     O . C . . .
     Mutation.credentialRevoke      . P . . S .
     Mutation.domainKeysRotate      O . . . S .
     Mutation.loadFileDelete        O P . . . .
@@ -97,6 +116,7 @@ ROOTS = """
     Mutation.securityDomainDelete  O P . . . .
     Mutation.securityDomainLock    O P . . . .
     Mutation.securityDomainUnlock  O P . . . .
+    Mutation.swapPolicyAdopt       . . . . S .
     Mutation.terminalEnrol         . . . . S X
 """
 SPECIAL = """
@@ -105,6 +125,8 @@ SPECIAL = """
     Event.values                   . . . A S .
     ReadModel.parked               . . . A S X
     Operation.target               O P . A S .
+    LineBinding.msisdn             O . . A S .
+    Alert.card                     O P . A S .
     Operation.reason               O P . A S .
     Provider.credentials           . P . A S .
     Operator.cards                 O P . A S .
@@ -212,8 +234,8 @@ def test_no_subscription_leads_to_personal_data() -> None:
         if is_object_type(kind) and kind.name not in seen:
             seen.add(kind.name)
             waiting += [get_named_type(field.type).name for field in kind.fields.values()]
-    assert "PersonalData" not in seen
-    assert {"Event", "Session", "Card"} <= seen
+    assert seen.isdisjoint({"PersonalData", "SwapHistory", "LineBinding", "LineSignal"})
+    assert {"Event", "Session", "Card", "Alert"} <= seen
 
 
 # Whose rows
@@ -227,17 +249,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 SOMEBODY = {  # viewers, and words that stand in no answer to them
-    "operator": ("operator", f"operator:{MNO}", ["MNO00002", OTHER_CARD, "27100", CREDENTIAL, "02aaaa", "02bbbb"]),
-    "other operator": ("operator", "operator:MNO00002", [MNO, CARD, THIRD_CARD, "13101", CREDENTIAL, "02aaaa", BANK]),
-    "provider": ("provider", f"provider:{JPKI}", [BANK, BANK_DOMAIN, "bank-credential", "op-1", "op-4"]),
-    "sibling": ("provider", f"provider:{BANK}", [JPKI, JPKI_DOMAIN, OTHER_CARD, CREDENTIAL, "02aaaa", "op-2"]),
-    "clerk": ("clerk", "municipality:13101", ["27100", "other-credential", OTHER_CARD, "02aaaa", "op-1"]),
+    "operator": (
+        "operator", f"operator:{MNO}", ["MNO00002", OTHER_CARD, "27100", CREDENTIAL, "02aaaa", "02bbbb", OTHER_ALERT],
+    ),
+    "other operator": (
+        "operator", "operator:MNO00002", [MNO, CARD, THIRD_CARD, "13101", CREDENTIAL, "02aaaa", BANK, ALERT],
+    ),
+    "provider": ("provider", f"provider:{JPKI}", [BANK, BANK_DOMAIN, "bank-credential", "op-1", "op-4", "tenure"]),
+    "sibling": ("provider", f"provider:{BANK}", [JPKI, JPKI_DOMAIN, OTHER_CARD, CREDENTIAL, "02aaaa", OTHER_ALERT]),
+    "clerk": (
+        "clerk", "municipality:13101", ["27100", "other-credential", OTHER_CARD, "02aaaa", "op-1", OTHER_ALERT],
+    ),
     "auditor of an operator": (
         "auditor", f"operator:{MNO}", ["MNO00002", OTHER_CARD, "27100", "subject-1", "02aaaa", "YAMADA"],
     ),
     "auditor of a provider": ("auditor", f"provider:{BANK}", [JPKI, JPKI_DOMAIN, OTHER_CARD, CREDENTIAL, "op-2"]),
     "administrator": (
-        "administrator", "*", [CARD, OTHER_CARD, THIRD_CARD, CREDENTIAL, "subject", "02aaaa", "contract"],
+        "administrator", "*",
+        [CARD, OTHER_CARD, THIRD_CARD, CREDENTIAL, "subject", "02aaaa", "contract", ALERT, OTHER_ALERT],
     ),
 }  # fmt: skip
 
@@ -321,7 +350,8 @@ def test_what_is_not_anothers_is_seen(world: World) -> None:
 
 
 LISTS = ("cards", "securityDomains", "loadFiles", "applications", "keys", "credentials", "operators", "providers",
-         "terminals", "authorities", "catalogue", "delegations", "sessions", "operations", "events")  # fmt: skip
+         "terminals", "authorities", "catalogue", "delegations", "sessions", "operations", "events", "alerts",
+         "standings")  # fmt: skip
 
 
 def ids(client: Client, role: str) -> dict[str, list[str]]:

@@ -150,11 +150,12 @@ class Standings:
             self._settled.remove(position)
             return True
 
-    def with_signals(self) -> Iterator[list[str]]:
-        """All registered cards that some signal names, in parts."""
+    def with_signals(self, operator: str = "") -> Iterator[list[str]]:
+        """All registered cards, or those of one operator, that some signal names, in parts."""
         after = 0
         while (page := self._tsm.page(after, SCAN, (CardRegistered.topic,))).last > after:
-            iccids = [e.fact.iccid for e in page.events if isinstance(e, Event) and isinstance(e.fact, CardRegistered)]
+            facts = [e.fact for e in page.events if isinstance(e, Event) and isinstance(e.fact, CardRegistered)]
+            iccids = [fact.iccid for fact in facts if operator in ("", fact.operator)]
             for start in range(0, len(iccids), TOGETHER):
                 yield self.named(iccids[start : start + TOGETHER])
             after = page.last
@@ -163,8 +164,10 @@ class Standings:
         """Those of the cards that some signal names."""
         return [iccid for _, iccid in self._tsm.indexed_many((ICCID, iccid) for iccid in iccids)]
 
-    def trial(self, policy: Policy, since: datetime | None = None) -> Trial:
+    def trial(self, policy: Policy, since: datetime | None = None, operator: str = "") -> Trial:
         """What the policy would have found in the past, or in what began since then. INVALID_INPUT.
+
+        Of all cards, or of one operator's.
 
         A finding and a suspicion are the same case when they share a piece of evidence.
         """
@@ -172,7 +175,7 @@ class Standings:
         tally = {rule.name: [0, 0, 0] for rule in policy.rules}  # confirmed, false alarms, open
         missed: list[Missed] = []
         count = 0
-        for part in self.with_signals():
+        for part in self.with_signals(operator):
             for iccid, known in gather(self._tsm, part).items():
                 count += 1
                 found = assess(iccid, known, policy, self._tsm.card_of(iccid).operator)

@@ -43,17 +43,20 @@ class OperationKind(StrEnum):
     REVOKE_CREDENTIAL = "revoke-credential"
     ERASE_PERSON = "erase-person"
     WITHDRAW_PARTY = "withdraw-party"
+    ADOPT_SWAP_POLICY = "adopt-swap-policy"
 
 
 ON_CARD = frozenset(OperationKind) - {
     OperationKind.REVOKE_CREDENTIAL,
     OperationKind.ERASE_PERSON,
     OperationKind.WITHDRAW_PARTY,
+    OperationKind.ADOPT_SWAP_POLICY,
 }
 
 NEEDS_REASON = frozenset({
     OperationKind.LOCK, OperationKind.UNLOCK, OperationKind.DELETE, OperationKind.ROTATE_KEYS,
     OperationKind.REVOKE_CREDENTIAL, OperationKind.ERASE_PERSON, OperationKind.WITHDRAW_PARTY,
+    OperationKind.ADOPT_SWAP_POLICY,
 })  # fmt: skip
 
 
@@ -82,7 +85,7 @@ class OperationRequested(Fact, frozen=True, kw_only=True):
     topic: ClassVar[str] = "operation.requested"
     operation: str  # UUID
     kind: str  # an OperationKind
-    target: str  # AID (hex) of what it is done to; a credential's id; `<role>/<party>` of a party
+    target: str  # AID (hex) of what it is done to; a credential's id; `<role>/<party>` of a party; `swap-policy/<n>`
     reason: str  # why; empty only where nothing is destroyed
     requested_by: str  # the actor
     person: str = ""  # who that is in whatever role: `Context.person`; empty for a program

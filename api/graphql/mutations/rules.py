@@ -12,12 +12,13 @@ Roles = frozenset[Role]
 
 HOUSE: Roles = frozenset({Role.SECURITY_OFFICER, Role.ADMINISTRATOR})
 ISSUER: Roles = frozenset({Role.OPERATOR})
-KEEPERS: Roles = ISSUER | {Role.SECURITY_OFFICER}  # of the issuer's keys
+KEEPERS: Roles = ISSUER | {Role.SECURITY_OFFICER}  # of the issuer's keys and cards
 OWNER: Roles = frozenset({Role.PROVIDER})
 GUARDIANS: Roles = OWNER | {Role.SECURITY_OFFICER}  # of persons
 BOTH: Roles = ISSUER | OWNER
+HANDS: Roles = ISSUER | {Role.CLERK}  # who has the holder, or her call, before him
 SEEING: Roles = BOTH | {Role.SECURITY_OFFICER}  # who agrees has to know to what: an administrator does not
-ALL: Roles = HOUSE | BOTH
+ALL: Roles = HOUSE | BOTH | HANDS
 
 COMMON = "logPosition repeated userErrors"
 
@@ -51,9 +52,16 @@ MUTATIONS: Mapping[str, Rule] = {
     "applicationDelete": Rule(BOTH, "operation"),
     "credentialRevoke": Rule(GUARDIANS, "operation"),
     "personErase": Rule(GUARDIANS, "operation"),
+    "alertAcknowledge": Rule(KEEPERS, "alert"),
+    "alertEscalate": Rule(KEEPERS, "alert"),
+    "alertClose": Rule(KEEPERS, "alert"),
+    "cardHoldRelease": Rule(HANDS, "standing"),
+    "cardLockRequest": Rule(HANDS, "standing"),
+    "cardUnlockRequest": Rule(HANDS, "standing"),
+    "swapPolicyAdopt": Rule(frozenset({Role.SECURITY_OFFICER}), "operation"),
     "operationApprove": Rule(SEEING, "operation"),
     "operationReject": Rule(SEEING, "operation"),
-    "operationCancel": Rule(ALL, "operation"),
+    "operationCancel": Rule(HOUSE | BOTH, "operation"),
     "operationContact": Rule(BOTH, "operation launch"),
 }
 

@@ -1,6 +1,6 @@
 """The schema's `Mutation`: every mutation there is."""
 
-from api.graphql.mutations import card_operations, cards, load_files, operations, parties, people
+from api.graphql.mutations import alerts, card_operations, cards, load_files, operations, parties, people
 from api.graphql.mutations.rows import mutation_type
 
 ROWS = (
@@ -9,6 +9,7 @@ ROWS = (
     *load_files.ROWS,
     *card_operations.ROWS,
     *people.ROWS,
+    *alerts.ROWS,
     *operations.ROWS,
 )
 

@@ -34,6 +34,23 @@ def issued_card(act: Act, iccid: str) -> Card:
     return card
 
 
+def card_at_hand(act: Act, iccid: str) -> tuple[Card, tuple[str, ...]]:
+    """A card of the operator that acts; or one with a credential that was applied for where the clerk acts.
+
+    And whom it concerns beside the operator. UNKNOWN_CARD.
+    """
+    viewer = act.caller.viewer
+    if viewer.kind != "municipality":
+        return issued_card(act, iccid), ()
+    tsm = act.parts.tsm
+    card = tsm.card_of(iccid)
+    for row in tsm.indexed("iccid", card.iccid):
+        state = tsm.state_at(row.stream, credentials.evolve, unseals=NOTHING).state
+        if state is not None and state.applied.municipality == viewer.party and not state.closed and not state.refused:
+            return card, (viewer.party, state.applied.provider)
+    raise TsmError(ErrorCode.UNKNOWN_CARD, f"nothing on {iccid} was applied for in {viewer.party}")
+
+
 def seen_card(act: Act, iccid: str) -> Card:
     """A card of the operator that acts, or one on which the provider that acts has a domain. UNKNOWN_CARD."""
     if act.caller.viewer.kind != "provider":

@@ -11,6 +11,7 @@ from api.graphql.types.paging import Connection
 from api.graphql.types.scalars import Position
 from api.graphql.types.tree import TreeDomain, domain_tree
 from projections.registry.lists import (
+    ALERTS,
     APPLICATIONS,
     CARDS,
     DELEGATIONS,
@@ -19,10 +20,12 @@ from projections.registry.lists import (
     LOAD_FILES,
     OPERATIONS,
     SESSIONS,
+    STANDINGS,
 )
 from projections.registry.rows import key
 
 if TYPE_CHECKING:
+    from api.graphql.types.alerts import Alert, Standing
     from api.graphql.types.work import Delegation, Operation, Session
 
 DomainType = Annotated["SecurityDomain", strawberry.lazy("api.graphql.types.cards")]
@@ -31,6 +34,8 @@ ApplicationType = Annotated["Application", strawberry.lazy("api.graphql.types.ca
 KeySetType = Annotated["KeySet", strawberry.lazy("api.graphql.types.cards")]
 DelegationType = Annotated["Delegation", strawberry.lazy("api.graphql.types.work")]
 SessionType = Annotated["Session", strawberry.lazy("api.graphql.types.work")]
+StandingType = Annotated["Standing", strawberry.lazy("api.graphql.types.alerts")]
+AlertType = Annotated["Alert", strawberry.lazy("api.graphql.types.alerts")]
 OperationType = Annotated["Operation", strawberry.lazy("api.graphql.types.work")]
 
 ON_CARD = {"iccid": "iccid"}
@@ -69,6 +74,10 @@ class Card(Registered):
     operations: Connection[OperationType] = below(
         OperationType, OPERATIONS, ON_CARD, "What was asked to be done on it, waiting or over."
     )
+    standing: StandingType | None = link(
+        StandingType, STANDINGS, lambda row: row.iccid, "What is made of its suspicions; null when there never was one."
+    )
+    alerts: Connection[AlertType] = below(AlertType, ALERTS, ON_CARD, "What was suspected of it, in force or not.")
     issuance_history: Connection[Event] = history(
         "Every event that concerns the card, and the credentials meant for it, oldest first.", card="iccid"
     )

@@ -61,9 +61,7 @@ class PersonalData:
 
 def personal_data(found: strawberry.Parent[Any], info: Info[Context, None], purpose: Purpose) -> PersonalData:
     """From the credential's own events, read at once for a whole page. Only what is selected is unsealed."""
-    context, purpose = info.context, purpose.strip()
-    if not purpose or len(purpose) > MAX_PURPOSE or not purpose.isprintable():
-        raise refuse(f"a purpose is a readable text of 1 to {MAX_PURPOSE} characters")
+    context, purpose = info.context, read_purpose(purpose)
     if found.closed == CLOSED_BY_ERASURE:  # from the order on: the key may outlast it, if only by a crash
         return shown(found.subject, {})
     context.unsealed.add(found.subject, purpose)
@@ -75,6 +73,14 @@ def personal_data(found: strawberry.Parent[Any], info: Info[Context, None], purp
             raise event.error
         values |= personal_values(event)
     return shown(found.subject, values)
+
+
+def read_purpose(given: str) -> str:
+    """INVALID_INPUT for one that tells nothing."""
+    purpose = given.strip()
+    if not purpose or len(purpose) > MAX_PURPOSE or not purpose.isprintable():
+        raise refuse(f"a purpose is a readable text of 1 to {MAX_PURPOSE} characters")
+    return purpose
 
 
 def shown(subject: str, known: Mapping[str, str]) -> PersonalData:
@@ -130,6 +136,10 @@ class Credential(Registered):
         description="How far it came: APPLIED, MAIN_CERTIFICATE_VERIFIED, ISSUED, HANDED_OUT, HOLDER_AUTHENTICATED,"
         " DELEGATED, WRITTEN or ACTIVE."
     )
+    hold: str | None = strawberry.field(
+        description="Whether both certificates are on hold for the card's standing: ORDERED, HELD (the authority has"
+        " acknowledged it), RELEASE_ORDERED; null when they are not. A revocation ends it."
+    )
     closed: str | None = strawberry.field(
         description="Why it is over: refused, revoking (ordered, and not acknowledged by the authority yet), revoked or"
         " erased; null before."
@@ -155,4 +165,5 @@ class CredentialsFilter:
     iccid: str | None = strawberry.field(default=None, description="For this card.")
     subject: str | None = strawberry.field(default=None, description="Of this person, by pseudonym.")
     stage: str | None = strawberry.field(default=None, description="That came so far, and no further.")
+    hold: str | None = strawberry.field(default=None, description="Whose hold stands so.")
     closed: str | None = strawberry.field(default=None, description="That are over for this reason.")

@@ -205,7 +205,7 @@ def read_filter(context: Context, given: EventsFilter | None) -> EventFilter:
     if given.readings and context.caller.role not in OVERSEERS:
         raise refuse("readings are for auditors and security officers")
     first, last = event_index.span(
-        context.log, _time("recordedFrom", given.recorded_from), _time("recordedTo", given.recorded_to)
+        context.log, time_of("recordedFrom", given.recorded_from), time_of("recordedTo", given.recorded_to)
     )
     values = {
         name: getattr(given, name) or ""
@@ -223,7 +223,8 @@ def read_filter(context: Context, given: EventsFilter | None) -> EventFilter:
     return EventFilter(first=first, last=last, topics=kinds, readings=given.readings, **values)
 
 
-def _time(name: str, value: datetime | None) -> datetime | None:
+def time_of(name: str, value: datetime | None) -> datetime | None:
+    """INVALID_INPUT for a time that does not name its offset from UTC."""
     if value is not None and value.utcoffset() is None:
         raise refuse(f"{name} needs its offset from UTC")
     return value

@@ -17,6 +17,7 @@ from api.graphql.context import Context
 from api.graphql.types.nodes import Node, Siblings, node_id
 from api.graphql.types.paging import After, Before, Connection, First, Last, Window, page_of, window
 from api.graphql.types.reading import MinPosition, wait_for
+from api.graphql.types.scalars import Position
 from projections.registry.batches import find_all, pages
 from projections.registry.listings import page as read_page
 from projections.registry.lists import Listing
@@ -79,6 +80,8 @@ def conversion(hint: Any) -> Callable[[Any], Any]:
         return bool
     if hint is datetime:
         return datetime.fromisoformat
+    if hint == list[Position]:
+        return lambda value: [Position(int(each)) for each in value.split(",") if each]
     if hint == list[str]:
         return lambda value: value.split(",") if value else []
     return lambda value: value

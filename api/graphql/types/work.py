@@ -81,8 +81,8 @@ class Delegation(Registered):
 class Operation(Registered):
     operation: str = strawberry.field(description="Its id (UUID).")
     kind: str = strawberry.field(
-        description="create-domain, install, lock, unlock, delete, rotate-keys, audit, revoke-credential, erase-person"
-        " or withdraw-party."
+        description="create-domain, install, lock, unlock, delete, rotate-keys, audit, revoke-credential, erase-person,"
+        " withdraw-party or adopt-swap-policy."
     )
     state: str = strawberry.field(
         description="AWAITING_APPROVAL, WAITING (for the card, or to be carried out), DELEGATED, and of those that are"
@@ -93,7 +93,8 @@ class Operation(Registered):
     provider: str | None = strawberry.field(description="The provider concerned.")
     domain: str | None = strawberry.field(description="AID of the security domain concerned, hex.")
     target: str | None = strawberry.field(
-        description="AID (hex) of what it is done to, a credential's id, or `<role>/<party>` of a party."
+        description="AID (hex) of what it is done to, a credential's id, `<role>/<party>` of a party, or"
+        " `swap-policy/<version>`."
     )
     reason: str | None = strawberry.field(description="Why it was asked for.")
     requested_by: str | None = strawberry.field(description="Who asked for it.")
