@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from tsm.application import Tsm
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
 from tsm.flows.session import SessionService
 from tsm.model.delegation import DelegationAccepted, DelegationEnded
 from tsm.model.event import Event
@@ -20,10 +20,13 @@ FORGET_EVERY = timedelta(hours=1)
 Clock = Callable[[], datetime]
 
 
-class ExpiryWorker(Follower):
+class ExpiryWorker(SelectiveFollower):
     """Ends what nobody continued."""
 
     name = "expiry"
+    topics = (
+        DelegationAccepted.topic, DelegationEnded.topic, SessionStarted.topic, CommandSent.topic, DisconnectSent.topic,
+    )  # fmt: skip
 
     def __init__(self, tsm: Tsm, sessions: SessionService, position: StoredPosition, clock: Clock) -> None:
         super().__init__(tsm, position)
