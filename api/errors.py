@@ -36,6 +36,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.RECEPTION_CLOSED: 409,
     ErrorCode.CONFLICT: 409,
     ErrorCode.COMMAND_REUSED: 409,
+    ErrorCode.TOO_MANY_SIGNALS: 409,
     ErrorCode.CARD_AUTHENTICATION_EXHAUSTED: 409,
     ErrorCode.KEYS_REPLACED: 409,
     ErrorCode.CARD_ON_HOLD: 409,

@@ -61,6 +61,7 @@ class ErrorCode(StrEnum):
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     STORE_BUSY = "STORE_BUSY"
     COMMAND_REUSED = "COMMAND_REUSED"
+    TOO_MANY_SIGNALS = "TOO_MANY_SIGNALS"
     READ_MODEL_BEHIND = "READ_MODEL_BEHIND"
     # the outside
     RATE_LIMITED = "RATE_LIMITED"
@@ -113,6 +114,7 @@ MESSAGES: dict[ErrorCode, str] = {
     ErrorCode.STORE_UNAVAILABLE: "the store cannot be reached or has no room: ask again",
     ErrorCode.STORE_BUSY: "too many requests wait for the store: nothing was recorded, ask again",
     ErrorCode.COMMAND_REUSED: "this idempotency key was used before, with other content",
+    ErrorCode.TOO_MANY_SIGNALS: "this source has told as much of this line, or of this card, as it may",
     ErrorCode.READ_MODEL_BEHIND: "the read models have not come to that position yet: ask again",
     ErrorCode.RATE_LIMITED: "this client has asked for too much: ask again later",
     ErrorCode.TIMEOUT: "the answer took longer than allowed",

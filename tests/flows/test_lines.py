@@ -28,6 +28,7 @@ from line_samples import (
 from line_world import OPERATOR, SYSTEM, LineWorld
 
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows import known_signals, lines
 from tsm.flows.lines import Outcome
 from tsm.keys.vault import SoftwareVault
 from tsm.model.event import Context
@@ -234,6 +235,36 @@ def test_two_servers_that_hear_of_a_number_at_the_same_moment_agree_afterwards(w
     assert followed(world) == (at(0), at(3), True)
 
 
+TOO_MANY = {
+    "signals of a line": [signal(K.OBSERVED, n, msisdn=NUMBER, iccid=SIM) for n in range(9)],
+    "signals of a card": [signal(K.OBSERVED, n, iccid=SIM, imei=PHONE) for n in range(9)],
+    "cards of a number": [signal(K.OBSERVED, n, msisdn=NUMBER, iccid=SIMS[n]) for n in range(3)],
+    "cards that were replaced": [
+        signal(K.SIM_REPLACED, n, msisdn=NUMBER, iccid=SIMS[n], previous=SIMS[n - 1]) for n in range(1, 3)
+    ],
+    "numbers of a card": [signal(K.OBSERVED, n, msisdn=NUMBERS[n], iccid=SIM) for n in range(3)],
+}
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("what", TOO_MANY)
+def test_one_source_tells_only_so_much_of_a_line_or_a_card(world, monkeypatch, what, together):
+    """What it has told may be said again, other sources go on, and so does this one elsewhere."""
+    monkeypatch.setattr(known_signals, "MOST_SIGNALS", 8)
+    monkeypatch.setattr(known_signals, "MOST_NAMES", 2)
+    monkeypatch.setattr(lines, "MOST_NAMES", 2)
+    told = TOO_MANY[what]
+    outcomes = world.record(*told) if together else [world.record(one)[0] for one in told]
+    assert [outcome.error and outcome.error.code for outcome in outcomes] == [
+        *[None] * (len(told) - 1),
+        ErrorCode.TOO_MANY_SIGNALS,
+    ]
+    assert all(outcome.repeated for outcome in world.record(*told[:-1]))
+    another = msgspec.structs.replace(told[-1], source="operator:MNO00002")
+    elsewhere = signal(K.OBSERVED, 1, msisdn="+447700900009", iccid="8981100000000000044")
+    assert [outcome.error for outcome in world.record(another, elsewhere)] == [None, None]
+
+
 def test_unregistered_cards_have_no_standing(world):
     world.record(
         signal(K.OBSERVED, 0, msisdn=NUMBER, iccid=SIMS[2], imei=PHONE),
@@ -315,6 +346,33 @@ def test_a_token_s_subject_leads_to_the_line_until_its_number_is_somebody_else_s
     assert world.lines.stream_of_subject("https://id.example", "alice") is None
 
 
+def test_whose_line_a_subject_means_is_told_without_reading_it(world, monkeypatch):
+    world.record(SUBSCRIBED, MOVED)
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    stream = world.lines.stream_of_number(NUMBER)
+    for reads in ("histories", "history", "load"):
+        monkeypatch.setattr(world.tsm, reads, crashes)
+    assert world.lines.stream_of_subject("https://id.example", "alice") == stream
+
+
+def test_a_late_signal_of_an_earlier_holder_takes_no_subject_away(world):
+    world.record(HERS)
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    world.record(SUBSCRIBED, MOVED)
+    assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(NUMBER)
+
+
+def test_a_former_number_does_not_get_its_subject_back(world):
+    world.record(SUBSCRIBED)
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER))
+    world.lines.map_subject("https://id.example", "alice", OTHER_NUMBER, OPERATOR)
+    world.record(signal(K.NUMBER_CHANGED, 5, msisdn=NUMBER, previous=OTHER_NUMBER))
+    assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(OTHER_NUMBER)
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(NUMBER)
+
+
 def test_a_subject_is_mapped_once(world):
     world.record(SUBSCRIBED, signal(K.OBSERVED, 0, msisdn=OTHER_NUMBER))
     position = world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
@@ -384,6 +442,43 @@ def test_of_two_holders_one_is_erased_and_the_other_found(world, former):
     assert world.lines.history(iccid=left).subjects == (subjects[1 if former else 0],)
     assert world.lines.history(iccid=gone) == ((), (), ())
     assert world.record(signal(K.OBSERVED, 91, msisdn=NUMBER))[0].error is None
+
+
+def test_what_is_told_after_the_present_holder_is_erased_is_mapped_and_erased_as_well(world):
+    world.record(SUBSCRIBED, HERS)
+    world.now += timedelta(days=2)  # the former holder's card is revoked
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    with pytest.raises(TsmError) as refusal:
+        world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    assert refusal.value.code is ErrorCode.NOT_FOUND
+    world.record(signal(K.OBSERVED, 95, msisdn=NUMBER, imei=OTHER_PHONE))
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(NUMBER)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    assert world.lines.stream_of_subject("https://id.example", "alice") is None
+    assert world.lines.history(imei=OTHER_PHONE) == ((), (), ())
+
+
+def test_a_number_with_two_streams_is_erased_from_both(world):
+    rival, rivals = world.another(), itertools.chain([signal(K.OBSERVED, 1, **BOUND)])
+
+    def random(size):
+        for one in rivals:
+            rival.record([one], SYSTEM)
+        return urandom(size)
+
+    world.another(random).record([SUBSCRIBED], SYSTEM)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    for asked in ({"msisdn": NUMBER}, {"iccid": SIM}, {"imei": PHONE}):
+        assert world.lines.history(**asked) == ((), (), ())
+
+
+def test_a_revocation_that_is_due_outlives_its_evidence(world):
+    world.record(SUBSCRIBED, HERS)
+    world.now += timedelta(days=2)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    world.standings.reassess(SIM, SYSTEM)
+    assert (world.standing().level, world.conditions()) == (Level.REVOKE, ["TERMINATED"])
 
 
 def test_what_a_card_told_is_erased_by_its_card(world):

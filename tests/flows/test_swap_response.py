@@ -414,7 +414,7 @@ def test_what_is_revoked_stays_so_when_the_suspicion_is_lifted(world, desk, cred
     desk.suspect(Level.REVOKE)
     world.clock.pass_by(hours=25)
     desk.follow()
-    desk.suspect()
+    desk.decide(lambda state: standings.close(state, f"{0:032x}", Verdict.FALSE_ALARM, world.tsm.now()))
     assert topics(world, credential, 1) == ["revoked"]
     assert desk.asked == [("lock", "CANCELLED"), ("delete", "CANCELLED")]
 

@@ -4,23 +4,36 @@
     line.card     a card            the stream of what was told of it without a number
     line.iccid    a card            every stream that names it; so do line.imsi and line.imei
     line.signal   "source|id"       the stream in which that signal lies: two are never recorded under one name
+    line.told     "source|card"     every stream in which that source names the card
+    line.tenure   a stream          itself, and whose tenure is the present one: told without reading the stream
 
 A signal of an erased tenure does not count any more: it is left out here, and its rows are gone. When tenures began,
-and whose they are, is told without anything personal, so that it stays known.
+and whose they are, is told without anything personal, so that it stays known: what is told of the next holder does not
+count for the one before whom an erased one was.
+
+All that is known around a card is read whenever a signal comes. So what one source may tell is bounded, far above what
+lines live to see: `MOST_SIGNALS` of one line, `MOST_NAMES` cards of a number, and as many numbers of a card.
 """
 
+from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 from tsm.application import ERASED, Tsm
+from tsm.errors import ErrorCode, TsmError
 from tsm.model.bindings import Known, begins_tenure, cards_of, moment
 from tsm.model.event import Event
 from tsm.model.line import Signal, SignalKind, SignalRecorded, TenureErased
 
 MSISDN, CARD, SIGNAL = "line.msisdn", "line.card", "line.signal"
+TOLD, TENURE = "line.told", "line.tenure"
 ICCID, IMSI, IMEI = "line.iccid", "line.imsi", "line.imei"
 SEALED = SignalRecorded.sealed
+MOST_SIGNALS = 1000  # of one source in one line, that are not erased
+MOST_NAMES = 32  # cards in one line, or lines of one card, as one source tells
 
 Place = tuple[str, str]  # purpose and value of a row
 Moment = tuple[datetime, str, str]  # by which signals are ordered
@@ -48,6 +61,10 @@ class Line:
         self._begun: list[tuple[Moment, str]] = []  # tenures: when, and the subject
         self._subjects: list[tuple[Moment, str]] = []  # of all signals
         self._erased: set[str] = set()
+        self._number = place[1] if place is not None and place[0] == MSISDN else ""
+        self._lost: list[tuple[Event, SignalRecorded]] = []  # erased, and a tenure began with it
+        self._told: Counter[str] = Counter()  # signals by source
+        self._named: dict[str, set[str]] = {}  # cards by source
 
     def fold(self, event: Event) -> None:
         self.version = event.originator_version
@@ -59,7 +76,11 @@ class Line:
                 signal = signal_of(event, fact)
                 if signal is not None:
                     assert event.recorded_at is not None  # noqa: S101  it comes from the log
-                    self.filed.append(Filed(Known(event.position, event.recorded_at, signal), fact.subject))
+                    self._take(Filed(Known(event.position, event.recorded_at, signal), fact.subject))
+                    away = signal.kind is SignalKind.NUMBER_CHANGED and not fact.begins_tenure
+                    self._number = self._number or (signal.previous if away else signal.msisdn)
+                elif fact.begins_tenure:
+                    self._lost.append((event, fact))
             case TenureErased(subject=subject):
                 self._erased.add(subject)
 
@@ -67,7 +88,7 @@ class Line:
         """Take a signal that will be recorded next."""
         self.version += 1
         self.changed = True
-        self.filed.append(Filed(known, subject))
+        self._take(Filed(known, subject))
         self._note(moment(known.signal), subject, begins=self.begins(known.signal))
 
     def begins(self, signal: Signal) -> bool:
@@ -76,17 +97,19 @@ class Line:
 
     def subject_at(self, signal: Signal) -> str:
         """Whose tenure of the number the signal tells of; empty when nothing of it is known, or it is erased."""
-        period = self._period(moment(signal))
-        owner = [] if period == 0 else [self._begun[period - 1][1]]
-        others = [subject for at, subject in self._subjects if self._period(at) == period]
-        return next((subject for subject in (*owner, *others) if subject not in self._erased), "")
+        return self._subject_of(self._period(moment(signal)))
+
+    def refuse_more(self, signal: Signal) -> None:
+        """TOO_MANY_SIGNALS when its source has told enough of this line, or named too many cards."""
+        if self._told[signal.source] >= MOST_SIGNALS:
+            raise TsmError(ErrorCode.TOO_MANY_SIGNALS, f"{MOST_SIGNALS} of {self.stream} by {signal.source}")
+        if len(self._named.get(signal.source, set()).union(cards_of(signal))) > MOST_NAMES:
+            raise TsmError(ErrorCode.TOO_MANY_SIGNALS, f"{MOST_NAMES} cards in {self.stream} by {signal.source}")
 
     @property
     def latest(self) -> str:
         """The subject of the present tenure; empty when nothing of it is known, or it is erased."""
-        known = self._begun or self._subjects
-        subject = known[-1][1] if known else ""
-        return "" if subject in self._erased else subject
+        return self._subject_of(len(self._begun))
 
     @property
     def subjects(self) -> set[str]:
@@ -94,8 +117,17 @@ class Line:
         return {subject for _, subject in self._subjects} - self._erased
 
     def known(self) -> list[Known]:
-        """With what lies beside it."""
-        return [filed.known for line in (self, *self.beside) for filed in line.filed]
+        """With what lies beside it, and with the beginnings of tenures that are erased."""
+        lines = (self, *self.beside)
+        return [one for line in lines for one in (*(filed.known for filed in line.filed), *line.beginnings())]
+
+    def beginnings(self) -> list[Known]:
+        """Of erased tenures, of the number that the signals left here are about: that they began, and nothing else."""
+        return [
+            Known(event.position, event.recorded_at or event.occurred_at, begun_by(event, fact, self._number))
+            for event, fact in self._lost
+            if self._number
+        ]
 
     def numbers(self) -> set[str]:
         """Every number that the signals here are about."""
@@ -117,13 +149,26 @@ class Line:
         """In the order of the times claimed."""
         return sorted(self.filed, key=lambda filed: moment(filed.known.signal))
 
+    def _take(self, filed: Filed) -> None:
+        self.filed.append(filed)
+        signal = filed.known.signal
+        self._told[signal.source] += 1
+        self._named.setdefault(signal.source, set()).update(cards_of(signal))
+
     def _note(self, at: Moment, subject: str, *, begins: bool) -> None:
         self._subjects.append((at, subject))
         if begins:
-            self._begun = sorted([*self._begun, (at, subject)])
+            insort(self._begun, (at, subject))
+
+    def _subject_of(self, period: int) -> str:
+        if period and (owner := self._begun[period - 1][1]) not in self._erased:
+            return owner
+        living = ((at, subject) for at, subject in self._subjects if subject not in self._erased)
+        return next((subject for at, subject in living if self._period(at) == period), "")
 
     def _period(self, at: Moment) -> int:
-        return sum(1 for begun, _ in self._begun if begun <= at)
+        """How many tenures had begun by then."""
+        return bisect_right(self._begun, at, key=itemgetter(0))
 
 
 def homes(signal: Signal) -> tuple[Place, ...]:
@@ -137,11 +182,15 @@ def homes(signal: Signal) -> tuple[Place, ...]:
 def places_of(home: Place | None, signal: Signal) -> list[Place]:
     """What leads to a signal in the stream of `home`."""
     found = [] if home is None else [home]
-    found += [(ICCID, iccid) for iccid in cards_of(signal)]
+    found += [place for iccid in cards_of(signal) for place in ((ICCID, iccid), told_of(signal, iccid))]
     found += [(purpose, value) for purpose, value in ((IMSI, signal.imsi), (IMEI, signal.imei)) if value]
     if home in (None, homes(signal)[0]):
         found.append(name_of(signal))
     return found
+
+
+def told_of(signal: Signal, iccid: str) -> Place:
+    return TOLD, f"{signal.source}|{iccid}"
 
 
 def name_of(signal: Signal) -> Place:
@@ -164,6 +213,13 @@ def signal_of(event: Event, fact: SignalRecorded) -> Signal | None:
         previous=fact.previous,
         indication=fact.indication,
         until=fact.until,
+    )
+
+
+def begun_by(event: Event, fact: SignalRecorded, msisdn: str) -> Signal:
+    """What is left of an erased signal with which a tenure began."""
+    return Signal(
+        id=fact.signal, source=fact.source, kind=SignalKind(fact.kind), occurred_at=event.occurred_at, msisdn=msisdn
     )
 
 

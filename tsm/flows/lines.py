@@ -27,8 +27,9 @@ from tsm.flows.known_signals import (
     CARD,
     ICCID,
     IMEI,
+    MOST_NAMES,
     MSISDN,
-    SIGNAL,
+    TENURE,
     Line,
     Place,
     cards_in,
@@ -36,6 +37,7 @@ from tsm.flows.known_signals import (
     name_of,
     places_of,
     read_lines,
+    told_of,
 )
 from tsm.flows.standings import Standings
 from tsm.identifiers import Msisdn
@@ -105,8 +107,9 @@ class Lines:
         """Record what a source says, and decide on it; one outcome for each, in order.
 
         Refused alone: INVALID_INPUT; FORBIDDEN for another source than the caller, and for an operator that names
-        another's card; COMMAND_REUSED for a signal that is known with other content. All: STORE_BUSY,
-        STORE_UNAVAILABLE, CONFLICT when others were faster five times; the same may be said again.
+        another's card; COMMAND_REUSED for a signal that is known with other content; TOO_MANY_SIGNALS for more of a
+        line or a card than its source may tell (`tsm.flows.known_signals`). All: STORE_BUSY, STORE_UNAVAILABLE,
+        CONFLICT when others were faster five times; the same may be said again.
         """
         refused = self._refusals(signals, context)
         accepted = [signal for number, signal in enumerate(signals) if number not in refused]
@@ -125,6 +128,8 @@ class Lines:
         place = _one_of((MSISDN, msisdn), (ICCID, iccid), (IMEI, imei))
         read = list(read_lines(self._tsm, [row.stream for row in self._tsm.indexed(*place)]).values())
         known = ordered(known for line in read for known in line.known())
+        signals = ordered(filed.known for line in read for filed in line.filed)
+        told = {one.position for one in signals}
         numbers = [msisdn] if msisdn else list(dict.fromkeys(n for one in known for n in numbers_of(one.signal)))
         bindings = [binding for number in numbers for binding in bindings_of_number(number, known)]
         if not msisdn:
@@ -132,8 +137,10 @@ class Lines:
             unnumbered = [one for one in known if not one.signal.msisdn]
             bindings += [binding for card in named for binding in devices_of_card(card, unnumbered)]
         return History(
-            bindings=tuple(b for b in bindings if (not iccid or b.iccid == iccid) and (not imei or b.imei == imei)),
-            signals=tuple(known),
+            bindings=tuple(
+                b for b in bindings if iccid in ("", b.iccid) and imei in ("", b.imei) and told & {*b.evidence}
+            ),
+            signals=tuple(signals),
             subjects=tuple(sorted({subject for line in read for subject in line.subjects})),
         )
 
@@ -147,25 +154,30 @@ class Lines:
         check_text(sub, "sub")
 
         def attempt() -> int:
-            line = self._line((MSISDN, Msisdn(msisdn)))
-            if self.stream_of_subject(issuer, sub) == line.stream:
+            line, *_ = self._lines_at((MSISDN, Msisdn(msisdn)))
+            before = self.stream_of_subject(issuer, sub)
+            if before == line.stream:
                 return self._tsm.position
-            row = self._tsm.index_row(SUBJECT, f"{issuer}|{sub}", line.stream, line.latest)
-            if any(other.in_service for other in self._lines_of_subject(issuer, sub) if other.stream != line.stream):
+            if not line.latest:
+                raise TsmError(ErrorCode.NOT_FOUND, "its present holder is erased")
+            if before is not None and read_lines(self._tsm, [before])[before].in_service:
                 raise TsmError(ErrorCode.ALREADY_EXISTS, "this subject is another line's", ("sub",))
+            streams = [line.stream] if before is None else [line.stream, before]  # that one is no longer hers
             return self._tsm.commit(
                 Change(line.stream, line.version, [SubjectMapped(issuer=issuer)]),
                 context=context,
                 occurred_at=self._clock(),
-                put_index=[row],
+                put_index=[self._tsm.index_row(SUBJECT, f"{issuer}|{sub}", each, line.latest) for each in streams],
             )
 
         return decided(attempt)
 
     def stream_of_subject(self, issuer: str, sub: str) -> str | None:
         """The line that the issuer's tokens mean by `sub`, while its number is the same holder's."""
-        found = self._lines_of_subject(issuer, sub)
-        return next((line.stream for line in sorted(found, key=lambda line: not line.in_service)), None)
+        rows = self._tsm.indexed(SUBJECT, f"{issuer}|{sub}")
+        present = self._tsm.indexed_many((TENURE, row.stream) for row in rows)
+        tenures = {(one.stream, one.subject) for found in present.values() for one in found}
+        return next((row.stream for row in rows if (row.stream, row.subject) in tenures), None)
 
     def erase(self, context: Context, *, msisdn: str = "", iccid: str = "", subject: str = "") -> int:
         """Erase the tenure of `subject`, or the present one, of a number, or what was told of a card without a number.
@@ -176,15 +188,16 @@ class Lines:
         STORE_UNAVAILABLE when a file is held by others: repeat it.
         """
         place = _one_of((MSISDN, msisdn), (CARD, iccid))
-        line = self._line(place)
-        subject = subject or line.latest
-        if subject not in line.subjects:
+        found = self._lines_at(place)
+        tenures = [(line, meant) for line in found if (meant := subject or line.latest) in line.subjects]
+        if not tenures:
             raise TsmError(ErrorCode.NOT_FOUND, "no such tenure", ("subject",))
-        if any(self._needs_evidence(self.standings.of(card)) for card in cards_in([line])):
+        if any(self._needs_evidence(self.standings.of(card)) for card in cards_in(found)):
             raise TsmError(ErrorCode.WRONG_ORDER, "a card of this line is on hold")
-        # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.
-        self._vault.destroy_subject(subject)
-        position = decided(partial(self._record_erasure, place, subject, context))
+        for line, meant in tenures:
+            # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.
+            self._vault.destroy_subject(meant)
+            position = decided(partial(self._record_erasure, line.stream, place, meant, context))
         self._tsm.erase_remains()
         with self._assigned_lock:
             self._assigned.pop(self._vault.blind_index(*place), None)
@@ -192,14 +205,9 @@ class Lines:
 
     # Inside
 
-    def _lines_of_subject(self, issuer: str, sub: str) -> list[Line]:
-        rows = self._tsm.indexed(SUBJECT, f"{issuer}|{sub}")
-        read = read_lines(self._tsm, {row.stream for row in rows})
-        return [read[row.stream] for row in rows if read[row.stream].latest == row.subject]
-
-    def _record_erasure(self, place: Place, subject: str, context: Context) -> int:
+    def _record_erasure(self, stream: str, place: Place, subject: str, context: Context) -> int:
         """The rows go; those that other tenures need as well are put anew."""
-        line = self._line(place)
+        line = read_lines(self._tsm, {stream: place})[stream]
         left = {place: (place, line.stream, filed.subject) for filed in line.by_time() for place in line.places(filed)}
         return self._tsm.commit(
             Change(line.stream, line.version, [TenureErased(subject=subject)]),
@@ -239,17 +247,21 @@ class Lines:
         return {iccid for iccid in registered if self._tsm.card_of(iccid).operator != context.tenant}
 
     def _file(self, signals: Sequence[Signal], context: Context) -> Filing:
-        places = {place for signal in signals for place in (*homes(signal), name_of(signal))}
-        rows = self._tsm.indexed_many(places)
+        places = {place for signal in signals for place in homes(signal)}
+        told = {told_of(signal, iccid) for signal in signals for iccid in cards_of(signal)}
+        rows = self._tsm.indexed_many({*places, *told, *map(name_of, signals)})
         streams = {
-            place: [row.stream for row in rows[place]] if place in rows else [self._assign(place)]
-            for place in places
-            if place[0] != SIGNAL
+            place: [row.stream for row in rows[place]] if place in rows else [self._assign(place)] for place in places
         }
         read = read_lines(self._tsm, {stream: place for place, found in streams.items() for stream in found})
         for first, *others in streams.values():
             read[first].beside = [read[stream] for stream in others]
-        desk = Desk({place: read[first] for place, (first, *_) in streams.items()}, self._clock(), self._new_subject)
+        desk = Desk(
+            {place: read[first] for place, (first, *_) in streams.items()},
+            {place: {row.stream for row in rows.get(place, ())} for place in told},
+            self._clock(),
+            self._new_subject,
+        )
         filed = [desk.take(signal, name_of(signal) in rows) for signal in signals]
         last = self._commit(desk, context)
         positions = range(last - len(desk.entries) + 1, last + 1)
@@ -275,11 +287,12 @@ class Lines:
                 raise TsmError(ErrorCode.CONFLICT, "a tenure was erased meanwhile") from error
             raise
 
-    def _line(self, place: Place) -> Line:
+    def _lines_at(self, place: Place) -> list[Line]:
+        """The streams of a number, or of a card, at least one. NOT_FOUND."""
         rows = self._tsm.indexed(*place)
         if not rows:
             raise TsmError(ErrorCode.NOT_FOUND, "nothing is known of it")
-        return read_lines(self._tsm, {rows[0].stream: place})[rows[0].stream]
+        return list(read_lines(self._tsm, {row.stream: place for row in rows}).values())
 
     def _assign(self, place: Place) -> str:
         """The stream for a number, or a card, that has none."""
@@ -331,13 +344,22 @@ class Entry(NamedTuple):
 class Desk:
     """Where a batch is put in order: which signals are news, where they go, and under whose key."""
 
-    def __init__(self, read: Mapping[Place, Line], now: datetime, new_subject: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        read: Mapping[Place, Line],
+        told: Mapping[Place, set[str]],
+        now: datetime,
+        new_subject: Callable[[], str],
+    ) -> None:
+        """`told` has the streams in which a source names a card."""
         self.lines = read
+        self._told = told
         self.entries: list[Entry] = []
         self.new_subjects: list[str] = []
         self._now = now
         self._new_subject = new_subject
         self._led = {line.stream: line.named() for line in read.values()}
+        self._latest = {line.stream: line.latest for line in read.values()}
         self._taken: dict[Place, tuple[Signal, int]] = {}  # in this batch: the signal, and which entry
 
     def take(self, signal: Signal, known_name: bool) -> Outcome:
@@ -349,6 +371,10 @@ class Desk:
         if known_name:
             known = at_home[0].find(signal.source, signal.id)
             return Outcome(known.position, repeated=True) if known and known.signal == signal else _reused(signal)
+        try:
+            self._refuse_more(signal, at_home)
+        except TsmError as error:
+            return Outcome(0, error=error)
         self._taken[name_of(signal)] = signal, len(self.entries)
         outcome = Outcome(-len(self.entries) - 1)
         for line in at_home:
@@ -364,7 +390,20 @@ class Desk:
                 if (place, subject) not in led:
                     led.add((place, subject))
                     found[place, line.stream] = subject
+        for line in self.lines.values():
+            if line.latest != self._latest[line.stream]:
+                found[(TENURE, line.stream), line.stream] = line.latest
         return [(place, stream, subject) for (place, stream), subject in found.items()]
+
+    def _refuse_more(self, signal: Signal, at_home: Sequence[Line]) -> None:
+        for line in at_home:
+            line.refuse_more(signal)
+        streams = {line.stream for line in at_home}
+        named = [self._told[told_of(signal, iccid)] for iccid in cards_of(signal)]
+        if any(len(others | streams) > MOST_NAMES for others in named):
+            raise TsmError(ErrorCode.TOO_MANY_SIGNALS, f"{MOST_NAMES} lines of a card by {signal.source}")
+        for others in named:
+            others |= streams
 
     def _file(self, line: Line, signal: Signal) -> None:
         subject = "" if line.begins(signal) else line.subject_at(signal)

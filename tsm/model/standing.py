@@ -196,7 +196,8 @@ def reassess(state: Standing | None, findings: Sequence[Finding], policy: int, n
     """Decide what follows from what is found now: a function of findings, persons' decisions, and the time.
 
     What a person takes more seriously than its rule does not end by itself any more; what a person confirmed is not
-    explained away by what is told later.
+    explained away by what is told later, nor is a revocation that is due: it is carried out, and its evidence may be
+    erased then.
     """
     known = state or Standing()
     found = {f.suspicion: _raised(f, policy) for f in findings if not _is_over(known, f.suspicion, f.until, now)}
@@ -207,7 +208,9 @@ def reassess(state: Standing | None, findings: Sequence[Finding], policy: int, n
             facts.append(raised)
     for suspicion in known.open:
         over = _is_over(known, suspicion.id, suspicion.raised.until, now)
-        if suspicion.id not in found and (over or suspicion.decision.verdict is not Verdict.CONFIRMED):
+        due = suspicion.revoke_from is not None and suspicion.revoke_from <= now
+        stands = due or (suspicion.decision.verdict is Verdict.CONFIRMED and not over)
+        if suspicion.id not in found and not stands:
             facts.append(SuspicionWithdrawn(suspicion=suspicion.id))
     return _with_level(known, facts)
 
