@@ -69,14 +69,7 @@ class AuditClient:
     def __init__(self, server: str, ca: Path | None, identity: Identity) -> None:
         """INVALID_INPUT for files that are not as they should be."""
         self.server = server
-        try:
-            context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-            if identity.certificate is not None:
-                context.load_cert_chain(identity.certificate, identity.key)
-        except (OSError, ssl.SSLError) as error:
-            raise TsmError(ErrorCode.INVALID_INPUT, f"certificate or key: {type(error).__name__}") from error
-        headers = {"Authorization": f"Bearer {identity.token}"} if identity.token else {}
-        self._http = httpx.Client(base_url=server, verify=context, headers=headers, timeout=SECONDS)
+        self._http = client_of(server, ca, identity)
 
     def close(self) -> None:
         self._http.close()
@@ -224,6 +217,18 @@ def read_ending(whole: bytes, form: Form) -> Ending | None:
         return Ending(told["complete"], told.get("code", ""), told.get("requestId", "")) if "complete" in told else None
     state, _, _, code, request, *_ = whole.decode().split(",", 5)
     return Ending(state == "complete", code, request) if state in ("complete", "incomplete") else None
+
+
+def client_of(server: str, ca: Path | None, identity: Identity) -> httpx.Client:
+    """INVALID_INPUT for files that are not as they should be."""
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+        if identity.certificate is not None:
+            context.load_cert_chain(identity.certificate, identity.key)
+    except (OSError, ssl.SSLError) as error:
+        raise TsmError(ErrorCode.INVALID_INPUT, f"certificate or key: {type(error).__name__}") from error
+    headers = {"Authorization": f"Bearer {identity.token}"} if identity.token else {}
+    return httpx.Client(base_url=server, verify=context, headers=headers, timeout=SECONDS)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from api import (
     administration,
     audit_commands,
     erasure_commands,
+    lines_commands,
     logs,
     projection_commands,
     store_commands,
@@ -188,6 +189,7 @@ def parser() -> argparse.ArgumentParser:
     erasure_commands.add_to(commands, add, DATA)
     projection_commands.add_to(commands, add, DATA)
     audit_commands.add_to(commands, add)
+    lines_commands.add_to(commands, add)
 
     cards = commands.add_parser("card", help="the simulated card").add_subparsers(required=True, metavar="command")
     made = add(cards, "serve", card_serve, "put a card behind PC/SC through vpcd")

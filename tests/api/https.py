@@ -33,3 +33,16 @@ def serving(app: Any, files: TlsFiles, **options: Any) -> Iterator[str]:
         loop.call_soon_threadsafe(task.cancel)
         thread.join()
         listener.close()
+
+
+def started(app: Any) -> Any:
+    """An application whose workers run already: its lifespan is not the server's."""
+
+    async def serving(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            return await app(scope, receive, send)
+        for step in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{step}.complete"})
+
+    return serving

@@ -23,7 +23,7 @@ from api import administration
 from api.rest import feed
 from api.rest.feed import LONGEST_LINE, MOST_LINES, batches
 from tests.api.admin_world import ICCIDS, OPERATOR, OTHER_ICCID, OTHER_OPERATOR, PROVIDER, World
-from tests.api.https import serving
+from tests.api.https import serving, started
 from tests.line_samples import NUMBER, OTHER_NUMBER, OTHER_PHONE, PHONE
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.lines import Lines
@@ -424,16 +424,8 @@ def files(world: World, tmp_path: Path) -> Files:
 
 @pytest.fixture
 def url(world: World) -> Iterator[str]:
-    """The world's server on a socket; its workers run already."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan":
-            return await world.app(scope, receive, send)
-        for step in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{step}.complete"})
-
-    with serving(app, world.parts.settings.tls) as url:
+    """The world's server on a socket."""
+    with serving(started(world.app), world.parts.settings.tls) as url:
         yield url
 
 

@@ -1,0 +1,159 @@
+"""The other end of `/mno/signals` for a file: it is sent in parts, and whatever was not taken for lack of room again.
+
+A part is a request of its own, so the client reads what it is answered before it goes on. To begin anew is harmless:
+signals have ids, and the server says that it knows them. So nothing is kept of how far a file was sent.
+"""
+
+import csv
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import httpx
+
+from api.audit_client import ATTEMPTS, NOT_NOW, PAUSE, known_code, reaching, read_json, refusal
+from api.rest.feed import LONGEST_LINE, MEDIA_TYPE
+from tsm.errors import MESSAGES, ErrorCode, TsmError
+from tsm.model.line import Signal
+
+PART = 500  # lines of a request: the answers to these fit into what connections hold
+COLUMNS = frozenset(Signal.__struct_fields__) - {"source"}
+TOO_LARGE = ErrorCode.MESSAGE_TOO_LARGE
+AGAIN = {*NOT_NOW, ErrorCode.CONFLICT}
+
+
+class Row(NamedTuple):
+    """A signal in a file."""
+
+    line: int  # its place in the file, from 1
+    octets: int  # of the file up to its end, more or less
+    text: bytes  # as it is sent
+
+
+class Refusal(NamedTuple):
+    """A line that was not taken."""
+
+    line: int
+    id: str
+    code: str
+    message: str
+    field: tuple[str, ...]
+
+
+@dataclass
+class Summary:
+    """What became of a file."""
+
+    recorded: int = 0
+    repeated: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+
+    def take(self, row: Row, told: dict[str, Any]) -> None:
+        if "error" in told:
+            error = told["error"]
+            named = str(told["id"]), str(error["code"]), str(error["message"]), tuple(error["field"])
+            self.refused.append(Refusal(row.line, *named))
+        elif told["repeated"]:
+            self.repeated += 1
+        else:
+            self.recorded += 1
+
+
+class LinesClient:
+    """One server, as one operator sees it."""
+
+    def __init__(self, http: httpx.Client, sleep: Callable[[float], None] = time.sleep) -> None:
+        """`http` shows the operator's certificate."""
+        self._http = http
+        self._sleep = sleep
+
+    def send(self, rows: Iterator[Row], progress: Callable[[int], None]) -> Summary:
+        """All of them; whatever the server refuses the whole for is raised, and what came before is recorded."""
+        summary = Summary()
+        while part := list(islice(rows, PART)):
+            too_long = [row for row in part if len(row.text) > LONGEST_LINE]
+            summary.refused += [Refusal(row.line, "", TOO_LARGE, MESSAGES[TOO_LARGE], ()) for row in too_long]
+            for row, told in self._insist([row for row in part if row not in too_long]):
+                summary.take(row, told)
+            progress(part[-1].octets)
+        summary.refused.sort()
+        return summary
+
+    def _insist(self, part: Sequence[Row]) -> list[tuple[Row, dict[str, Any]]]:
+        """Each with its answer; what could not be taken now is sent again, for as long as that helps."""
+        answered: list[tuple[Row, dict[str, Any]]] = []
+        failures = 0
+        while part:
+            try:
+                told = self._post(part)
+            except TsmError as error:
+                if error.code not in AGAIN:
+                    raise
+                told = []
+            later = [row for row, said in zip(part, told, strict=False) if is_for_later(said)]
+            answered += [(row, said) for row, said in zip(part, told, strict=False) if not is_for_later(said)]
+            later += part[len(told) :]
+            failures = failures + 1 if len(later) == len(part) else 0
+            if failures > ATTEMPTS:
+                raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "the server takes nothing: import it again later")
+            if later:
+                self._sleep(PAUSE * 2**failures)
+            part = later
+        return answered
+
+    def _post(self, part: Sequence[Row]) -> list[dict[str, Any]]:
+        """The answers; fewer than lines when the server could not go on."""
+        body = b"\n".join(row.text for row in part)
+        with reaching():
+            response = self._http.post("/mno/signals", content=body, headers={"Content-Type": MEDIA_TYPE})
+        if not response.is_success:
+            raise refusal(read_json(response), f"HTTP {response.status_code}")
+        told = [json.loads(line) for line in response.content.splitlines()]
+        ended = next((said for said in told if "line" not in said), None)
+        if ended is not None and known_code(ended["error"]["code"]) not in AGAIN:
+            raise refusal({**ended["error"], "requestId": ended["requestId"]}, "the feed was ended")
+        return [said for said in told if "line" in said]
+
+
+def is_for_later(said: dict[str, Any]) -> bool:
+    return "error" in said and said["error"]["code"] in AGAIN
+
+
+def read_rows(path: Path, lines: IO[bytes]) -> Iterator[Row]:
+    """The signals of a file: CSV when its name ends so, else JSON Lines. INVALID_INPUT for a heading that is none."""
+    return csv_rows(lines) if path.suffix == ".csv" else json_rows(lines)
+
+
+def json_rows(lines: IO[bytes]) -> Iterator[Row]:
+    octets = 0
+    for number, line in enumerate(lines, 1):
+        octets += len(line)
+        if line.strip():
+            yield Row(number, octets, line.strip())
+
+
+def csv_rows(lines: IO[bytes]) -> Iterator[Row]:
+    """RFC 4180, UTF-8. An empty cell says nothing; a row with more or fewer cells is for the server to refuse."""
+    octets = 0
+
+    def text() -> Iterator[str]:
+        nonlocal octets
+        for line in lines:
+            octets += len(line)
+            yield line.decode("utf-8-sig", "replace")
+
+    reader = csv.reader(text())
+    heading = next(reader, [])
+    if unknown := sorted({*heading} - COLUMNS):
+        raise TsmError(ErrorCode.INVALID_INPUT, f"no such column: {unknown[0]}")
+    if len({*heading}) < len(heading) or not {"id", "kind", "occurred_at"} <= {*heading}:
+        raise TsmError(ErrorCode.INVALID_INPUT, "the heading names each column once, and id, kind and occurred_at")
+    for cells in reader:
+        if cells:
+            said = {name: cell for name, cell in zip(heading, cells, strict=False) if cell}
+            said |= {"cells": f"{len(cells)}"} if len(cells) != len(heading) else {}
+            yield Row(reader.line_num, octets, json.dumps(said).encode())
