@@ -22,9 +22,9 @@ from api.graphql.mutations.rows import Row, changed
 from api.graphql.mutations.whose import card_at_hand, issued_card, refuse_other_tenants
 from api.graphql.types.alerts import Alert, Standing
 from api.graphql.types.swaps import SwapLevel, SwapPolicyInput, document_of, read_policy
-from tsm.errors import within
-from tsm.model import standing, swap_policy
-from tsm.model.checks import refusal
+from tsm.errors import TsmError, within
+from tsm.model import event, standing, swap_policy
+from tsm.model.checks import check_text, refusal
 from tsm.model.line import Signal, SignalKind
 from tsm.model.operation import OperationKind
 from tsm.model.standing import Proof
@@ -99,13 +99,13 @@ def acknowledge(act: Act, given: AlertAcknowledgeInput) -> None:
 
 
 def escalate(act: Act, given: AlertEscalateInput) -> None:
-    context = act.of(issued_card(act, given.iccid).operator, given.reason)
+    context = because(act, issued_card(act, given.iccid).operator, given.reason)
     level = Level[value_of(SwapLevel, given.level)]
     act.parts.standings.escalate(given.iccid, given.alert, level, context, act.command)
 
 
 def close(act: Act, given: AlertCloseInput) -> None:
-    context = act.of(issued_card(act, given.iccid).operator, given.reason)
+    context = because(act, issued_card(act, given.iccid).operator, given.reason)
     verdict = standing.Verdict(value_of(Verdict, given.verdict))
     act.parts.standings.close(given.iccid, given.alert, verdict, context, act.command)
 
@@ -113,7 +113,7 @@ def close(act: Act, given: AlertCloseInput) -> None:
 def release(act: Act, given: CardHoldReleaseInput) -> None:
     card, tenants = card_at_hand(act, given.iccid)
     proof = Proof.OPERATOR if act.caller.viewer.kind == "operator" else Proof.CLERK
-    context = msgspec.structs.replace(act.of(card.operator, given.reason), tenants=tenants)
+    context = because(act, card.operator, given.reason, tenants)
     act.parts.standings.release(card.iccid, proof, "", context, act.command)
 
 
@@ -131,7 +131,7 @@ def call(act: Act, given: CardLockRequestInput | CardUnlockRequestInput, kind: S
     is_operators = act.caller.viewer.kind == "operator"
     if given.called_at.utcoffset() is None:
         raise refusal("called_at", "no offset from UTC")
-    context = act.of(act.caller.viewer.party, given.reason)
+    context = because(act, act.caller.viewer.party, given.reason, tenants)
     asked = Signal(
         id=sha256(act.command.id.encode()).hexdigest(),
         source=f"operator:{card.operator}" if is_operators else act.caller.actor,
@@ -139,11 +139,17 @@ def call(act: Act, given: CardLockRequestInput | CardUnlockRequestInput, kind: S
         occurred_at=given.called_at.astimezone(UTC),
         iccid=card.iccid,
     )
-    (outcome,) = act.parts.lines.record([asked], msgspec.structs.replace(context, tenants=tenants))
+    (outcome,) = act.parts.lines.record([asked], context)
     if outcome.error is not None:
-        raise outcome.error
+        raise TsmError(outcome.error.code, outcome.error.detail, ("called_at",))
     tsm = act.parts.tsm
     tsm.commit(context=context, occurred_at=tsm.now(), command=act.command)
+
+
+def because(act: Act, tenant: str, reason: str, tenants: tuple[str, ...] = ()) -> event.Context:
+    """Who acts, for whom and why. INVALID_INPUT for a reason that tells nothing."""
+    check_text(reason, "reason")
+    return msgspec.structs.replace(act.of(tenant, reason), tenants=tenants)
 
 
 def adopt(act: Act, given: SwapPolicyAdoptInput) -> None:

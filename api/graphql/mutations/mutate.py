@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -159,7 +159,8 @@ def command_of(context: Context, name: str, given: Any) -> Command:
     if not KEY.fullmatch(key):
         raise refusal("idempotency_key", "not 1 to 255 visible ASCII characters")
     refuse_unprintable(values)
-    content = json.dumps([name, context.viewer, values], sort_keys=True, separators=(",", ":"))
+    named = [name, context.viewer, values]
+    content = json.dumps(named, sort_keys=True, separators=(",", ":"), default=datetime.isoformat)
     keep_until = context.log.now() + timedelta(days=IDEMPOTENCY_DAYS)
     return Command(f"{context.caller.client} {key}", sha256(content.encode()).hexdigest(), keep_until)
 
