@@ -106,6 +106,15 @@ def steps(msisdn: str, known: Iterable[Known]) -> list[Step]:
     return _told_later(taken)
 
 
+def by_number(known: Iterable[Known]) -> dict[str, list[Known]]:
+    """What is about each number: one pass, for a card may have had many."""
+    found: dict[str, list[Known]] = {}
+    for one in known:
+        for number in numbers_of(one.signal):
+            found.setdefault(number, []).append(one)
+    return found
+
+
 def numbers_of(signal: Signal) -> tuple[str, ...]:
     """The numbers in whose streams the signal lies."""
     if signal.kind is SignalKind.NUMBER_CHANGED:
@@ -155,11 +164,10 @@ def devices_of_card(iccid: str, known: Iterable[Known]) -> tuple[Binding, ...]:
 
 def about_cards(known: Sequence[Known]) -> list[tuple[Known, str]]:
     """Each of the ordered signals with the card that it is about: what it names, or its number's at that time."""
-    numbers = dict.fromkeys(number for one in known for number in numbers_of(one.signal))
     cards = {
         (step.known.signal.source, step.known.signal.id): step.card
-        for number in numbers
-        for step in steps(number, known)
+        for number, about in by_number(known).items()
+        for step in steps(number, about)
         if step.known.signal.msisdn == number
     }
     return [(one, one.signal.iccid or cards.get((one.signal.source, one.signal.id), "")) for one in known]

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import NamedTuple
 
-from tsm.model.bindings import BINDS, Known, Step, about_cards, moment, ordered, steps
+from tsm.model.bindings import BINDS, Known, Step, about_cards, by_number, moment, ordered, steps
 from tsm.model.line import APP, BY_OPERATOR, Signal, SignalKind
 from tsm.model.swap_policy import Condition, Level, Policy, Rule
 
@@ -51,6 +51,7 @@ class Card(NamedTuple):
     known: Sequence[Known]  # all, in order
     own: Sequence[Known]  # what is about this card, in order
     numbers: dict[str, list[Step]]  # of all numbers
+    announced: Sequence[Signal]  # changes of phones that the holder said she would make
 
 
 class Stay(NamedTuple):
@@ -66,8 +67,9 @@ def assess(iccid: str, known: Iterable[Known], policy: Policy, operator: str) ->
     """What the policy finds suspicious about that operator's card, in the order of its beginning."""
     everything = [one for one in ordered(known) if _counts(one.signal, operator)]
     own = [one for one, card in about_cards(everything) if card == iccid]
-    numbers = dict.fromkeys(n for one in everything for n in (one.signal.msisdn, _previous_number(one.signal)) if n)
-    card = Card(iccid, everything, own, {number: steps(number, everything) for number in numbers})
+    numbers = {number: steps(number, about) for number, about in by_number(everything).items()}
+    announced = [one.signal for one in own if one.signal.kind is SignalKind.MODEL_CHANGE_ANNOUNCED]
+    card = Card(iccid, everything, own, numbers, announced)
     findings = {
         finding.suspicion: finding
         for rule in policy.rules
@@ -114,8 +116,11 @@ def _device_changed(card: Card, rule: Rule) -> list[Case]:
 def _two_devices(card: Card, rule: Rule) -> list[Case]:
     found = []
     stays = _stays(card)
+    seen: dict[str, int] = {}  # the latest stay in each device, but for the one just before
     for number, back in enumerate(stays):
-        left = next((i for i in reversed(range(number - 1)) if stays[i].imei == back.imei != ""), None)
+        if number > 1:
+            seen[stays[number - 2].imei] = number - 2
+        left = seen.get(back.imei) if back.imei else None
         if left is not None and _age(stays[left].last, back.first) <= _window(rule):
             between = tuple(stay.first for stay in stays[left + 1 : number])
             found.append(Case(back.first.signal.occurred_at, (back.first,), (stays[left].last, *between)))
@@ -160,11 +165,8 @@ def _named(signal: Signal) -> str:
 def _announced(card: Card, imei: str, at: datetime) -> bool:
     """Whether the holder said that she would change phones then, if she named it to this one; however late it came."""
     return any(
-        one.signal.kind is SignalKind.MODEL_CHANGE_ANNOUNCED
-        and one.signal.until is not None
-        and one.signal.occurred_at <= at <= one.signal.until
-        and one.signal.imei in ("", imei)
-        for one in card.own
+        one.until is not None and one.occurred_at <= at <= one.until and one.imei in ("", imei)
+        for one in card.announced
     )
 
 
@@ -260,10 +262,6 @@ def _is_imsi_change(step: Step) -> bool:
     """Another SIM, nobody said which, and nobody said that it was to be so."""
     unknown = step.after is not None and not step.after.iccid
     return step.sim_changed and unknown and step.known.signal.kind in (SignalKind.OBSERVED, SignalKind.DEVICE_CHANGED)
-
-
-def _previous_number(signal: Signal) -> str:
-    return signal.previous if signal.kind is SignalKind.NUMBER_CHANGED else ""
 
 
 # What was told
