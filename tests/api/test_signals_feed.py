@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -378,6 +379,15 @@ def test_a_fault_in_the_middle_is_the_last_line_and_says_nothing_of_itself(
 
     ended = asyncio.run(run())
     assert codes([ended]) == [ErrorCode.INTERNAL] and "division" not in json.dumps(ended)
+
+
+def test_every_line_of_the_documentation_is_taken(world: World) -> None:
+    """In its order: what it says of subjects comes last."""
+    document = Path(__file__).parents[2].joinpath("docs", "lines.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", document, re.DOTALL)
+    signals, subjects = ([line.encode() for line in block.splitlines()] for block in blocks)
+    assert codes(post(world, SIGNALS, *signals)) == [""] * 6
+    assert codes(post(world, SUBJECTS, *subjects)) == [""]
 
 
 # Subjects
