@@ -21,6 +21,7 @@ from tsm.flows.lines import Lines
 from tsm.flows.revocation import Revocation
 from tsm.jpki.certificates import Holder, Kind, read_certificate
 from tsm.jpki.release import ReleaseDocument, SignedRelease
+from tsm.model.credential import PersonalizationDelegated
 from tsm.model.event import Context
 from tsm.model.line import Signal, SignalKind, SignalRecorded
 from tsm.model.standing import CardCleared
@@ -207,14 +208,19 @@ def test_nor_one_that_is_to_be_revoked(world, desk):
         desk.releases.release_by_clerk(ICCID, "she was here", COUNTER)
 
 
-def test_whoever_has_stolen_it_gains_nothing_by_an_application_of_his_own(world, desk):
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_whoever_has_stolen_it_gains_nothing_by_an_application_of_his_own(world, desk, goes_on):
     thief = world.authority.issue_main(TARO)
     slip = world.apply()  # the owner's; it is written
     world.check(slip)
     write(world, slip)
     world.follow()
     own = world.document(applicant=TARO.name, challenge=world.issuance.challenge(ELSEWHERE))
-    world.apply(world.signed(own, thief.signature_key, thief.signature_certificate), ELSEWHERE)
+    his = world.apply(world.signed(own, thief.signature_key, thief.signature_certificate), ELSEWHERE)
+    if goes_on:  # a provider delegates for whatever card a browser names
+        world.check(his)
+        world.record(f"credential-{his.credential}", PersonalizationDelegated(reception="2026112100000001"))
+        assert world.credential(his.credential).in_use
     desk.lock()
     with refused(ErrorCode.FORBIDDEN):
         desk.release(desk.signed(thief))

@@ -7,6 +7,8 @@ from itertools import cycle
 
 import pytest
 from cryptography import x509
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from issuance_world import IssuanceWorld, key_pool
 from mas_world import ICCID, OPERATOR, OTHER_ICCID, PROVIDER
 from test_deployment import APPLICATION, Deployment
@@ -21,8 +23,10 @@ from tsm.flows.revocation import Revocation, RevocationFollower
 from tsm.flows.swap_response import ACTOR, SwapResponse, SwapResponseFollower
 from tsm.globalplatform.commands import Select
 from tsm.jpki.certificates import Kind
+from tsm.mas.messages import LinkRequest, Process
 from tsm.model import standing as standings
 from tsm.model.credential import Hold
+from tsm.model.delegation import DelegationAccepted
 from tsm.model.detection import Finding
 from tsm.model.event import Context
 from tsm.model.operation import OperationRequested
@@ -259,6 +263,15 @@ def test_a_hold_of_which_the_authority_hears_after_its_end_is_ended_again(world,
     assert world.credential(credential).reissued.signature_serial == f"{latest:X}"
 
 
+def test_the_hold_of_an_expired_credential_ends_nowhere_and_is_no_fault(world, desk, credential):
+    desk.suspect(Level.HOLD)
+    world.clock.pass_by(days=365 * 6)
+    desk.release()
+    time.sleep(0.03)
+    desk.follow()
+    assert world.credential(credential).hold is Hold.RELEASE_ORDERED
+
+
 def test_a_certificate_that_is_not_the_authoritys_is_no_release(world, desk, credential, monkeypatch):
     desk.suspect(Level.HOLD)
     monkeypatch.setattr(world.line, "release", lambda *_: world.main.signature_certificate)
@@ -349,6 +362,148 @@ def test_a_card_without_the_applet_is_asked_for_nothing(world, desk):
     world.clock.pass_by(hours=25)
     desk.follow()
     assert desk.asked == []
+
+
+# A lock left behind, a phone that lies
+
+
+def begin(desk):
+    """A phone fetches what waits and brings it as far as the command itself; the phone, and what it holds."""
+    launch = desk.operations.next_contact(ICCID, PROVIDER, "https://sp.example/")
+    phone = desk.world.phone()
+    answer = phone.start(launch.reception, OPERATOR)
+    for _ in range(4):  # connect, SELECT, INITIALIZE UPDATE, EXTERNAL AUTHENTICATE
+        answer = phone.say(phone.obey(answer))
+    return phone, answer
+
+
+def swallow(desk):
+    """The card executes it, and nobody hears of that."""
+    phone, answer = begin(desk)
+    phone.obey(answer)
+
+
+def lie(desk):
+    """The card executes it, and the phone says that it refused."""
+    phone, answer = begin(desk)
+    phone.obey(answer)
+    answer = phone.say(LinkRequest(Process.RESPONSE, status_word=b"\x69\x85"))
+    while answer.process.name != "END":
+        answer = phone.say(phone.obey(answer))
+    desk.follow()
+
+
+def later(desk, **time):
+    """Time passes, and what waited for it is done: sessions that nobody continued end."""
+    desk.world.clock.pass_by(**time)
+    for delegation in [f for f in desk.world.facts("delegation-") if isinstance(f, DelegationAccepted)]:
+        desk.world.sessions.expire(delegation.provider, delegation.reception)
+    desk.follow()
+
+
+def test_while_the_card_is_on_hold_nothing_is_unlocked(world, desk):
+    desk.suspect(Level.LOCK)
+    desk.contact()
+    desk.suspect(Level.HOLD)  # the loss is explained, the strange phone is not
+    desk.contact()
+    assert (desk.asked, desk.selects()) == ([("lock", "DONE")], "6a82")
+    desk.suspect()
+    desk.contact()
+    assert (desk.asked, desk.selects()) == ([("lock", "DONE"), ("unlock", "DONE")], "9000")
+
+
+@pytest.mark.parametrize("level", [Level.HOLD, Level.LOCK])
+def test_an_unlock_that_waits_when_the_card_is_on_hold_again_is_taken_back(world, desk, level):
+    desk.suspect(Level.LOCK)
+    desk.contact()
+    desk.suspect()
+    desk.suspect(level)
+    assert desk.asked == [("lock", "DONE"), ("unlock", "CANCELLED")]
+
+
+def test_nor_does_a_phone_get_the_unlock_that_a_person_asked_for_before(world, desk):
+    desk.operations.lock(ICCID, APP, "a test", PERSON)
+    desk.contact()
+    unlock = desk.operations.unlock(ICCID, APP, "the test is over", PERSON).operation
+    desk.suspect(Level.HOLD)
+    desk.contact()
+    with pytest.raises(TsmError, check=lambda refusal: refusal.code is ErrorCode.CARD_ON_HOLD):
+        desk.operations.contact(unlock, PERSON)
+    assert (desk.operations.find(unlock).state, desk.selects()) == ("WAITING", "6a82")
+    desk.suspect()
+    desk.contact()
+    assert (desk.operations.find(unlock).state, desk.selects()) == ("DONE", "9000")
+
+
+def test_a_lock_of_which_nobody_heard_does_not_lock_its_owner_out(world, desk):
+    desk.suspect(Level.LOCK)
+    swallow(desk)
+    desk.release()
+    later(desk, minutes=2)
+    assert desk.selects() == "6a82"
+    assert desk.asked == [("lock", "CANCELLED"), ("audit", "WAITING")]
+    desk.contact()
+    assert (desk.asked[1:], desk.selects()) == ([("audit", "DONE"), ("unlock", "DONE")], "9000")
+
+
+def test_nor_does_one_that_a_lying_phone_carried(world, desk):
+    desk.suspect(Level.LOCK)
+    lie(desk)
+    desk.release()
+    assert desk.asked == [("lock", "FAILED"), ("audit", "WAITING")]
+    desk.contact()
+    assert (desk.asked[1:], desk.selects()) == ([("audit", "DONE"), ("unlock", "DONE")], "9000")
+
+
+def test_a_lock_that_never_reached_the_card_is_no_news_to_its_owner(world, desk):
+    desk.suspect(Level.LOCK)
+    begin(desk)  # and the command never comes to the card
+    desk.release()
+    later(desk, minutes=2)
+    desk.contact()
+    assert (desk.asked, desk.selects()) == ([("lock", "CANCELLED"), ("audit", "DONE")], "9000")
+
+
+def test_an_unlock_of_which_nobody_heard_does_not_leave_the_thief_an_open_applet(world, desk):
+    desk.suspect(Level.LOCK)
+    desk.contact()
+    desk.suspect()
+    swallow(desk)
+    desk.suspect(Level.LOCK)
+    later(desk, minutes=2)
+    assert (desk.selects(), desk.asked[2:]) == ("9000", [("audit", "WAITING")])
+    desk.contact()
+    assert (desk.asked[2:], desk.selects()) == ([("audit", "DONE"), ("lock", "DONE")], "6a82")
+
+
+@pytest.mark.parametrize(("level", "kind"), [(Level.LOCK, "lock"), (Level.REVOKE, "delete")])
+def test_what_a_phone_says_the_card_refused_is_asked_for_again_another_day(world, desk, level, kind):
+    """Not at once, for whoever has the card in hand would never get to anything else."""
+    desk.suspect(level)
+    if level is Level.REVOKE:
+        desk.contact()
+        later(desk, hours=25)
+    phone, answer = begin(desk)
+    answer = phone.say(LinkRequest(Process.RESPONSE, status_word=b"\x69\x85"))  # the card was never told
+    while answer.process.name != "END":
+        answer = phone.say(phone.obey(answer))
+    desk.follow()
+    assert desk.asked[-1] == (kind, "FAILED")
+    later(desk, hours=23)
+    assert desk.asked[-1] == (kind, "FAILED")
+    later(desk, hours=2)
+    assert desk.asked[-2:] == [(kind, "FAILED"), (kind, "WAITING")]
+    desk.contact()
+    assert (desk.asked[-1], desk.selects()) == ((kind, "DONE"), "6a82")
+
+
+def test_what_somebody_locked_while_ours_waited_stays_locked(world, desk):
+    desk.suspect(Level.LOCK)
+    theirs = desk.operations.lock(ICCID, APP, "a test", PERSON).operation
+    desk.carry_out(desk.operations.contact(theirs, PERSON))
+    desk.follow()
+    desk.release()
+    assert (desk.asked, desk.selects()) == ([("lock", "CANCELLED")], "6a82")
 
 
 # Revocation
@@ -467,9 +622,102 @@ def test_a_server_that_died_between_its_steps_goes_on(world, desk, credential, m
     assert desk.asked == [("delete", "WAITING")]
 
 
-def finding(world):
+class Restless:
+    """A suspicion that comes and goes, a phone that does as it likes, an authority that is silent at times.
+
+    Only `follow` and what begins with `contact` let the workers see anything of it.
+    """
+
+    def __init__(self, world, desk):
+        self.world, self.desk = world, desk
+        self.steps = {
+            **{level.name: partial(self.suspect, level) for level in (Level.NONE, Level.HOLD, Level.LOCK)},
+            "release": self.release,
+            "follow": self.follow,
+            "silent": lambda: setattr(world.line, "silent", True),
+            "speaks": lambda: setattr(world.line, "silent", False),
+            "restart": desk.start,
+            "contact": partial(self.contact, carry),
+            "contact swallowed": partial(self.contact, swallow),
+            "contact told wrongly": partial(self.contact, lie),
+            "contact cut off": partial(self.contact, begin),
+            "time": partial(later, desk, minutes=2),
+        }
+
+    def suspect(self, level):
+        found = [] if level is Level.NONE else [finding(self.world, level, Condition.LOST)]
+        self.decide(lambda state: standings.reassess(state, found, 1, self.world.tsm.now()))
+
+    def release(self):
+        now = self.world.tsm.now()
+        self.decide(lambda state: standings.release(state, Proof.CLERK, "", now) if state and state.on_hold else [])
+
+    def decide(self, decide):
+        """Of another suspicion each time."""
+        self.world.clock.pass_by(seconds=5)
+        stream = standings.stream(ICCID)
+        self.world.record(stream, *decide(self.world.tsm.load(stream, standings.evolve).state))
+
+    def follow(self):
+        time.sleep(0.02)  # as long as an authority that was silent is left in peace
+        self.desk.follow()
+
+    def contact(self, behave):
+        if any(self.desk.operations.find(one).state == "WAITING" for one in self.waiting()):
+            behave(self.desk)
+
+    def waiting(self):
+        return self.desk.operations.waiting(ICCID)
+
+    def come_to_rest(self):
+        """All is told and carried: two days are enough."""
+        self.world.line.silent = False
+        for _ in range(4):
+            later(self.desk, hours=13)
+            self.follow()
+            self.desk.contact()
+
+
+def carry(desk):
+    launch = desk.operations.next_contact(ICCID, PROVIDER, "https://sp.example/")
+    if launch is not None:
+        desk.carry_out(launch)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_however_it_came_about_in_the_end_all_is_as_the_level_says(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("restless")
+    world = IssuanceWorld(folder)
+    desk = Desk(world, folder)
+    credential, restless = written(world), Restless(world, desk)
+    for step in data.draw(st.lists(st.sampled_from(sorted(restless.steps)), min_size=3, max_size=14)):
+        restless.steps[step]()
+    restless.come_to_rest()
+
+    level = world.tsm.load(standings.stream(ICCID), standings.evolve).state
+    level = level.level if level else Level.NONE
+    wanted = Hold.HELD if level >= Level.HOLD else Hold.NONE
+    assert world.credential(credential).hold is wanted
+    assert reasons(world, credential) == ["certificateHold" if wanted is Hold.HELD else None] * 2
+    latest = x509.load_der_x509_certificate(world.authority.certificates(credential).signature)
+    known = world.credential(credential).reissued
+    assert known is None or known.signature_serial == f"{latest.serial_number:X}"
+    if level is not Level.HOLD:  # then it stays as it is
+        assert desk.selects() == ("6a82" if level is Level.LOCK else "9000")
+    assert restless.waiting() == []
+    events = len(world.events())
+    desk.start()
+    desk.follow()
+    assert len(world.events()) == events
+    desk.vault.close()
+    world.close()
+
+
+def finding(world, level=Level.REVOKE, condition=Condition.TERMINATED):
     now = world.tsm.now()
-    return Finding("0" * 32, "rule-0", Condition.TERMINATED, Level.REVOKE, now, None, (1,), now + SETTLE)
+    name = f"{now.timestamp():032.0f}"
+    return Finding(name, "rule-0", condition, level, now, None, (1,), revoke_from(level, now))
 
 
 def test_the_position_stays_before_what_is_not_done(world, desk):

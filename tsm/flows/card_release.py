@@ -115,15 +115,18 @@ class CardReleases:
         raise TsmError(ErrorCode.FORBIDDEN, "no credential in this card rests on this certificate")
 
     def _in(self, iccid: str) -> list[Held]:
-        """The credentials that are in a card, or may be; where none is, those that were issued for it. UNKNOWN_CARD.
+        """The credentials that a card has acknowledged; without one those that it may have, or else that were issued
+        for it. UNKNOWN_CARD.
 
-        Anybody may apply for a credential in somebody else's card: it says nothing while another is in use there.
+        Anybody may apply for a credential in somebody else's card, and have its write delegated without that card: it
+        says nothing while the card has another.
         """
         self._tsm.card_of(iccid)
         rows = self._tsm.indexed("iccid", iccid)
         found = [(row.subject, self._tsm.load(row.stream, credentials.evolve).state) for row in rows]
         issued = [Held(id, s) for id, s in found if s and not s.refused and not s.closed and s.stage >= Stage.ISSUED]
-        return [held for held in issued if held.state.in_use] or issued
+        written = [held for held in issued if held.state.stage >= Stage.WRITTEN]
+        return written or [held for held in issued if held.state.in_use] or issued
 
 
 def context_of(counter: Counter, reason: str = "", tenants: tuple[str, ...] = ()) -> Context:

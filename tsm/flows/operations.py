@@ -29,6 +29,7 @@ from tsm.flows import audit, scripts
 from tsm.flows.contacts import Contacts
 from tsm.flows.erasure import SessionUnderWay
 from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.on_hold import refuse_on_hold
 from tsm.flows.scripts import Scripts
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.identifiers import Aid, Iccid
@@ -347,8 +348,8 @@ class Operations:
         """The phone is at hand: what it needs to fetch the commands, and the same again until it has.
 
         NOT_FOUND, FORBIDDEN. WRONG_ORDER unless it waits for the card, while another contact is under way, and when it
-        turns out to be done already. What the card's record forbids by now ends it, and is raised; so is what DELEGATE
-        refuses, which ends nothing.
+        turns out to be done already. CARD_ON_HOLD for an unlock, for it may be a thief who is at the phone. What the
+        card's record forbids by now ends it, and is raised; so is what DELEGATE refuses, which ends nothing.
         """
         state = self.settle(operation)
         refuse_other_tenant(state.requested, context)
@@ -418,6 +419,7 @@ class Operations:
         record = self._tsm.load(cards.stream(wanted.iccid), cards.evolve)
         card = record.state
         assert card is not None  # noqa: S101  it was there when this was asked for
+        free = [refuse_on_hold(self._tsm, card.iccid)] if state.kind is OperationKind.UNLOCK else []
         goal = GOALS[state.kind]
         in_doubt = card.isd in card.doubtful
         if not in_doubt and goal.is_reached(card, wanted):
@@ -435,7 +437,11 @@ class Operations:
             return_url=return_url,
         )
         also = Also(
-            (Change(deployments.stream(reception), 0, [step]), Change(cards.stream(card.iccid), record.version, []))
+            (
+                Change(deployments.stream(reception), 0, [step]),
+                Change(cards.stream(card.iccid), record.version, []),
+                *free,
+            )
         )
         self._commit(state, loaded.version, operations.delegate(state, reception, now), context, also, command)
         return reception

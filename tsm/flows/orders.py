@@ -18,7 +18,9 @@ from tsm.model.credential import Credential
 from tsm.model.event import Context, Event, Fact
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before an authority is told again: doubled each time
-PASSING = (ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.CERTIFICATE_REVOKED)  # the second until the log knows it, too
+PASSING = (  # what an authority refuses for good ends when the log knows it, too: the credential is revoked
+    ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.CERTIFICATE_REVOKED, ErrorCode.CERTIFICATE_EXPIRED,
+)  # fmt: skip
 log = logging.getLogger(__name__)
 
 

@@ -3,15 +3,16 @@
     HOLD        credential.hold_ordered for each credential that is in the card, or may be
     LOCK        and an operation that locks the JPKI applet
     REVOKE      and after the settle window, credential.revocation_ordered and an operation that deletes the applet
-    lifted      credential.release_ordered; a lock that still waits is taken back, one that is done is undone
+    below LOCK  a lock that still waits is taken back
+    lifted      credential.release_ordered; and a lock that is done is undone, or may be: then the card is asked first
 
 The operations wait for the card's next contact, like those of persons; whatever else can carry commands to a card may
 carry them. No second person is asked: that a suspicion leads to this, the policy says, and persons adopted it.
 
 Everything is decided from what is true now, the standing and what was done for it so far, so it may be decided again at
 any time, by several servers, and nothing is done twice. What the system asked for on a card is a chain of idempotency
-keys, so it finds its own operations again. What the card refused, or a person took back, it does not ask for again
-until the level has been lower in between.
+keys, so it finds its own operations again. What a person took back it does not ask for again until the level has been
+lower in between. What the card refused it does not ask for on the same day: it may have been the phone that said so.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,9 @@ from tsm.model.swap_policy import Condition, Level
 ACTOR = "system:swap-response"
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 AGAIN = timedelta(seconds=2)  # before a contact that is under way is looked at again
+CHANGES = (OperationKind.LOCK, OperationKind.UNLOCK, OperationKind.DELETE)
 OVER = frozenset({Condition.TERMINATED, Condition.PORTED_OUT, Condition.CARD_REPLACED})  # of the line, not of the key
+PATIENCE = timedelta(days=1)  # before what a card refused is asked for again: nobody's visits end there for ever
 LONGEST_REASON = 200
 
 
@@ -47,20 +50,17 @@ class Asked(NamedTuple):
 
     position: int  # of the request
     operation: Operation
-
-    def is_(self, kind: OperationKind) -> bool:
-        return self.operation.kind is kind
+    again: datetime | None  # when it failed: from when on it may be asked for again
+    counts: bool  # neither taken back here nor overtaken by time, else it is as if nobody had asked
 
     @property
     def waits(self) -> bool:
         return not self.operation.is_over
 
     @property
-    def counts(self) -> bool:
-        """Neither taken back here nor overtaken by time: then it is as if nobody had asked."""
-        ended = self.operation.ended
-        taken_back = self.operation.state is OperationState.CANCELLED and ended is not None and ended.ended_by == ACTOR
-        return not taken_back and self.operation.state is not OperationState.EXPIRED
+    def went_out(self) -> bool:
+        """Whether a phone was told to fetch it: what the card then did, only its record can tell."""
+        return bool(self.operation.reception)
 
 
 class Case(NamedTuple):
@@ -88,6 +88,20 @@ class Case(NamedTuple):
         """Whether it was asked for since the level is what it is."""
         return any(one.position > self.began for one in self.of_kinds(kind))
 
+    @property
+    def may_be_locked_here(self) -> bool:
+        """Whether a lock that was asked for here may have been executed, and nobody has asked since to undo it."""
+        locks = [one for one in self.asked if one.operation.kind is OperationKind.LOCK and one.went_out]
+        return last(locks) > last(self.of_kinds(OperationKind.UNLOCK))
+
+    @property
+    def is_to_be_asked(self) -> bool:
+        """Whether what went out may have been executed without our knowing, and the card was not asked since."""
+        if self.card.isd not in self.card.doubtful:
+            return False
+        changes = [one for one in self.asked if one.operation.kind in CHANGES and one.went_out]
+        return last(changes) > last(self.of_kinds(OperationKind.AUDIT))
+
 
 class SwapResponse:
     """Brings a card's credentials and its applet to what its standing asks for."""
@@ -103,11 +117,12 @@ class SwapResponse:
             return None
         for row in self._tsm.indexed("iccid", iccid):
             decided(partial(self._order, iccid, row.subject))
-        under_way = not self._take_back(case)
-        self._ask(case)
-        if under_way:
+        if not self._take_back(case):
             return self._tsm.now() + AGAIN
-        return None if case.revoke else case.standing.revoke_from
+        case = self._case(iccid) or case  # a contact that was settled to take it back may have told something
+        self._ask(case)
+        times = [one.again for one in case.asked if one.counts] + [None if case.revoke else case.standing.revoke_from]
+        return min((time for time in times if time is not None), default=None)
 
     def _case(self, iccid: str) -> Case | None:
         stream = standings.stream(iccid)
@@ -168,15 +183,26 @@ class SwapResponse:
         while (recorded := self._tsm.answered(key(iccid, len(found) + 1))) is not None:
             (event,) = self._tsm.at(recorded.positions)
             assert isinstance(event, Event) and isinstance(event.fact, OperationRequested)  # noqa: S101  as recorded
-            found.append(Asked(event.position, self._operations.find(event.fact.operation)))
+            found.append(self._as_it_stands(event.position, event.fact.operation))
         return found
+
+    def _as_it_stands(self, position: int, operation: str) -> Asked:
+        state, again = self._operations.find(operation), None
+        if state.state is OperationState.FAILED:
+            *_, failed = self._tsm.history(operations.stream(operation))
+            again = failed.occurred_at + PATIENCE
+        by_us = state.ended is not None and state.ended.ended_by == ACTOR
+        overtaken = state.state is OperationState.EXPIRED or (again is not None and again <= self._tsm.now())
+        return Asked(position, state, again, counts=not (by_us or overtaken))
 
     def _take_back(self, case: Case) -> bool:
         """What waits and is wanted no more; False when a phone is carrying it to the card just now."""
-        unwanted = [OperationKind.UNLOCK if case.standing.level >= Level.LOCK else OperationKind.LOCK]
-        if not case.revoke:
-            unwanted.append(OperationKind.DELETE)
-        for one in case.of_kinds(*unwanted):
+        wanted = {
+            OperationKind.UNLOCK: not case.standing.on_hold,
+            OperationKind.LOCK: case.standing.level >= Level.LOCK,
+            OperationKind.DELETE: case.revoke,
+        }
+        for one in case.of_kinds(*(kind for kind, is_wanted in wanted.items() if not is_wanted)):
             if one.waits:
                 try:
                     self._operations.cancel(one.operation.requested.operation, case.context.reason, case.context)
@@ -188,17 +214,18 @@ class SwapResponse:
 
     def _ask(self, case: Case) -> None:
         """What is wanted and neither done nor asked for."""
+        locked, level = case.applet == LifeCycle.LOCKED, case.standing.level
         ask: Callable[..., Requested] | None = None
-        if case.applet and case.revoke:
-            if not case.was_tried(OperationKind.DELETE):
-                ask = partial(self._operations.delete, related=True)
-        elif case.applet and case.standing.level >= Level.LOCK:
-            if case.applet != LifeCycle.LOCKED and not case.was_tried(OperationKind.LOCK):
-                ask = self._operations.lock
-        elif case.applet == LifeCycle.LOCKED:
-            last = case.of_kinds(OperationKind.LOCK, OperationKind.UNLOCK)[-1:]
-            if any(one.is_(OperationKind.LOCK) and one.operation.state is OperationState.DONE for one in last):
-                ask = self._operations.unlock
+        if not case.applet:
+            return
+        if case.revoke:
+            ask = None if case.was_tried(OperationKind.DELETE) else partial(self._operations.delete, related=True)
+        elif level >= Level.LOCK and not locked:
+            ask = None if case.was_tried(OperationKind.LOCK) else self._operations.lock
+        elif level >= Level.LOCK and case.is_to_be_asked:
+            ask = self._audit
+        elif not case.standing.on_hold and case.may_be_locked_here:
+            ask = self._operations.unlock if locked else self._audit if case.is_to_be_asked else None
         if ask is not None:
             iccid = case.card.iccid
             ask(
@@ -209,9 +236,12 @@ class SwapResponse:
                 command=key(iccid, len(case.asked) + 1),
             )
 
+    def _audit(self, iccid: str, _: str, *, reason: str, context: Context, command: Command) -> Requested:
+        return self._operations.audit(iccid, reason, context, command)
+
 
 class SwapResponseFollower(SelectiveFollower):
-    """Responds when a level changes or a settle window is over, when a write begins, and when an operation expired."""
+    """Responds when a level changes or a settle window is over, when a write begins, and when an operation ends."""
 
     name = "swap-response"
     topics = (LevelChanged.topic, PersonalizationDelegated.topic, OperationEnded.topic)
@@ -223,7 +253,7 @@ class SwapResponseFollower(SelectiveFollower):
 
     def see(self, event: Event) -> None:
         match event.fact:
-            case LevelChanged() | PersonalizationDelegated() | OperationEnded(state=OperationState.EXPIRED):
+            case LevelChanged() | PersonalizationDelegated() | OperationEnded():
                 self._pending[event.originator_id] = Pending(event.position, EARLIEST)
 
     def act(self) -> None:
@@ -279,6 +309,11 @@ def why(standing: Standing) -> str:
     found = [f"{one.raised.rule} ({one.id})" for one in standing.open if one.level is standing.level]
     text = f"{standing.level.name}: {', '.join(found)}" if found else "no suspicion is open that asks for it"
     return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 4]} ..."
+
+
+def last(asked: list[Asked]) -> int:
+    """The position of the last; 0 without one."""
+    return asked[-1].position if asked else 0
 
 
 def key(iccid: str, number: int) -> Command:
