@@ -15,7 +15,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 bench: $(READY) ; $(VENV)/bin/python -m api.bench $(ARGS)
-bench-large: $(READY) ; $(VENV)/bin/python -m api.bench large $(ARGS)
+bench-large: $(READY) ; $(VENV)/bin/python -m api.bench large lines $(ARGS)
 schema: $(READY) ; $(VENV)/bin/tsm schema > schema.graphql
 lock: ; uv pip compile --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	--python-version 3.11 --extra dev -q -o requirements.lock pyproject.toml

@@ -1,35 +1,45 @@
 """The bench measures what it says. How fast it is, `make bench` tells: no test depends on that."""
 
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import chain, islice
+from os import urandom
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import psycopg
 import pytest
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
+from msgspec import structs
 from rich.progress import Progress
 
-from api.bench import graphql, large, mas, order, projections, raw, refusals, store
+from api.bench import graphql, large, lines, mas, order, projections, raw, refusals, store, swap
 from api.bench.history import Filler, History
+from api.bench.open_loop import percentile
 from api.bench.postgres import Database, PostgresServer
 from api.bench.report import adds, faster
 from api.bench.stock import StockSessions, open_log
 from api.bootstrap import STORE
+from projections.line_swaps import line_swaps
 from projections.opening import open_views
 from projections.projection import Projection
+from tsm.application import Tsm
 from tsm.errors import TsmError
+from tsm.flows.known_signals import TENURE
+from tsm.flows.lines import Lines
 from tsm.keys.vault import SoftwareVault
 from tsm.model import access_code, card, credential, delegation, deployment, session
 from tsm.model.event import Event
+from tsm.model.line import SignalRecorded
 from tsm.model.topics import FACTS
 from tsm.store.mapper import JsonMapper
 from tsm.store.memory import MemoryRecorder
 from tsm.store.migrations import migrate_sqlite
-from tsm.store.recorder import RecordedEvent
+from tsm.store.recorder import RecordedEvent, Recorder
 
 # --- MAS ---
 
@@ -367,3 +377,126 @@ def test_every_attack_is_refused_before_it_is_validated(
 ) -> None:
     monkeypatch.setattr("api.graphql.documents.validate", lambda *_, **__: pytest.fail("it was validated"))
     refusals.refuse(attack(), 0)
+
+
+# --- Lines, and what is signalled about them ---
+
+
+class Filled(NamedTuple):
+    """A log of lines."""
+
+    tsm: Tsm
+    recorder: Recorder
+    mapper: JsonMapper
+    vault: SoftwareVault
+
+    def events(self) -> list[Event]:
+        return [self.mapper.to_domain_event(recorded) for recorded in self.recorder.select_notifications(1, 100)]
+
+
+@pytest.fixture
+def filled_lines(tmp_path: Path, vault: SoftwareVault) -> Iterator[Filled]:
+    migrate_sqlite(tmp_path / "lines.sqlite")
+    with store.engine(tmp_path / "lines.sqlite", vault) as ours:
+        yield Filled(ours.tsm, ours.recorder, ours.mapper, vault)
+
+
+def test_a_line_in_bulk_is_what_its_signal_would_have_become(
+    filled_lines: Filled, tmp_path: Path, vault: SoftwareVault
+) -> None:
+    """All but the ids that are drawn."""
+    with Progress(disable=True) as progress:
+        lines.LineFiller(filled_lines.recorder, vault, [7]).fill(1, progress)
+    migrate_sqlite(tmp_path / "told.sqlite")
+    with store.engine(tmp_path / "told.sqlite", vault) as ours:
+        [outcome] = Lines(ours.tsm, vault, ours.tsm.now, urandom).record([lines.signal_of(7)], lines.FEED)
+        assert outcome.error is None
+        told = Filled(ours.tsm, ours.recorder, ours.mapper, vault)
+        [mine], [theirs] = filled_lines.events(), told.events()
+        assert isinstance(mine.fact, SignalRecorded) and isinstance(theirs.fact, SignalRecorded)
+        assert structs.replace(mine.fact, subject="") == structs.replace(theirs.fact, subject="")
+        assert (mine.occurred_at, mine.context) == (theirs.occurred_at, theirs.context)
+        assert mine.fact.device_changed_at is not None
+        kept_by_number: list[set[str]] = []  # without the row that has the stream's own name
+        for event, log in ((mine, "lines.sqlite"), (theirs, "told.sqlite")):
+            row = vault.blind_index(TENURE, event.originator_id)
+            kept = kept_rows(tmp_path / log)
+            assert len(kept) > 5 and row in kept
+            kept_by_number.append(kept - {row})
+    assert kept_by_number[0] == kept_by_number[1]
+
+
+def kept_rows(log: Path) -> set[str]:
+    """By which keyed hashes its one line is found; each row names that line, and its one tenure."""
+    with closing(sqlite3.connect(log)) as connection:
+        found = connection.execute("SELECT index_value, stream, subject FROM person_index").fetchall()
+    assert len({row[1:] for row in found}) == 1
+    return {row[0] for row in found}
+
+
+def test_lines_go_on_where_they_were_cut_short(filled_lines: Filled) -> None:
+    with Progress(disable=True) as progress:
+        for numbers in (range(3), range(3, 8)):
+            assert lines.recorded(filled_lines.tsm, 8) == numbers.start
+            filler = lines.LineFiller(filled_lines.recorder, filled_lines.vault, numbers)
+            filler.fill(len(numbers), progress)
+    assert lines.recorded(filled_lines.tsm, 8) == 8 and lines.recorded(filled_lines.tsm, 100) == 8
+    assert [event.originator_id for event in filled_lines.events()] == [lines.stream_of(n) for n in range(8)]
+
+
+@pytest.fixture
+def soon_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swap, "QUIET", 0.05)
+
+
+FEW = swap.Sizes(
+    lines=300, signals=100, probes=20, signal_seconds=1.0, look_ups=50, look_up_seconds=0.5, step_seconds=0.2, steps=2
+)
+
+
+@pytest.mark.usefixtures("soon_at_rest")
+@pytest.mark.parametrize("measure", [swap.on_sqlite, swap.on_postgres])
+def test_every_card_that_moved_is_refused_and_every_look_up_answered(
+    tmp_path: Path, measure: Callable[[Path, swap.Sizes, Progress], tuple[swap.Swaps, swap.LookUps]]
+) -> None:
+    """A signal that is refused, a session that is let in for ever, an answer that is none end the bench."""
+    with Progress(disable=True) as progress:
+        swaps, look_ups = measure(tmp_path, FEW, progress)
+    assert len(swaps.answered) == 100 and len(swaps.refused) == len(swaps.refused_after) == 20
+    assert all(whole > part > 0 for whole, part in zip(swaps.refused, swaps.refused_after, strict=True))
+    assert swaps.rate > 0 and swaps.let_in == 0
+    assert len(look_ups.taken) == 25 and min(look_ups.taken) > 0
+    [first, *others] = swap.lines_of_swaps("An engine", swaps, 1.0)
+    assert first.met is (swap.percentile(swaps.refused, 99) <= 1.0) and all(line.met is None for line in others)
+
+
+@pytest.mark.usefixtures("soon_at_rest")
+def test_a_folder_of_lines_stays_and_grows(tmp_path: Path) -> None:
+    few = FEW._replace(look_up_seconds=0.2, steps=0)
+    for number in (200, 300):
+        swap.report_large(tmp_path / "lines", number, few)
+    with ExitStack() as stack:
+        site = swap.Site(tmp_path / "lines", STORE, stack)
+        assert lines.recorded(site.tsm, 1000) == 300
+        asked = [event for event in site.tsm.read(0, 1000) if event.topic == "reading.data_accessed"]
+        assert len(asked) == 2 * (10 + 10)
+
+
+def test_folding_goes_on_where_it_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projections.building.PAGE", 100)
+    with ExitStack() as stack, Progress(disable=True) as progress:
+        site = swap.Site(tmp_path / "lines", STORE, stack)
+        site.fill(300, progress)
+        with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+            cut.setattr(Progress, "update", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+            site.fold(300, progress)
+        assert site.fold(300, progress) == site.tsm.position - 100
+        assert site.fold(300, progress) == 0
+        known = line_swaps(site.views, lines.stream_of(299))
+        assert known is not None and known.sim_changed_at == lines.signal_of(299).occurred_at
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    values = [float(number) for number in range(1, 201)]
+    assert [percentile(values, percent) for percent in (50, 99, 100)] == [100.0, 198.0, 200.0]
+    assert percentile([7.0], 99) == 7.0

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from api.bench.history import BEGIN, OPERATOR, Filler, iccid_of
 from tsm.application import Tsm
-from tsm.flows.known_signals import MSISDN, Line, places_of
+from tsm.flows.known_signals import MSISDN, TENURE, Line, places_of
 from tsm.flows.known_signals import signal_of as told_by
 from tsm.flows.lines import Entry
 from tsm.identifiers import luhn_digit
@@ -104,7 +104,7 @@ class LineFiller(Filler):
         assert isinstance(event.fact, SignalRecorded)  # noqa: S101  it records nothing else
         signal = told_by(event, event.fact)
         assert signal is not None  # noqa: S101  nothing of it is erased
-        places = places_of((MSISDN, signal.msisdn), signal)
+        places = [*places_of((MSISDN, signal.msisdn), signal), (TENURE, event.originator_id)]
         indexes = [self._vault.blind_index(*place) for place in places]
         return [IndexRow(index, event.originator_id, event.fact.subject) for index in indexes]
 

@@ -73,10 +73,10 @@ ASKED = ("/sim-swap/v2/check", "/sim-swap/v2/retrieve-date")  # in turns
 REFUSED_MS, LOOK_UP_MS, OVERLOAD_MS = 1000.0, 20.0, 100.0  # 99 of a hundred, at most; the first two are goals
 STEP = 1.15  # from one rate to the next
 QUIET = 0.5  # seconds between looks whether the server has come to rest
-IDLE_MS = 100.0  # of a core in that time
+IDLE = 0.2  # of a core
 RESTS_WITHIN = 900.0  # seconds
 LINES, DATA = 10_000_000, Path("data/bench-lines")  # of the large part
-OCTETS = 4_000  # of disk for each line: events, keyed rows, data keys, the read model and what is written beside them
+OCTETS = 5_000  # of disk for each line: events, keyed rows, data keys, the read model and what is written beside them
 
 
 class Sizes(NamedTuple):
@@ -435,7 +435,7 @@ def rests(server: Server) -> None:
     while quiet < 3:
         before = cpu_ms(server.pid)
         time.sleep(QUIET)
-        quiet = quiet + 1 if cpu_ms(server.pid) - before < IDLE_MS else 0
+        quiet = quiet + 1 if cpu_ms(server.pid) - before < IDLE * QUIET * 1000 else 0
         if time.monotonic() > ends:
             raise RuntimeError(f"the server does not come to rest: see {server.log}")
 
