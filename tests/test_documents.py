@@ -1,5 +1,6 @@
 """What the documents promise is there: the README's commands exist and run, INTERFACES.md has every status and path."""
 
+import json
 import os
 import re
 import shlex
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from graphql import build_schema, parse, validate
+from graphql.execution.values import get_variable_values
 
 from api import administration
 from api.cli import parser
@@ -130,8 +133,15 @@ def lasts(rule: Rule) -> str:
 
 
 def test_the_policy_of_the_document_is_understood() -> None:
-    [example] = re.findall(r"```json\n(\{\"version\".*?)```", SIM_SWAP, re.DOTALL)
-    assert read_policy(example.encode()).version == DEFAULT.version + 1
+    """By the admin API, which asks for it in its own names, and by whoever judges it."""
+    [asked] = re.findall(r"```graphql\n(.*?)```", SIM_SWAP, re.DOTALL)
+    [given] = re.findall(r"```json\n(.*?)```", SIM_SWAP, re.DOTALL)
+    schema, query = build_schema((ROOT / "schema.graphql").read_text()), parse(asked)
+    assert validate(schema, query) == []
+    variables = query.definitions[0].variable_definitions  # type: ignore[attr-defined]
+    assert not isinstance(get_variable_values(schema, variables, json.loads(given)), list)  # of errors
+    snake = re.sub(r'"(\w+)":', lambda name: re.sub("([A-Z])", r"_\1", name[0]).lower(), given)
+    assert read_policy(json.dumps(json.loads(snake)["policy"]).encode()).version == DEFAULT.version + 1
 
 
 def test_the_readme_opens_with_what_it_is_and_a_transcript() -> None:

@@ -1,6 +1,7 @@
 """The auditor of the demo: asks the GraphQL API, with a client certificate of that role."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -75,10 +76,17 @@ class Auditor:
             after = page["pageInfo"]["endCursor"]
 
     def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        with reaching():
-            response = self._http.post("/graphql", json={"query": query, "variables": variables})
-        answer = checked(response).json()
-        if "errors" in answer:
-            raise TsmError(ErrorCode.INTERNAL, str(answer["errors"]))
-        data: dict[str, Any] = answer["data"]
-        return data
+        return ask(self._http, "/graphql", query, variables)
+
+
+def ask(
+    http: httpx.Client, url: str, query: str, variables: dict[str, Any], headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What the GraphQL API answers; INTERNAL when it has errors."""
+    with reaching():
+        response = http.post(url, json={"query": query, "variables": variables}, headers=headers)
+    answer = checked(response).json()
+    if "errors" in answer:
+        raise TsmError(ErrorCode.INTERNAL, str(answer["errors"]))
+    data: dict[str, Any] = answer["data"]
+    return data

@@ -22,7 +22,9 @@ from api import administration
 from api.demo.bank import DEVICE_SWAP, SCOPES, SIM_SWAP, Bank
 from api.demo.card_client import JpkiCard
 from api.demo.party import TIMEOUT, checked, reaching, trusting
-from api.demo.story import Story, in_order, since
+from api.demo.staff import Staff
+from api.demo.stage import Step
+from api.demo.story import OPERATOR, Story, in_order, since
 from api.tls import client_context
 from tsm.errors import ErrorCode, TsmError
 from tsm.jpki.certificates import Kind
@@ -82,13 +84,15 @@ class SecondAct(Story):
         self._revoke()
         self._replay()
         self._name_places()
+        asked = f"tsm store state --data {self._data} {standings.stream(self._iccid)} --position N"
+        self.stage.report.places["what was known at N"] = asked
 
     # The scenes
 
     def _tell_line(self) -> None:
         with self.stage.step("line", "The operator tells of her line: number, SIM and phone") as step:
             shown = client_context(self._tls("operator"))
-            self._operator = httpx.Client(verify=shown, timeout=TIMEOUT, trust_env=False)
+            self._network = httpx.Client(verify=shown, timeout=TIMEOUT, trust_env=False)
             her = {"msisdn": self._citizen.msisdn, "imsi": self._citizen.imsi, "iccid": self._iccid}
             told = self._tell(
                 {"kind": "SUBSCRIBED", **her, "occurred_at": ago(ACTIVATED)},
@@ -98,13 +102,12 @@ class SecondAct(Story):
             self._count(step)
 
     def _ask_before(self) -> None:
-        with self.stage.step("before", "The bank asks, before anything has happened") as step:
+        with self.stage.step("before", "A bank and the operator's staff log in; nothing has happened yet") as step:
+            http = httpx.Client(verify=trusting(Path(self.server["party_ca"])), timeout=TIMEOUT, trust_env=False)
             asked = [word for scope in SCOPES for word in ("--scope", scope)]
-            token = self._token("camara-token", "--client", "bank", *asked)
-            root = Path(self.server["party_ca"])
-            self._bank = Bank(
-                httpx.Client(verify=trusting(root), timeout=TIMEOUT, trust_env=False), self.server["url"], token
-            )
+            self._bank = Bank(http, self.server["url"], self._token("camara-token", "--client", "bank", *asked))
+            role = ("--role", "operator", "--tenant", f"operator:{OPERATOR}", "--person", "olga")
+            self._staff = Staff(http, self.server["url"], self._token("token", *role))
             self._certificates = {kind: self._certificate(kind) for kind in Kind}
             self._expect_status("both certificates are good", authentication=GOOD, signature=GOOD)
             self._expect_swaps("before", sim=False, device=False)
@@ -115,12 +118,10 @@ class SecondAct(Story):
             self._make_phone(HIS_PHONE, self._citizen.other_imei)
             self._put_sim_into(HIS_PHONE)
             (position,) = self._tell(self._device_changed(self._citizen.other_imei))
-            standing = self._standing()
-            self.stage.check("the card was on hold when the operator had its answer", standing.on_hold)
-            self._show_open(standing)
-            evidence = [place for suspicion in standing.open for place in suspicion.raised.evidence]
-            self.stage.check("the alert names that signal as its evidence", position in evidence)
-            self._count(step)
+            standing, alerts = self._case(step)
+            self.stage.check("the card is on hold", standing["onHold"])
+            evidence = [place for alert in alerts for place in alert["evidencePositions"]]
+            self.stage.check("the alert names that signal as its evidence", position in map(int, evidence))
 
     def _refuse_thief(self) -> None:
         with self.stage.step("thief", "The thief has the SIM, and has seen her type the PIN") as step:
@@ -136,12 +137,13 @@ class SecondAct(Story):
         with self.stage.step("release", "She has it back; at the counter her My Number card signs the release") as step:
             self._put_sim_into(HER_PHONE)
             self._tell(self._device_changed(self._citizen.imei))
-            self._show_open(self._standing())
+            self._case(step)
             options = ["--card", str(self._my_number_card), "--iccid", self._iccid]
             began = time.perf_counter()
             self._run("terminal", "release", options, stdin=self._citizen.my_number_signature_pin + "\n")
             self.stage.say("terminal", "tsm", "release, signed by the My Number card", since(began))
-            self.stage.check("her signature settled all of it", not self._standing().open)
+            _, alerts = self._case(step)
+            self.stage.check("her signature settled all of it", alerts == [])
             self._expect_status(
                 "the certificate for authentication is good again", authentication=GOOD, signature=SUPERSEDED
             )
@@ -153,12 +155,13 @@ class SecondAct(Story):
             self._put_sim_into(HER_NEXT_PHONE)
             last = self._follow(step, to_the_end(self._visit(HER_NEXT_PHONE, "renew")))
             self.stage.check("the app told which phone it is, and the session was stopped", last == "failed")
-            self._show_open(self._standing())
+            self._case(step)
             self._expect_status("on hold again", authentication=HELD, signature=SUPERSEDED)
             announced = {"kind": "MODEL_CHANGE_ANNOUNCED", "iccid": self._iccid, "imei": self._citizen.next_imei}
             until = ago(-timedelta(days=1))
             self._tell({**announced, "occurred_at": ago(timedelta(days=1)), "until": until})
-            self.stage.check("what is explained now is withdrawn", not self._standing().open)
+            _, alerts = self._case(step)
+            self.stage.check("what is explained now is withdrawn", alerts == [])
             self._expect_status("released without anybody's help", authentication=GOOD, signature=SUPERSEDED)
             self._count(step)
 
@@ -181,18 +184,18 @@ class SecondAct(Story):
                 {"HandleSERenewalNotification": cards, "occurred_at": ago()},
                 {"kind": "OBSERVED", **her, "imei": self._citizen.next_imei, "occurred_at": ago()},
             )
-            standing = self._standing()
-            self._show_open(standing)
-            waits = standing.revoke_from is not None and standing.revoke_from > datetime.now(UTC)
-            self.stage.check("the old card is to be revoked, when the settle window is over", waits)
+            standing, self._alerts = self._case(step)
+            due = datetime.fromisoformat(standing["revokeFrom"])
+            self.stage.check("the old card is to be revoked, when the settle window is over", due > datetime.now(UTC))
             self._expect_status("meanwhile both are on hold", authentication=HELD, signature=HELD)
-            self._count(step)
             self._expect_swaps("after the replacement", sim=True, device=True)
 
     def _revoke(self) -> None:
         with self.stage.step("revocation", "A person confirms it: revoked for good; she applies anew") as step:
-            for suspicion in self._standing().open:
-                self._confirm(suspicion.id)
+            for alert in self._alerts:
+                refused = self._staff.confirm(self._iccid, alert["alert"], "she came for her new SIM herself")
+                self.stage.say("staff", "tsm", f"confirms {alert['rule']}")
+                self.stage.check("the confirmation is recorded", refused == [])
             self._expect_status("both are revoked", authentication=OVER, signature=OVER)
             _, slip = self._apply(self._next_iccid, "next-slip.txt")
             self.stage.check("the counter hands out a slip for the new card", bool(slip["text"]))
@@ -220,7 +223,7 @@ class SecondAct(Story):
         began = time.perf_counter()
         with reaching():
             body = "\n".join(json.dumps(line) for line in lines)
-            said = checked(self._operator.post(f"{self.server['url']}/mno/signals", content=body))
+            said = checked(self._network.post(f"{self.server['url']}/mno/signals", content=body))
         ms = since(began)
         answers = [json.loads(line) for line in said.text.splitlines()]
         for line, answer in zip(lines, answers, strict=True):
@@ -302,21 +305,14 @@ class SecondAct(Story):
             raise TsmError(ErrorCode.INTERNAL, done.stderr.strip())
         return done.stdout.strip()
 
-    # Later by the admin API
-
-    def _standing(self) -> Standing:
-        with administration.opened(self._data) as parts:
-            return parts.standings.of(self._iccid)
-
-    def _confirm(self, suspicion: str) -> None:
-        with administration.opened(self._data) as parts:
-            context = administration.administrator("the holder has the new card")
-            parts.standings.close(self._iccid, suspicion, standings.Verdict.CONFIRMED, context)
-
-    def _show_open(self, standing: Standing) -> None:
-        for one in standing.open:
-            evidence = ", ".join(map(str, one.raised.evidence))
-            self.stage.say("tsm", "operator", f"alert: {one.raised.rule}, {one.level.name}; evidence at {evidence}")
+    def _case(self, step: Step) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What the operator's staff sees: the card's standing, and the alerts that make it."""
+        self._count(step)
+        standing, alerts = self._staff.case(self._iccid, self._position)
+        for alert in alerts:
+            evidence = ", ".join(map(str, alert["evidencePositions"]))
+            self.stage.say("tsm", "staff", f"alert: {alert['rule']}, {alert['level']}; evidence at {evidence}")
+        return standing, alerts
 
     def _tell_what_was_known(self, positions: list[int]) -> None:
         """The standing as it was after each change of its level."""

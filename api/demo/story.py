@@ -413,10 +413,11 @@ class Story:
             step.events, self._position = parts.tsm.position - self._position, parts.tsm.position
 
     def _count(self, step: Step) -> None:
-        """How many events the step has added, once no more come."""
+        """How many events the step has added so far, once no more come."""
         self.stage.relay()
         position = self.auditor.position()
-        step.events, self._position = position - self._position, position
+        step.events += position - self._position
+        self._position = position
 
 
 TOLD: dict[str, Callable[[dict[str, Any]], tuple[str, str, str]]] = {
