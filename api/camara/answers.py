@@ -185,7 +185,9 @@ class Api:
 
 def mounted(path: str, routes: Sequence[BaseRoute]) -> Route:
     """The route of an API: everything below `path` (`/sim-swap/v2`); its own routes have whole paths."""
-    return Route(f"{path}/{{rest:path}}", Api(routes))
+    route = Route(f"{path}/{{rest:path}}", Api(routes))
+    route.path_regex = re.compile(f"{re.escape(path)}/(?P<rest>.*)\\Z", re.DOTALL)  # the framework's ends with a line
+    return route
 
 
 def correlator_of(scope: Scope) -> str | None:

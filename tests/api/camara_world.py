@@ -26,7 +26,14 @@ IMEI, OTHER_IMEI = "004999010640000", "004999010640018"  # of no model
 CAMARA_ISSUER, CAMARA_AUDIENCE = "https://login.operator.example", "https://tsm.example/camara"
 SIGNER = Signer.elliptic("operator-1")
 SYSTEM = Context(actor="system:test", role="system", tenant="MNO00001", correlation="test", request="test")
-ALL_SCOPES = ("sim-swap", "device-swap")
+SUBSCRIBED_EVENT = "org.camaraproject.sim-swap-subscriptions.v0.swapped"
+ALL_SCOPES = (
+    "sim-swap",
+    "device-swap",
+    f"sim-swap-subscriptions:{SUBSCRIBED_EVENT}:create",
+    "sim-swap-subscriptions:read",
+    "sim-swap-subscriptions:delete",
+)
 BEGIN = datetime.fromisoformat("2026-11-21T09:30:00+00:00")  # jwt_signer.NOW
 
 

@@ -4,15 +4,18 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.api.camara_world import BEGIN, NUMBER, OTHER_NUMBER, SYSTEM, UNKNOWN, World, refused
+from tests.api.camara_world import BEGIN, NUMBER, OTHER_IMSI, OTHER_NUMBER, SYSTEM, UNKNOWN, World, refused
+from tests.api.tls_sink import NO_CONTENT, sink_in, status
 from tsm.application import Change
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows import swap_notices
 from tsm.flows.subscriptions import CREDENTIAL, commit, read
 from tsm.model import subscription
 from tsm.model.line import SignalKind
@@ -219,6 +222,63 @@ def test_what_cannot_be_recorded_is_not_shown(world: World, bank: Client, monkey
     refused(bank.ask("GET"), 503, "UNAVAILABLE")
 
 
+# From the request to the sink
+
+
+def test_a_sink_is_told_of_swaps_and_of_the_end_as_the_definition_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap_notices, "FIRST_PAUSE", 0.01)
+    with sink_in(tmp_path / "bank") as sink:
+        monkeypatch.setenv("SSL_CERT_FILE", str(sink.ca))
+        world = World.make(tmp_path, sink_networks=["127.0.0.0/8", "::1/128"])
+        world.signal(SignalKind.SUBSCRIBED)
+        replies = iter([status(503), status(302, Location="https://127.0.0.1/"), b"", NO_CONTENT])
+        sink.reply = lambda _: next(replies, NO_CONTENT)
+        limits = {"subscriptionMaxEvents": 1}
+        made = Client(world).created(sink=sink.url, config=limits, sinkCredential=CREDENTIALED)
+        world.parts.start()
+        world.record(ago=timedelta(hours=1), imsi=OTHER_IMSI)
+        until = monotonic() + 20
+        while world.parts.tsm.payload(subscription.stream(made["id"]), CREDENTIAL) is not None:
+            assert monotonic() < until
+            sleep(0.02)
+        found = read(world.parts.tsm, subscription.stream(made["id"]))
+        world.close()
+
+    assert found is not None
+    *swapped, ended = [json.loads(body) for body in sink.bodies()]
+    assert len(swapped) == 4
+    (swap,) = [e for e in {body: json.loads(body) for body in sink.bodies()}.values() if e["type"] == EVENT]
+    common = {
+        "source": "https://127.0.0.1:8443/sim-swap-subscriptions/v0.3",
+        "specversion": "1.0",
+        "datacontenttype": "application/json",
+    }
+    assert swap == {
+        **common,
+        "id": f"{made['id']}-{found.state.last}",
+        "type": EVENT,
+        "time": "2026-11-21T08:30:00Z",
+        "data": {"subscriptionId": made["id"], "phoneNumber": NUMBER},
+    }
+    assert ended == {
+        **common,
+        "id": f"{made['id']}-ended",
+        "type": "org.camaraproject.sim-swap-subscriptions.v0.subscription-ended",
+        "time": "2026-11-21T09:30:00Z",
+        "data": {
+            "subscriptionId": made["id"],
+            "terminationReason": "MAX_EVENTS_REACHED",
+            "terminationDescription": "as many events as were asked for were told",
+        },
+    }
+    for request in sink.requests:
+        assert request.startswith(b"POST /sink HTTP/1.1\r\n")
+        assert b"\r\nContent-Type: application/cloudevents+json\r\n" in request
+        assert f"\r\nAuthorization: Bearer {SECRET}\r\n".encode() in request
+
+
 # Refusals
 
 
@@ -285,7 +345,7 @@ def test_settings_of_http_that_say_what_is_done_anyway_are_taken(bank: Client) -
     bank.created(protocolSettings={"method": "POST", "headers": {}}, unheardOf=1)
 
 
-@pytest.mark.parametrize("id", [str(uuid4()), "2ghy-55gg-7iup-yuo9", "A" * 300, "%2e%2e", str(uuid4()).upper()])
+@pytest.mark.parametrize("id", [str(uuid4()), "2ghy-55gg-7iup-yuo9", "A" * 300, "%2e%2e", "%0Ax", str(uuid4()).upper()])
 def test_an_id_that_is_none_is_not_found(bank: Client, id: str) -> None:
     for method in ("GET", "DELETE"):
         refused(bank.ask(method, f"/{id}"), 404, "NOT_FOUND")

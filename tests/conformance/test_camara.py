@@ -4,9 +4,11 @@ The definitions lie beside the repository (`../shared/specs/camara`) and are no 
 our own documents are there to make requests from. A further API joins by a row of `APIS`.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pytest
 import requests
@@ -38,6 +40,7 @@ CHECKS = [
 ]
 METHODS = {"get", "post", "put", "patch", "delete"}
 WORDS = {"description", "example", "examples", "summary", "tags", "title"}  # what a schema says to people
+ALTERNATIVES = "discriminator"  # of which ours names only what this server takes; it refuses the others by their codes
 BESIDE = {"413", "415", "429", "503"}  # statuses of ours that a definition may be silent about
 EXAMPLES = 60  # of each operation, mode and document
 
@@ -48,15 +51,26 @@ class Api(NamedTuple):
     definition: str
     path: str
     mean_a_known_line: Callable[[Any], None]  # changes the body of a request, which is as specified
+    reached: frozenset[int] = frozenset({200})  # what has to be among the statuses of what is asked
 
 
 def name_the_number(body: Any) -> None:
     body["phoneNumber"] = NUMBER
 
 
+def subscribe_to_it(body: Any) -> None:
+    """Whatever else is wished for, in a form that this server takes, at a sink of its own."""
+    body |= {"protocol": "HTTP", "sink": f"https://bank.example/{uuid4()}"}
+    for member in ("sinkCredential", "protocolSettings"):
+        body.pop(member, None)
+    body["config"].pop("subscriptionExpireTime", None)
+    body["config"]["subscriptionDetail"] = {"phoneNumber": NUMBER}
+
+
 APIS = (
     Api("sim-swap.yaml", "/sim-swap/v2", name_the_number),
     Api("device-swap.yaml", "/device-swap/v1", name_the_number),
+    Api("sim-swap-subscriptions.yaml", "/sim-swap-subscriptions/v0.3", subscribe_to_it, frozenset({200, 201})),
 )
 OF_EACH = pytest.mark.parametrize("api", APIS, ids=lambda api: api.definition)
 
@@ -78,7 +92,7 @@ class Server(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    world = World.make(tmp_path_factory.mktemp("camara"), requests_per_minute=1_000_000)
+    world = World.make(tmp_path_factory.mktemp("camara"), requests_per_minute=1_000_000, subscriptions=10_000)
     world.signal(SignalKind.SUBSCRIBED, imei=IMEI)
     world.map_subject("alice")
     tls = world.parts.settings.tls
@@ -100,7 +114,7 @@ def definition(api: Api) -> dict[str, Any]:
     path = DEFINITIONS / api.definition
     if not path.exists():
         pytest.skip(f"CAMARA's definitions are not at hand: {api.definition}")
-    return yaml.safe_load(path.read_text())  # type: ignore[no-any-return]
+    return json.loads(json.dumps(yaml.safe_load(path.read_text()), default=str))  # type: ignore[no-any-return]  # times
 
 
 # What both documents say
@@ -117,7 +131,11 @@ def resolved(value: Any, document: Mapping[str, Any]) -> Any:
         for step in value["$ref"].removeprefix("#/").split("/"):
             found = found[step]
         return resolved(found, document)
-    return {name: resolved(one, document) for name, one in value.items() if name not in WORDS or not is_said(one)}
+    return {
+        name: resolved(one, document)
+        for name, one in value.items()
+        if name != ALTERNATIVES and (name not in WORDS or not is_said(one))
+    }
 
 
 def is_said(value: Any) -> bool:
@@ -158,11 +176,11 @@ def described_alike(ours: Any, theirs: Any) -> None:
 
 def assert_fits(status: str, ours: Any, theirs: Any) -> None:
     """What succeeds is the same; what is refused has the same codes, where the definition names any."""
-    assert ours["headers"] == theirs["headers"]
+    assert ours["headers"] == {name.lower(): header for name, header in theirs["headers"].items()}
     if status.startswith("2"):
         assert ours.get("content") == theirs.get("content")
     elif codes(theirs):
-        assert ours == theirs
+        assert ours["content"] == theirs["content"]
     else:
         assert (
             ours["content"]["application/json"]["schema"]["allOf"][0] == theirs["content"]["application/json"]["schema"]
@@ -197,7 +215,7 @@ def test_requests_as_specified_get_answers_as_specified(server: Server, api: Api
         statuses.add(response.status_code)
 
     fuzz(document, GenerationMode.POSITIVE, server.tokens, ask)
-    assert 200 in statuses
+    assert api.reached <= statuses
 
 
 @OF_EACH
