@@ -1,5 +1,8 @@
 """`tsm erase`: a person's data become unreadable, here and in every copy of the log.
 
+A credential's, or those of a line: what was signalled of a number while it was this person's, or of a card without a
+number. What leads to somebody, a number for instance, is typed or piped, for arguments are for all to see.
+
 Works whether or not a server runs on the same data, and may be repeated. What it was cut off in, a running server
 completes.
 """
@@ -8,13 +11,14 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from api.administration import administrator, opened
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.erasure import Erasure
+from tsm.identifiers import Iccid, Msisdn
 from tsm.model.checks import check_text
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -33,6 +37,18 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add:
         help="all credentials of the holder of a My Number card; the serial number of its signature certificate (hex) "
         "is asked for, or read from standard input",
     )
+    whom.add_argument(
+        "--number",
+        action="store_true",
+        help="what was signalled of a telephone number while it is its present holder's; it is asked for, or read from "
+        "standard input",
+    )
+    whom.add_argument(
+        "--card",
+        action="store_true",
+        help="what was signalled of a SIM card without a number; its ICCID is asked for, or read from standard input",
+    )
+    made.add_argument("--tenure", metavar="ID", default="", help="of a number, a former holder: `subject` in the log")
     made.add_argument("--reason", required=True, help="why: it stays in the log, so without personal data")
     made.add_argument(
         "--even-in-use",
@@ -46,7 +62,23 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add:
 def erase(given: argparse.Namespace) -> int:
     """Exit code 1 when the person at the terminal said no."""
     check_text(given.reason, "reason")
-    serial = asked_for_serial() if given.main_certificate else ""
+    return erase_line(given) if given.number or given.card else erase_credentials(given)
+
+
+def erase_line(given: argparse.Namespace) -> int:
+    """NOT_FOUND; WRONG_ORDER while a card of the line is on hold, and its revocation not due yet."""
+    asked = asked_for("Telephone number" if given.number else "ICCID")
+    place = {"msisdn": Msisdn(asked)} if given.number else {"iccid": Iccid(asked)}
+    if not given.yes and not confirmed("one line"):
+        return 1
+    with opened(given.data) as parts:
+        position = parts.lines.erase(administrator(given.reason), **place, subject=given.tenure)
+    print(json.dumps({"position": position}) if given.json else f"the line is erased, position {position}")
+    return 0
+
+
+def erase_credentials(given: argparse.Namespace) -> int:
+    serial = asked_for("Serial number (hex)") if given.main_certificate else ""
     with opened(given.data) as parts:
         erasure = Erasure(parts.tsm, parts.vault)
         found = erasure.credentials_of(serial) if given.main_certificate else [given.credential]
@@ -56,7 +88,8 @@ def erase(given: argparse.Namespace) -> int:
             )
         for credential in found:
             erasure.refuse_unless_erasable(credential, given.even_in_use)
-        if not given.yes and not confirmed(found):
+        many = f"{len(found)} credential{'' if len(found) == 1 else 's'}"
+        if not given.yes and not confirmed(f"{many}: {', '.join(found)}"):
             return 1
         context = administrator(given.reason)
         erased = [
@@ -71,17 +104,16 @@ def erase(given: argparse.Namespace) -> int:
     return 0
 
 
-def asked_for_serial() -> str:
-    """Arguments are for all to see, so it is typed without echo, or the first line of standard input."""
-    typed = getpass.getpass("Serial number (hex): ") if sys.stdin.isatty() else sys.stdin.readline()
+def asked_for(what: str) -> str:
+    """Typed without echo, or the first line of standard input."""
+    typed = getpass.getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline()
     return typed.strip()
 
 
-def confirmed(found: Sequence[str]) -> bool:
+def confirmed(what: str) -> bool:
     """`TsmError(INVALID_INPUT)` when there is nobody to ask."""
     if not sys.stdin.isatty():
         raise TsmError(ErrorCode.INVALID_INPUT, "nobody can be asked here: --yes")
-    many = f"{len(found)} credential{'' if len(found) == 1 else 's'}"
-    print(f"{many}: {', '.join(found)}", file=sys.stderr)
+    print(what, file=sys.stderr)
     print("What is sealed of this person can never be read again. Erase? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -5,7 +5,7 @@ import os
 import pty
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,8 @@ from tsm.model.credential import (
     MainCertificateVerified,
     PersonalizationDelegated,
 )
-from tsm.model.event import Context
+from tsm.model.event import Context, Event
+from tsm.model.line import Signal, SignalKind, SignalRecorded
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SERIAL, OTHER_SERIAL = "4A11C0FFEE", "4A11C0FFED"
@@ -154,6 +155,83 @@ def test_at_a_terminal_one_is_asked_and_the_number_is_not_echoed(folder: Path, a
     assert process.returncode == code, shown
     assert SERIAL.encode() not in shown
     assert names(folder)["one"] == ("[erased]" if answer == "y" else NAME)
+
+
+NUMBER, ANOTHER, SIM = "+447700900001", "+447700900002", "8981100000000000010"
+
+
+@pytest.fixture
+def lines(folder: Path) -> Path:
+    """What was signalled of two numbers, the first with a former holder, and of a card."""
+    with administration.opened(folder / "data" / "tsm") as parts:
+        told = [(SignalKind.OBSERVED, NUMBER), (SignalKind.SUBSCRIBED, NUMBER), (SignalKind.SUBSCRIBED, ANOTHER)]
+        signals = [
+            Signal(
+                id=f"s-{n}", source="operator:MNO00001", kind=kind, occurred_at=NOON - timedelta(days=9 - n), msisdn=of
+            )
+            for n, (kind, of) in enumerate(told)
+        ]
+        seen = Signal(id="s", source="app", kind=SignalKind.OBSERVED, occurred_at=NOON - timedelta(days=1), iccid=SIM)
+        context = Context(actor="test", role="system", tenant="MNO00001", correlation="feed")
+        assert [outcome.error for outcome in parts.lines.record([*signals, seen], context)] == [None] * 4
+    return folder
+
+
+def left(folder: Path) -> list[int]:
+    """How many signals of the first number, the other and the card can be read."""
+    with administration.opened(folder / "data" / "tsm") as parts:
+        asked = [
+            parts.lines.history(msisdn=NUMBER),
+            parts.lines.history(msisdn=ANOTHER),
+            parts.lines.history(iccid=SIM),
+        ]
+    return [len(one.signals) for one in asked]
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "remain"),
+    [(("--number",), NUMBER, [1, 1, 1]), (("--number",), ANOTHER, [2, 0, 1]), (("--card",), SIM, [2, 1, 0])],
+)
+def test_a_line_is_erased_by_what_is_piped(lines: Path, words: tuple[str, ...], typed: str, remain: list[int]) -> None:
+    assert left(lines) == [2, 1, 1]
+    done = run(lines, *words, "--yes", "--json", typed=f"{typed}\n")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert list(json.loads(done.stdout)) == ["position"]
+    assert left(lines) == remain
+    assert typed not in done.stdout + done.stderr
+    with administration.opened(lines / "data" / "tsm") as parts:
+        [event] = parts.tsm.at([json.loads(done.stdout)["position"]])
+        assert isinstance(event, Event) and event.context.reason == "the holder asked for it"
+
+
+def test_a_former_holder_of_a_number_is_erased_by_the_tenure(lines: Path) -> None:
+    with administration.opened(lines / "data" / "tsm") as parts:
+        stream = parts.lines.stream_of_number(NUMBER)
+        assert stream is not None
+        first = next(parts.tsm.history(stream)).fact
+        assert isinstance(first, SignalRecorded)
+    done = run(lines, "--number", "--tenure", first.subject, "--yes", typed=f"{NUMBER}\n")
+    assert done.stdout.startswith("the line is erased, position "), done.stderr
+    with administration.opened(lines / "data" / "tsm") as parts:
+        assert [known.signal.id for known in parts.lines.history(msisdn=NUMBER).signals] == ["s-1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "why"),
+    [
+        (("--number", "--yes"), "+447700900009", "no such thing"),
+        (("--number", "--yes"), "0447700900001", "not as specified"),
+        (("--card", "--yes"), "8981100000000000011", "not as specified"),
+        (("--number", "--yes", "--tenure", "tenure-none"), NUMBER, "no such thing"),
+        (("--number",), NUMBER, "--yes"),
+        (("--number", "--card", "--yes"), NUMBER, "not allowed with"),
+    ],
+)
+def test_what_is_no_line_is_not_erased(lines: Path, words: tuple[str, ...], typed: str, why: str) -> None:
+    done = run(lines, *words, typed=f"{typed}\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert why in done.stderr and typed not in done.stderr
+    assert left(lines) == [2, 1, 1]
 
 
 def until(master: int, words: bytes) -> bytes:
