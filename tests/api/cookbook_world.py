@@ -25,6 +25,7 @@ from api.demo.phone.common_app import CommonApp
 from tests.api.admin_world import iccid, keyed, mutation, row
 from tests.api.https import serving
 from tests.conftest import DemoRun
+from tests.line_samples import OTHER_PHONE, PHONE
 from tsm.application import Change
 from tsm.mas.launch import LaunchParameters
 from tsm.mas.messages import LinkRequest, Process
@@ -33,11 +34,13 @@ from tsm.model import credential as credentials
 from tsm.model.card import CardRegistered
 from tsm.model.credential import CredentialApplied
 from tsm.model.event import Context
+from tsm.model.line import Signal, SignalKind
 from tsm.uicc.card import SimulatedUicc
 
 OPERATOR, PROVIDER, MUNICIPALITY, TERMINAL = "MNO00001", "JPKI0001", "13101", "T-13101-01"
 PATIENCE = 20.0  # seconds for a worker's rounds
 WAITING = ("2f1d6a04-6f0c-4f0e-9d3a-0c1b5e7a9f11", "9b64c1de-1b7f-4a53-8a61-7d0f2e8c4b22")  # credentials applied for
+NUMBER = "+447700900071"  # a fictional number
 NEW_CARDS = (iccid(71), iccid(72))
 
 
@@ -133,7 +136,17 @@ class Desk:
             tenants=(PROVIDER,),
             correlation=credential,
         )
-        tsm.commit(Change(credentials.stream(credential), 0, [applied]), context=context, occurred_at=tsm.now())
+        stream = credentials.stream(credential)
+        row = tsm.index_row("iccid", card, stream, credential)
+        tsm.commit(Change(stream, 0, [applied]), context=context, occurred_at=tsm.now(), put_index=[row])
+
+    def signal(self, kind: SignalKind, days_ago: float, **values: str) -> None:
+        """The operator's system says so."""
+        at = self.parts.clock() - timedelta(days=days_ago)
+        said = Signal(id=f"{kind}-{days_ago}", source=f"operator:{OPERATOR}", kind=kind, occurred_at=at, **values)
+        context = Context(actor=f"operator:{OPERATOR}", role="operator", tenant=OPERATOR, correlation="feed")
+        [outcome] = self.parts.lines.record([said], context)
+        assert outcome.error is None, outcome.error
 
 
 class Clock:
@@ -195,3 +208,7 @@ def yesterday(desk: Desk) -> None:
     desk.done(BOB, "operationCancel", operation=asked["operation"]["operation"], reason="the phone was replaced")
     for credential, card in zip(WAITING, NEW_CARDS, strict=True):
         desk.apply(credential, card)
+    lost, moved = NEW_CARDS
+    desk.signal(SignalKind.OBSERVED, 20, msisdn=NUMBER, iccid=moved, imei=PHONE)
+    desk.signal(SignalKind.DEVICE_CHANGED, 0.1, msisdn=NUMBER, iccid=moved, imei=OTHER_PHONE)
+    desk.signal(SignalKind.LOST, 0.05, iccid=lost)

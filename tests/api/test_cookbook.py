@@ -10,8 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.api.cookbook import DOCUMENT, Meanings, Question, Step, questions
-from tests.api.cookbook_world import ALICE, WAITING, Desk, opened
+from tests.api.cookbook_world import ALICE, NEW_CARDS, WAITING, Desk, opened
 from tests.conftest import CITIZEN, DemoRun
+from tests.line_samples import OTHER_PHONE, PHONE
 from tsm.mas.launch import LaunchParameters
 
 TEXT = DOCUMENT.read_text()
@@ -226,15 +227,61 @@ def the_counts_are_right(desk: Desk, told: Told) -> None:
     assert (counts["cards", None], counts["sessions", "STARTED"]) == (5, 1)
 
 
-def a_clerk_may_ask_and_do_nothing(_: Desk, told: Told) -> None:
+def a_clerk_may_lock_and_release_cards_and_no_more(_: Desk, told: Told) -> None:
     viewer = told["WhoAmI"]["viewer"]
-    assert "credentials" in viewer["mayAsk"] and viewer["mayDo"] == []
+    assert "credentials" in viewer["mayAsk"]
+    assert viewer["mayDo"] == ["cardHoldRelease", "cardLockRequest", "cardUnlockRequest"]
 
 
 def nothing_is_parked(_: Desk, told: Told) -> None:
     models = told["Behind"]["readModels"]
     assert models and {model["parkedCount"] for model in models} == {0}
     assert {model["position"] for model in models} == {told["Behind"]["logPosition"]}
+
+
+def the_cards_on_hold_are_those_that_sessions_are_refused_with(desk: Desk, told: Told) -> None:
+    found = {one["iccid"]: one["level"] for one in nodes(told, "OnHold", "standings")}
+    assert found == dict(zip(NEW_CARDS, ("LOCK", "HOLD"), strict=True))
+    assert all(desk.parts.standings.of(card).on_hold for card in NEW_CARDS)
+
+
+def the_evidence_is_the_signals_that_lie_there(desk: Desk, told: Told) -> None:
+    alert = told["Evidence"]["alert"]
+    assert [event["position"] for event in alert["evidence"]["nodes"]] == alert["evidencePositions"]
+    kinds = [event.fact.kind for event in desk.parts.tsm.at(alert["evidencePositions"])]
+    assert kinds == ["OBSERVED", "DEVICE_CHANGED"]
+
+
+def nobody_said_anything_for_a_day(_: Desk, told: Told) -> None:
+    assert [one["iccid"] for one in nodes(told, "Waited", "alerts")] == list(NEW_CARDS)[::-1]
+
+
+def the_history_is_told_and_recorded(desk: Desk, told: Told) -> None:
+    history = told["LineHistory"]["lineSwapHistory"]
+    assert [signal["kind"] for signal in history["signals"]] == ["DEVICE_CHANGED"]
+    assert [one["imei"] for one in history["bindings"]] == [PHONE, OTHER_PHONE]
+    read = [e for e in desk.parts.tsm.read(0, 10_000) if e.topic == "reading.data_accessed"][-1]
+    assert read.fact.purpose == "police request 88"
+
+
+def the_case_goes_from_the_signal_to_alice(_: Desk, told: Told) -> None:
+    topics = [event["topic"] for event in told["Timeline"]["alert"]["timeline"]["nodes"]]
+    assert (topics[0], topics[-1]) == ("line.signal_recorded", "standing.suspicion_acknowledged")
+
+
+def the_card_is_free(desk: Desk, _: Told) -> None:
+    assert not desk.parts.standings.of(NEW_CARDS[1]).on_hold
+
+
+def the_trial_found_what_was_found(desk: Desk, told: Told) -> None:
+    lost, back = told["Trial"]["swapPolicyTrial"]["rules"]
+    assert (lost["caught"], lost["open"], back["caught"]) == (1, 1, 0)
+    assert desk.parts.standings.policy().version == 1
+
+
+def every_change_of_an_alert_comes(_: Desk, told: Told) -> None:
+    changes = [answer["alerts"] for answer in told["FollowAlerts"]]
+    assert {change["alert"]["iccid"] for change in changes} == set(NEW_CARDS)
 
 
 PROOFS: dict[str, Callable[[Desk, Told], None]] = {  # by what a question sends last
@@ -263,8 +310,16 @@ PROOFS: dict[str, Callable[[Desk, Told], None]] = {  # by what a question sends 
     "/exports/events": the_export_is_whole,
     "FollowOn": nothing_is_left_out_after_the_cut,
     "HowMuch": the_counts_are_right,
-    "WhoAmI": a_clerk_may_ask_and_do_nothing,
+    "WhoAmI": a_clerk_may_lock_and_release_cards_and_no_more,
     "Behind": nothing_is_parked,
+    "OnHold": the_cards_on_hold_are_those_that_sessions_are_refused_with,
+    "Evidence": the_evidence_is_the_signals_that_lie_there,
+    "Waited": nobody_said_anything_for_a_day,
+    "LineHistory": the_history_is_told_and_recorded,
+    "Timeline": the_case_goes_from_the_signal_to_alice,
+    "Release": the_card_is_free,
+    "Trial": the_trial_found_what_was_found,
+    "FollowAlerts": every_change_of_an_alert_comes,
 }
 
 
@@ -285,6 +340,7 @@ class Run:
             "2026-11-22T00:00:00+09:00": (now - DAY / 2).isoformat(),
             "2026-11-23T00:00:00+09:00": (now + DAY / 2).isoformat(),
             "2026-11-01T00:00:00Z": (now - MONTH).isoformat(),
+            "2026-11-12T00:00:00Z": (now - 10 * DAY).isoformat(),
             "2026-12-01T00:00:00Z": (now + MONTH).isoformat(),
         })  # fmt: skip
 
