@@ -5,7 +5,7 @@
                                  -> {credentialId, slip: {accessCode, password, expiresAt, text}}
     POST /counter/cards/lock     {iccid, call, calledAt} -> {position}; the holder called, `call` names that for ever
     POST /counter/cards/release  {document, signature, certificate: Base64} -> {position}
-    POST /counter/cards/release-by-clerk    {iccid, reason} -> {position}
+    POST /counter/cards/release-by-clerk    {iccid, visit, reason} -> {position}; `visit` names it likewise
 
 A release ends what holds a card (`tsm.flows.card_release`); its document takes a challenge as an application does. The
 slip is in the answer and nowhere else, and comes once. An answer UPSTREAM_UNAVAILABLE, REVOCATION_UNKNOWN or CONFLICT
@@ -63,6 +63,7 @@ class LockRequest(Message, frozen=True):
 
 class ClerkRequest(Message, frozen=True):
     iccid: str
+    visit: str
     reason: str
 
 
@@ -110,10 +111,10 @@ class CounterRoutes:
         return answer(Recorded(await aside(self._releases.release, signed, counter_of(caller, request))))
 
     async def release_by_clerk(self, request: Request) -> Response:
-        """FORBIDDEN in another municipality than that of the application."""
+        """FORBIDDEN in another municipality than that of the application. The same visit again is no news."""
         caller = self._access.demand(request, "terminal")
         given = await read_message(request, ClerkRequest)
-        release = partial(self._releases.release_by_clerk, Iccid(given.iccid), given.reason)
+        release = partial(self._releases.release_by_clerk, Iccid(given.iccid), given.visit, given.reason)
         return answer(Recorded(await run(partial(release, counter_of(caller, request)))))
 
 

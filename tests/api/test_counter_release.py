@@ -81,8 +81,8 @@ def test_meanwhile_neither_a_deployment_nor_the_access_code_goes_on(server: Serv
 @pytest.mark.usefixtures("slip")
 def test_a_clerk_releases_with_a_reason(server: Server) -> None:
     lock(server)
-    assert refusal(call(server, "release-by-clerk", iccid=ICCID, reason=" ")) == (400, "INVALID_INPUT")
-    assert call(server, "release-by-clerk", iccid=ICCID, reason="papers seen").status_code == 200
+    assert refusal(call(server, "release-by-clerk", iccid=ICCID, visit="v", reason=" ")) == (400, "INVALID_INPUT")
+    assert call(server, "release-by-clerk", iccid=ICCID, visit="v", reason="papers seen").status_code == 200
     assert level(server) is Level.NONE
     assert lock(server, "call-2").status_code == 200
     assert level(server) is Level.LOCK
@@ -107,7 +107,7 @@ def test_an_application_is_no_release_nor_a_release_an_application(server: Serve
 def test_a_card_without_a_credential_can_be_locked_and_is_nobodys_to_release_here(server: Server) -> None:
     assert lock(server).status_code == 200
     assert refusal(call(server, "release", **signed_release(server))) == (403, "FORBIDDEN")
-    assert refusal(call(server, "release-by-clerk", iccid=ICCID, reason="papers seen")) == (403, "FORBIDDEN")
+    assert refusal(call(server, "release-by-clerk", iccid=ICCID, visit="v", reason="papers seen")) == (403, "FORBIDDEN")
 
 
 def test_what_is_asked_has_to_be_as_described(server: Server) -> None:

@@ -205,7 +205,7 @@ def test_nor_one_that_is_to_be_revoked(world, desk):
     with refused(ErrorCode.WRONG_ORDER):
         desk.release()
     with refused(ErrorCode.WRONG_ORDER):
-        desk.releases.release_by_clerk(ICCID, "she was here", COUNTER)
+        desk.releases.release_by_clerk(ICCID, "visit-1", "she was here", COUNTER)
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
@@ -225,7 +225,7 @@ def test_whoever_has_stolen_it_gains_nothing_by_an_application_of_his_own(world,
     with refused(ErrorCode.FORBIDDEN):
         desk.release(desk.signed(thief))
     with refused(ErrorCode.FORBIDDEN):
-        desk.releases.release_by_clerk(ICCID, "he has papers", ELSEWHERE)
+        desk.releases.release_by_clerk(ICCID, "visit-1", "he has papers", ELSEWHERE)
     desk.release()
     assert desk.level is Level.NONE
 
@@ -235,11 +235,28 @@ def test_whoever_has_stolen_it_gains_nothing_by_an_application_of_his_own(world,
 
 def test_a_clerk_of_the_municipality_releases_with_a_reason(world, desk):
     desk.lock()
-    desk.releases.release_by_clerk(ICCID, "papers seen, the My Number card was renewed", COUNTER)
+    desk.releases.release_by_clerk(ICCID, "visit-1", "papers seen, the My Number card was renewed", COUNTER)
     assert desk.level is Level.NONE
     (cleared,) = [event for event in world.events() if isinstance(event.fact, CardCleared)]
     assert (cleared.fact.proof, cleared.fact.document_sha256) == ("CLERK", "")
     assert cleared.context.reason == "papers seen, the My Number card was renewed"
+
+
+def test_what_a_clerk_said_once_releases_once(world, desk):
+    """A terminal that heard no answer asks again, and the next alarm may have come in between."""
+    desk.lock()
+    position = desk.releases.release_by_clerk(ICCID, "visit-1", "papers seen", COUNTER)
+    world.clock.pass_by(seconds=1)
+    desk.lock("call-2")
+    assert desk.releases.release_by_clerk(ICCID, "visit-1", "papers seen", COUNTER) == position
+    assert desk.level is Level.LOCK
+    with refused(ErrorCode.COMMAND_REUSED):
+        desk.releases.release_by_clerk(ICCID, "visit-1", "seen again", COUNTER)
+    for visit in ("", "visit 1", "v" * 65):
+        with refused(ErrorCode.INVALID_INPUT):
+            desk.releases.release_by_clerk(ICCID, visit, "papers seen", COUNTER)
+    desk.releases.release_by_clerk(ICCID, "visit-2", "seen again", COUNTER)
+    assert desk.level is Level.NONE
 
 
 @pytest.mark.parametrize(
@@ -254,7 +271,7 @@ def test_a_clerk_of_the_municipality_releases_with_a_reason(world, desk):
 def test_nobody_else_does(world, desk, iccid, reason, counter, code):
     desk.lock()
     with refused(code):
-        desk.releases.release_by_clerk(iccid, reason, counter)
+        desk.releases.release_by_clerk(iccid, "visit-1", reason, counter)
     assert desk.level is Level.LOCK
 
 

@@ -6,10 +6,11 @@ municipality where it was applied for has seen her papers. A My Number card that
 certificate, which nobody here can tell to be the same person's: then it is for the clerk.
 
 A release settles the holder's own call like any other suspicion that began before it. It is recorded with the SHA-256
-of what was signed; the same again is no news, also when the card is on hold again by then.
+of what was signed. The same again, of holder or clerk, is no news, also when the card is on hold again by then.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import NamedTuple
 
 from tsm.application import Command, Tsm
@@ -23,11 +24,13 @@ from tsm.jpki.certificates import Kind, read_certificate, serial_text
 from tsm.jpki.documents import verify_signed
 from tsm.jpki.release import SignedRelease
 from tsm.model import credential as credentials
-from tsm.model.checks import check_text
+from tsm.model.checks import check_name, check_text
 from tsm.model.credential import Credential, Stage
 from tsm.model.event import Context
 from tsm.model.line import Signal, SignalKind
 from tsm.model.standing import Proof
+
+VISIT_LIFE = timedelta(days=30)  # in which the name of a visit to a clerk is remembered
 
 
 class Held(NamedTuple):
@@ -80,17 +83,21 @@ class CardReleases:
         command = Command(f"card-release {signed.digest}", "", now + CHALLENGE_LIFE)
         return self._release(document.iccid, Proof.MY_NUMBER_CARD, signed.digest, held, counter, command=command)
 
-    def release_by_clerk(self, iccid: str, reason: str, counter: Counter) -> int:
-        """A clerk has seen the holder and her papers; the log's position.
+    def release_by_clerk(self, iccid: str, visit: str, reason: str, counter: Counter) -> int:
+        """A clerk has seen the holder and her papers; the log's position. The same again is no news.
 
-        FORBIDDEN but in the municipality where a credential in the card was applied for. INVALID_INPUT without a
-        reason, UNKNOWN_CARD; WRONG_ORDER as for `release`.
+        `visit` is the terminal's name of it, remembered for `VISIT_LIFE`: COMMAND_REUSED. FORBIDDEN but in the
+        municipality where a credential in the card was applied for. INVALID_INPUT without a reason, UNKNOWN_CARD;
+        WRONG_ORDER as for `release`.
         """
         check_text(reason, "reason")
+        check_name(visit, "visit")
         there = [held for held in self._in(iccid) if held.state.applied.municipality == counter.municipality]
         if not there:
             raise TsmError(ErrorCode.FORBIDDEN, "no credential in this card was applied for here")
-        return self._release(iccid, Proof.CLERK, "", there[0], counter, reason=reason)
+        asked = sha256(f"{iccid} {reason}".encode()).hexdigest()
+        command = Command(f"card-release {counter.terminal} {visit}", asked, self._clock() + VISIT_LIFE)
+        return self._release(iccid, Proof.CLERK, "", there[0], counter, reason=reason, command=command)
 
     def _release(
         self,
@@ -101,7 +108,7 @@ class CardReleases:
         counter: Counter,
         *,
         reason: str = "",
-        command: Command | None = None,
+        command: Command,
     ) -> int:
         context = context_of(counter, reason, (held.state.applied.provider,))
         return self._lines.standings.release(iccid, proof, document_sha256, context, command)
