@@ -77,6 +77,7 @@ class Policy:
 
     four_eyes: frozenset[OperationKind] = frozenset({
         OperationKind.DELETE, OperationKind.REVOKE_CREDENTIAL, OperationKind.ERASE_PERSON, OperationKind.WITHDRAW_PARTY,
+        OperationKind.ADOPT_SWAP_POLICY,
     })  # fmt: skip
     wait: timedelta = timedelta(days=30)
 
