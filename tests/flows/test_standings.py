@@ -309,6 +309,18 @@ def test_a_long_log_is_read_in_parts(world, position, monkeypatch):
     let_the_worker_run_until(world, position, lambda: levels(world) == [Level.HOLD])
 
 
+def test_cards_of_a_long_log_are_assessed_in_parts(world, position, monkeypatch):
+    monkeypatch.setattr(standings, "BACKLOG", 0)
+    monkeypatch.setattr(standings, "TOGETHER", 1)
+    told = [signal(K.LOST, 3, iccid=iccid) for iccid in SIMS]
+    world.record(*told)
+    world.register(SIMS[2])
+    worker = StandingWorker(world.tsm, world.standings, position, world.clock)
+    for event in world.tsm.read(0, 100):
+        worker.see(event)
+    assert levels(world, SIMS[2]) == [Level.LOCK]
+
+
 def test_the_worker_leaves_alone_what_is_decided(world, position, monkeypatch):
     position.write(world.tsm.position)
     world.record(SUBSCRIBED, MOVED)

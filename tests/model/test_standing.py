@@ -168,6 +168,24 @@ def test_a_false_alarm_ends_it_for_good() -> None:
     given_facts(evolve, *HELD, REFUTED, level(Level.NONE)).when(reassess, findings(raised()), 1, NOW).then_nothing()
 
 
+def test_what_is_withdrawn_and_found_again_is_as_serious_and_as_seen_as_persons_left_it() -> None:
+    seen = (SuspicionAcknowledged(suspicion="aa"), SuspicionEscalated(suspicion="aa", level=Level.LOCK))
+    gone = (SuspicionWithdrawn(suspicion="aa"), level(Level.NONE))
+    told = given_facts(evolve, *HELD, *seen, level(Level.LOCK), *gone)
+    told.when(reassess, findings(raised()), 1, NOW).then(raised(), level(Level.LOCK))
+    told = given_facts(evolve, *HELD, *seen, level(Level.LOCK), *gone, raised(), level(Level.LOCK))
+    told.when(acknowledge, "aa").then_nothing()
+
+
+def test_a_revocation_that_is_due_is_not_explained_away_and_a_person_may_call_it_off() -> None:
+    given_facts(evolve, *DOOMED).when(reassess, [], 1, at(19)).then(
+        SuspicionWithdrawn(suspicion="dd"), level(Level.NONE)
+    )
+    given_facts(evolve, *DOOMED).when(reassess, [], 1, at(20)).then_nothing()
+    closed = SuspicionClosed(suspicion="dd", verdict=Verdict.FALSE_ALARM, closed_at=at(20))
+    given_facts(evolve, *DOOMED).when(close, "dd", Verdict.FALSE_ALARM, at(20)).then(closed, level(Level.NONE))
+
+
 def test_a_false_alarm_stays_one_when_the_suspicion_is_withdrawn_and_found_again() -> None:
     facts = [*HELD, REFUTED, SuspicionWithdrawn(suspicion="aa"), level(Level.NONE)]
     given_facts(evolve, *facts).when(reassess, findings(raised()), 1, NOW).then_nothing()
@@ -205,6 +223,18 @@ def test_a_release_settles_nothing_that_began_after_it() -> None:
     later = raised("bb", since=0.1)
     released = given_facts(evolve, *HELD, CLEARED, level(Level.NONE))
     released.when(reassess, findings(raised(), later), 1, at(1)).then(later, level(Level.HOLD))
+
+
+def test_a_release_settles_what_a_source_whose_clock_is_ahead_has_told() -> None:
+    told = given_facts(evolve, raised(), raised("bb", since=0.05), level(Level.HOLD))
+    cleared = CardCleared(proof=Proof.CLERK, cleared_at=at(0.05))
+    told.when(release, Proof.CLERK, "", NOW).then(cleared, level(Level.NONE))
+
+
+def test_a_release_takes_nothing_back_of_the_one_before_it() -> None:
+    ahead = CardCleared(proof=Proof.CLERK, cleared_at=at(2))
+    told = given_facts(evolve, *HELD, ahead, level(Level.NONE), raised("dd"), level(Level.HOLD))
+    told.when(lambda state: release(state, Proof.CLERK, "", at(1))[:1]).then(ahead)
 
 
 def test_a_release_settles_no_revocation_that_turns_up_late() -> None:
@@ -260,7 +290,7 @@ def test_the_standing_depends_on_the_set_of_signals_on_persons_and_on_the_time_a
     after: tuple[int, int],
 ) -> None:
     views = []
-    arrived_twice = [known(told) for told in told_twice]
+    arrived_twice = [known(told, at(hours)) for told in told_twice]  # so no revocation is due: that would be final
     ids = [finding.suspicion for finding in assess(iccid, arrived_twice[0], DEFAULT, "MNO00001")]
     said: list[Fact] = []
     for what, when in persons:

@@ -30,9 +30,9 @@ from tsm.model.line import SignalRecorded
 from tsm.model.standing import Proof, Standing, SuspicionRaised, SuspicionWithdrawn, Verdict
 from tsm.model.swap_policy import Level, Policy, PolicyAdopted
 
-TOGETHER = 500  # cards that are looked up at once
+TOGETHER = 100  # cards, or lines, that are read at once
 REMEMBERED = 1_000_000  # positions
-BACKLOG = 10_000  # signals
+BACKLOG = 10_000  # signals, or cards
 GRACE = 2.0  # seconds in which whoever recorded a signal decides on it himself
 
 Clock = Callable[[], datetime]
@@ -296,6 +296,8 @@ class StandingWorker(SelectiveFollower):
                     self._assess_signals(list(self._signals))
             case CardRegistered(iccid=iccid):
                 self._cards.setdefault(iccid, event.position)
+                if len(self._cards) > BACKLOG:
+                    self._assess_cards()
             case PolicyAdopted():
                 self._policy = self._policy or event.position
             case SuspicionRaised(suspicion=suspicion, until=until):

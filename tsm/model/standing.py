@@ -239,13 +239,17 @@ def close(state: Standing | None, suspicion: str, verdict: Verdict, now: datetim
 
 
 def release(state: Standing | None, proof: Proof, document_sha256: str, now: datetime) -> list[Fact]:
-    """Decide that the card is where it belongs. WRONG_ORDER when nothing is on hold, or it is to be revoked."""
+    """Decide that the card is where it belongs. WRONG_ORDER when nothing is on hold, or it is to be revoked.
+
+    What is known by now has happened by now, also where its source's clock is ahead of ours.
+    """
     known = state or Standing()
     if not known.on_hold or known.level is Level.REVOKE:
         raise TsmError(ErrorCode.WRONG_ORDER, f"the card's level is {known.level.name}")
     if document_sha256:
         check_hex(document_sha256, "document_sha256", SHA256_OCTETS)
-    return _with_level(known, [CardCleared(proof=proof, document_sha256=document_sha256, cleared_at=now)])
+    at = max(now, known.cleared_at or now, *(suspicion.raised.since for suspicion in known.open))
+    return _with_level(known, [CardCleared(proof=proof, document_sha256=document_sha256, cleared_at=at)])
 
 
 def evolve(state: Standing | None, fact: Fact) -> Standing:
