@@ -21,6 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from threading import Condition, Lock, Thread
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -117,7 +118,8 @@ class SwapNoticesWorker(SelectiveFollower):
         self._outbound = outbound
         self._watcher = watcher
         self._clock = clock
-        self._deadlines: dict[str, Deadline] = {}  # by stream
+        self._deadlines: dict[str, Deadline] = {}  # by stream, in order of position
+        self._by_time: list[tuple[datetime, str]] = []  # a heap of these, and of some that ended otherwise
         self._due: dict[str, int] = {}  # those that are over, and how far the log had come when that was noticed
         self._waiting: dict[str, dict[str, Event]] = {}  # by stream and name, in order: what is to be sent
         self._waiting_lock = Lock()
@@ -130,6 +132,7 @@ class SwapNoticesWorker(SelectiveFollower):
             case SubscriptionCreated() as created:
                 if (deadline := subscriptions.deadline(created)) is not None:
                     self._deadlines[stream] = Deadline(*deadline, event.position)
+                    heapq.heappush(self._by_time, (deadline[0], stream))
             case SwapNoted(swap=swap):
                 self._wait(stream, str(swap), event)
             case SubscriptionEnded(quiet=quiet):
@@ -142,9 +145,10 @@ class SwapNoticesWorker(SelectiveFollower):
 
     def act(self) -> None:
         now = self._clock()
-        for stream, deadline in self._deadlines.items():
-            if deadline.at <= now:
-                self._due.setdefault(stream, self._after)
+        while self._by_time and self._by_time[0][0] <= now:
+            _, stream = heapq.heappop(self._by_time)
+            if stream in self._deadlines:
+                self._due[stream] = self._after
         try:
             for_each([stream for stream, at in self._due.items() if at <= self._watcher.watched], self._end)
         finally:
@@ -153,7 +157,8 @@ class SwapNoticesWorker(SelectiveFollower):
     def unfinished(self) -> int | None:
         with self._waiting_lock:
             waiting = [event.position for events in self._waiting.values() for event in events.values()]
-        return min([*waiting, *(deadline.position for deadline in self._deadlines.values())], default=None)
+        oldest = [deadline.position for deadline in islice(self._deadlines.values(), 1)]
+        return min([*waiting, *oldest], default=None)
 
     def stop(self) -> None:
         super().stop()
