@@ -325,6 +325,7 @@ class Swaps(NamedTuple):
     let_in: int  # sessions that had begun before one was refused
     rate: float  # signals that were accepted in a second
     backlog: int  # signals that waited when the last one came
+    cpu_ms: float = 0.0  # of the server, for each signal and all that it led to
 
 
 class Feed:
@@ -392,6 +393,7 @@ class LookUps(NamedTuple):
 
     taken: list[float]
     highest: float  # of the rates that were tried; 0 when none was borne
+    cpu_ms: float  # of the server, for each
 
 
 async def look_up(phones: Connections, requests: Iterator[bytes], rate: float, seconds: float) -> list[float]:
@@ -408,22 +410,24 @@ async def look_up(phones: Connections, requests: Iterator[bytes], rate: float, s
     return taken
 
 
-async def look_ups(url: str, context: ssl.SSLContext, token: str, sizes: Sizes) -> LookUps:
+async def look_ups(server: Server, context: ssl.SSLContext, token: str, sizes: Sizes) -> LookUps:
     drawn = Random(SEED)  # noqa: S311 - nothing secret is drawn
     numbers = (msisdn_of(drawn.randrange(sizes.lines)) for _ in count())
     requests = (
         posted(ASKED[place % 2], "application/json", json.dumps({"phoneNumber": number}).encode(), token)
         for place, number in enumerate(numbers)
     )
-    async with connections(url, context, CONNECTIONS) as clients:
+    async with connections(server.url, context, CONNECTIONS) as clients:
         await look_up(clients, requests, sizes.look_ups, min(2.0, sizes.look_up_seconds))  # nobody is the first
+        before = cpu_ms(server.pid)
         taken = await look_up(clients, requests, sizes.look_ups, sizes.look_up_seconds)
+        each = (cpu_ms(server.pid) - before) / len(taken)
         highest = 0.0
         for rate in (sizes.look_ups * STEP**step for step in range(sizes.steps)):
             if percentile(await look_up(clients, requests, rate, sizes.step_seconds), 99) >= OVERLOAD_MS:
                 break
             highest = rate
-    return LookUps(taken, highest)
+    return LookUps(taken, highest, each)
 
 
 # --- One engine ---
@@ -444,12 +448,14 @@ def measure_swaps(site: Site, server: Server, sizes: Sizes) -> Swaps:
     said, probed = told(sizes, site.tsm.now())
     starts = {place: [site.start(number, t) for t in range(TRIES)] for place, number in probed.items()}
     operator, phone = showing(site.data), trusting(site.data / "tls" / "ca.pem")
-    return asyncio.run(Feed(said, starts, sizes.signals).run(server.url, operator, phone))
+    before = cpu_ms(server.pid)
+    swaps = asyncio.run(Feed(said, starts, sizes.signals).run(server.url, operator, phone))
+    return swaps._replace(cpu_ms=(cpu_ms(server.pid) - before) / len(said))
 
 
 def measure_look_ups(site: Site, server: Server, sizes: Sizes) -> LookUps:
     context = trusting(site.data / "tls" / "ca.pem")
-    return asyncio.run(look_ups(server.url, context, site.token(), sizes))
+    return asyncio.run(look_ups(server, context, site.token(), sizes))
 
 
 def measured(site: Site, sizes: Sizes, progress: Progress) -> tuple[Swaps, LookUps]:
@@ -494,12 +500,14 @@ def lines_of_swaps(name: str, swaps: Swaps, most: float | None) -> Iterator[Line
     yield milliseconds("  from the signal's answer", swaps.refused_after)
     yield milliseconds("  from signal to its answer", swaps.answered)
     yield Line("  accepted, of all signals", f"{swaps.rate:,.0f}/s")
+    yield Line("  the server's CPU for each", f"{swaps.cpu_ms:.2f} ms")
     yield Line("  that waited when the last one came", f"{swaps.backlog:,}")
     yield Line("  sessions that were let in after the answer", f"{swaps.let_in:,}")
 
 
 def lines_of_look_ups(name: str, look_ups: LookUps, sizes: Sizes) -> Iterator[Line]:
     yield milliseconds(f"{name}: check and retrieve-date, {sizes.look_ups}/s", look_ups.taken, LOOK_UP_MS)
+    yield Line("  the server's CPU for each", f"{look_ups.cpu_ms:.2f} ms")
     yield Line(f"  the highest rate with less than {OVERLOAD_MS:g} ms", f"{look_ups.highest:,.0f}/s")
 
 
