@@ -2,10 +2,13 @@
 
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from socket import create_server
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -260,6 +263,27 @@ def test_a_peer_that_drips_for_ever_ends_an_attempt_nevertheless(
     sink.reply = lambda _: drip
     monkeypatch.setattr(sinks, "SECONDS", 0.5)
     assert failed(posts_to(sink), sink.url) == "TimeoutError"
+
+
+def test_a_peer_that_drips_into_the_handshake_ends_an_attempt(sink: TlsSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins a record of 16 KiB, and takes its time."""
+
+    def drip() -> None:
+        peer, _ = listener.accept()
+        with peer, suppress(OSError):
+            peer.sendall(b"\x16\x03\x03\x40\x00")
+            until = monotonic() + 60
+            while monotonic() < until:
+                peer.sendall(b"\x02")
+                sleep(0.01)
+
+    with create_server(("127.0.0.1", 0)) as listener:
+        dripping = Thread(target=drip)
+        dripping.start()
+        monkeypatch.setattr(sinks, "SECONDS", 0.5)
+        detail = failed(posts_to(sink), f"https://localhost:{listener.getsockname()[1]}/")
+        dripping.join()
+    assert detail in {"TimeoutError", "SSLError"}
 
 
 def test_a_peer_that_says_nothing_ends_an_attempt(sink: TlsSink, monkeypatch: pytest.MonkeyPatch) -> None:

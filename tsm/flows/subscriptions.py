@@ -153,7 +153,9 @@ class Subscriptions:
             if error.code is ErrorCode.UNKNOWN_KEY:  # erased since it was read
                 raise TsmError(ErrorCode.CONFLICT, "the tenure was erased meanwhile") from error
             raise
-        return self.of(id, wish.client)
+        found = read(self._tsm, stream)
+        assert found is not None  # noqa: S101  it is there now
+        return found
 
     def _refuse_repeated(self, wish: Wish) -> None:
         asked = wish.client, wish.sink, bool(wish.msisdn)
