@@ -36,6 +36,7 @@ from tsm.model.event import Context
 from tsm.model.line import SignalKind
 from tsm.model.subscription import NOTICE, Reason, SinkNotified, SubscriptionEnded, SwapNoted
 from tsm.store.memory import MemoryRecorder
+from tsm.store.opening import open_recorder
 
 K = SignalKind
 SUBSCRIBED = signal(K.SUBSCRIBED, 0, msisdn=NUMBER, imsi=IMSI, iccid=SIM, imei=PHONE)
@@ -598,3 +599,17 @@ def test_threads_are_few_however_much_there_is_to_tell(world) -> None:
     assert names.count("swap notices") == THREADS
     site.go.set()
     eventually(lambda: all(world.facts(one, SinkNotified) for one in found))
+
+
+def test_a_postgresql_store_serves_as_well(vault, postgres_store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(swap_notices, "FIRST_PAUSE", 0.01)
+    world = World(vault, lambda vault, clock: open_recorder(postgres_store.runtime_dsn, vault, clock), tmp_path)
+    credential = Credential(SECRET, world.now + timedelta(days=1))
+    found = world.subscribe(max_events=1, credential=credential)
+    site = Site(None)
+    world.start(site)
+    position = world.swap()
+    eventually(lambda: world.over(found))
+    assert site.ids == [f"{found.id}-{position}"] * 2 + [f"{found.id}-ended"]
+    assert world.subscriptions.of_client("bank") == []
+    world.close()
