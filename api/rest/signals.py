@@ -169,7 +169,10 @@ def field_of(error: msgspec.MsgspecError) -> tuple[str, ...]:
 def in_utc(time: datetime, field: str) -> datetime:
     if time.utcoffset() is None:
         raise refusal(field, "a time names its offset from UTC")
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise refusal(field, "no time that there is in UTC") from None
 
 
 def context_of(caller: Caller, request_id: str) -> Context:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from api import administration
 from api.rest import feed
 from api.rest.feed import LONGEST_LINE, MOST_LINES, batches
+from api.rest.signals import read_signal
 from tests.api.admin_world import ICCIDS, OPERATOR, OTHER_ICCID, OTHER_OPERATOR, PROVIDER, World
 from tests.api.https import serving, started
 from tests.line_samples import NUMBER, OTHER_NUMBER, OTHER_PHONE, PHONE
@@ -457,6 +458,16 @@ def test_over_tls_a_line_is_answered_before_the_next_is_written(url: str, files:
         stream.write(chunk(signal("b", **BOUND)) + b"0\r\n\r\n")
         stream.flush()
         assert (said["id"], answer_after(stream)["id"]) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("member", "time"), [("occurred_at", "0001-01-01T00:00:00+09:00"), ("until", "9999-12-31T23:59:59-09:00")]
+)
+def test_a_time_that_there_is_not_in_utc_is_refused(member: str, time: str) -> None:
+    line = signal("a", **{"kind": "MODEL_CHANGE_ANNOUNCED", **BOUND, "until": "2026-11-22T09:00:00Z", member: time})
+    with pytest.raises(TsmError) as refusal:
+        read_signal(json.dumps(line).encode(), f"operator:{OPERATOR}")
+    assert (refusal.value.code, refusal.value.field) == (ErrorCode.INVALID_INPUT, (member,))
 
 
 def answer_after(stream: Any) -> Line:

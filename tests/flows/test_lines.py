@@ -1,7 +1,8 @@
 """Signals are recorded, led to by keyed rows, decided on, and erased."""
 
 import itertools
-from datetime import timedelta
+import logging
+from datetime import UTC, datetime, timedelta
 from os import urandom
 
 import hypothesis.strategies as st
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from line_samples import (
     IMSI,
+    IMSIS,
     NOON,
     NUMBER,
     NUMBERS,
@@ -18,6 +20,7 @@ from line_samples import (
     OTHER_PHONE,
     OTHER_SIM,
     PHONE,
+    PHONES,
     SIM,
     SIMS,
     SOURCE,
@@ -100,6 +103,36 @@ def test_each_event_has_its_own_time_and_the_caller_s_context(world):
     assert {event.context for event in events} == {OPERATOR}
 
 
+def test_a_signal_may_tell_of_any_time_until_now(world):
+    first = msgspec.structs.replace(SUBSCRIBED, occurred_at=datetime.min.replace(tzinfo=UTC))
+    ahead = signal(K.OBSERVED, 400 + 4 / 60, msisdn=NUMBER, imei=OTHER_PHONE)  # the source's clock is
+    assert [outcome.error for outcome in world.record(ahead, first)] == [None, None]
+    assert followed(world) == (first.occurred_at, ahead.occurred_at, True)
+    assert world.conditions() == ["DEVICE_CHANGED"]
+
+
+def test_what_is_told_at_the_same_time_is_told_in_one_order(vault):
+    """Whichever came first: the last of them, by source and id, is what the number has."""
+    told = [signal(K.OBSERVED, 3, msisdn=NUMBER, imsi=imsi, iccid=SIM, imei=imei) for imsi in IMSIS for imei in PHONES]
+    views = []
+    for order in (told, told[::-1]):
+        world = LineWorld(vault, MemoryRecorder)
+        world.register()
+        in_batches(world, [SUBSCRIBED, *order], [2])
+        views.append(seen(world))
+        world.close()
+    assert views[0] == views[1]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_name_is_one_signal_s_also_of_another_number(world, together):
+    told = [signal(K.OBSERVED, 1, msisdn=number, id="same") for number in (NUMBER, OTHER_NUMBER)]
+    outcomes = world.record(*told) if together else [world.record(one)[0] for one in told]
+    assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, ErrorCode.COMMAND_REUSED]
+    assert world.lines.stream_of_number(OTHER_NUMBER) is None
+    assert world.record(signal(K.OBSERVED, 1, msisdn=OTHER_NUMBER, id="same", source="app"))[0].error is None
+
+
 def test_the_same_signal_is_no_news(world):
     [first] = world.record(SUBSCRIBED)
     before = world.tsm.position
@@ -138,6 +171,15 @@ BAD = {
     "a change of number without the former": {"kind": K.NUMBER_CHANGED},
     "a port-out of no number": {"kind": K.PORTED_OUT, "msisdn": ""},
     "an announcement without an end": {"kind": K.MODEL_CHANGE_ANNOUNCED},
+    "an announcement whose end is not UTC": {"kind": K.MODEL_CHANGE_ANNOUNCED, "until": at(1).replace(tzinfo=None)},
+    "an announcement for ever": {"kind": K.MODEL_CHANGE_ANNOUNCED, "until": at(31 * 24 + 1)},
+    "a time to come in six minutes": {"occurred_at": at(400.1)},
+    "an id of 65 letters": {"id": "a" * 65},
+    "an id that looks like another": {"id": "ｓ-1"},
+    "a number with other digits": {"msisdn": "+４４7700900001"},
+    "a card with other digits": {"iccid": "８９81100000000000010"},
+    "an indication that is not printable": {"kind": K.INDICATION, "indication": "night\u202echange"},
+    "an indication of many words": {"kind": K.INDICATION, "indication": "a" * 201},
     "an announcement that ends before it begins": {"kind": K.MODEL_CHANGE_ANNOUNCED, "until": at(-1)},
     "an indication of nothing": {"kind": K.INDICATION},
 }
@@ -273,14 +315,37 @@ def test_unregistered_cards_have_no_standing(world):
     assert facts(world, f"standing-{SIMS[2]}") == []
 
 
-def test_nothing_personal_lies_open_in_the_log(world):
-    world.record(SUBSCRIBED, HERS, signal(K.NUMBER_CHANGED, 95, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=OTHER_SIM))
-    states = [
-        event.state for event in world.recorder.select_notifications(1, 100) if event.topic == SignalRecorded.topic
+PERSONAL = (*NUMBERS, IMSI, OTHER_IMSI, PHONE, OTHER_PHONE)
+
+
+def test_nothing_personal_lies_open_in_the_store_nor_in_what_is_logged_or_answered(vault, tmp_path, caplog):
+    """Of cards the store knows the ICCID; which number or phone one had, it does not tell."""
+    caplog.set_level(logging.DEBUG)
+    world = LineWorld(vault, tmp_path / "log.sqlite")
+    world.register()
+    bad = [msgspec.structs.replace(signal(K.OBSERVED, 0, **BOUND), **BAD[fault]) for fault in BAD]
+    reused = msgspec.structs.replace(SUBSCRIBED, imei=OTHER_PHONE)
+    told = [
+        SUBSCRIBED,
+        MOVED,
+        signal(K.CREDENTIAL_WRITTEN, 4, source="app", iccid=SIM, imei=PHONE),
+        HERS,
+        signal(K.NUMBER_CHANGED, 95, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=OTHER_SIM),
+        reused,
+        *bad,
     ]
-    assert len(states) == 4
-    for value in (*NUMBERS[:2], IMSI, OTHER_IMSI, SIM, OTHER_SIM, PHONE, OTHER_PHONE):
-        assert not any(value.encode() in state for state in states)
+    outcomes = world.record(*told)
+    world.lines.map_subject("https://id.example", "alice", OTHER_NUMBER, OPERATOR)
+    standing = [str(event) for iccid in (SIM, OTHER_SIM) for event in world.tsm.history(f"standing-{iccid}")]
+    answered = [f"{outcome!r} {outcome.error} {outcome.error and vars(outcome.error)}" for outcome in outcomes]
+    world.close()
+    stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    spoken = "\n".join([caplog.text, *answered, *standing])
+    assert SIM.encode() in stored
+    for value in PERSONAL:
+        assert value.encode() not in stored
+        assert value.removeprefix("+") not in spoken
+    assert SIM not in spoken.replace(f"standing-{SIM}", "")
 
 
 # What relying parties ask

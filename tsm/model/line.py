@@ -30,8 +30,9 @@ from tsm.model.event import Context, Fact
 
 APP = "app"  # the source that a phone speaks for; it holds no secret, so what it says may raise suspicion, never end it
 BY_OPERATOR = "operator:"  # what its source begins with
-SOURCE = re.compile(rf"{APP}|card|(?:operator|terminal):[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}", re.ASCII)
+SOURCE = re.compile(rf"{APP}|card|(?:operator|terminal|clerk):[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}", re.ASCII)
 AHEAD = timedelta(minutes=5)  # a source's clock may be this much ahead of ours
+ANNOUNCED = timedelta(days=31)  # the longest that a change of phones may be announced for: meanwhile none is suspicious
 
 
 class SignalKind(StrEnum):
@@ -148,10 +149,10 @@ def check(signal: Signal, context: Context, now: datetime) -> None:
             check_identifier(kind, value, field)
     if context.role == "phone" and (signal.kind not in APP_MAY_SAY or signal.msisdn):
         raise TsmError(ErrorCode.FORBIDDEN, "a phone tells of its card, and ends nothing", ("kind",))
-    _check_kind(signal)
     for time, field in ((signal.occurred_at, "occurred_at"), (signal.until, "until")):
         if time is not None and time.utcoffset() != timedelta(0):
             raise refusal(field, "not in UTC")
+    _check_kind(signal)
     if signal.occurred_at > now + AHEAD:
         raise refusal("occurred_at", "in the future")
 
@@ -186,8 +187,9 @@ def _check_kind(signal: Signal) -> None:
             check_identifier(Msisdn, signal.previous, "previous")
         case SignalKind.INDICATION:
             check_text(signal.indication, "indication")
-        case SignalKind.MODEL_CHANGE_ANNOUNCED if signal.until is None or signal.until < signal.occurred_at:
-            raise refusal("until", "an announcement has an end after its beginning")
+        case SignalKind.MODEL_CHANGE_ANNOUNCED:
+            if signal.until is None or not timedelta(0) <= signal.until - signal.occurred_at <= ANNOUNCED:
+                raise refusal("until", f"an announcement ends after its beginning, within {ANNOUNCED.days} days")
         case _:
             pass
     if signal.previous and (signal.previous in (signal.msisdn, signal.iccid) or signal.kind not in HAS_PREVIOUS):
