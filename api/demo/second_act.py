@@ -50,7 +50,8 @@ EXPECTED = (  # what the auditor must find of the first card, in this order
     "credential.release_ordered",
     "credential.released",
     "credential.signature_reissued",
-    "session.failed",
+    "standing.suspicion_raised",
+    "standing.level_changed",
     "credential.held",
     "standing.suspicion_withdrawn",
     "standing.level_changed",
@@ -155,8 +156,8 @@ class SecondAct(Story):
             self._put_sim_into(HER_NEXT_PHONE)
             last = self._follow(step, to_the_end(self._visit(HER_NEXT_PHONE, "renew")))
             self.stage.check("the app told which phone it is, and the session was stopped", last == "failed")
-            self._case(step)
             self._expect_status("on hold again", authentication=HELD, signature=SUPERSEDED)
+            self._case(step)
             announced = {"kind": "MODEL_CHANGE_ANNOUNCED", "iccid": self._iccid, "imei": self._citizen.next_imei}
             until = ago(-timedelta(days=1))
             self._tell({**announced, "occurred_at": ago(timedelta(days=1)), "until": until})
@@ -184,10 +185,10 @@ class SecondAct(Story):
                 {"HandleSERenewalNotification": cards, "occurred_at": ago()},
                 {"kind": "OBSERVED", **her, "imei": self._citizen.next_imei, "occurred_at": ago()},
             )
+            self._expect_status("both are on hold at once", authentication=HELD, signature=HELD)
             standing, self._alerts = self._case(step)
             due = datetime.fromisoformat(standing["revokeFrom"])
             self.stage.check("the old card is to be revoked, when the settle window is over", due > datetime.now(UTC))
-            self._expect_status("meanwhile both are on hold", authentication=HELD, signature=HELD)
             self._expect_swaps("after the replacement", sim=True, device=True)
 
     def _revoke(self) -> None:
@@ -207,10 +208,11 @@ class SecondAct(Story):
             _, history = self.auditor.card(self._iccid)
             self.stage.say("auditor", "tsm", f"{len(history)} events of the first card", since(began))
             for entry in history:
-                if entry["topic"].startswith("standing.") or entry["topic"] in EXPECTED:
+                if entry["topic"].startswith(("standing.", "session.failed")) or entry["topic"] in EXPECTED:
                     self.stage.show_event(entry)
             topics = [entry["topic"] for entry in history]
             self.stage.check("every expected event is there, in its order", in_order(EXPECTED, topics))
+            self.stage.check("one session failed: the one that was stopped", topics.count("session.failed") == 1)
             self._tell_what_was_known([e["position"] for e in history if e["topic"] == "standing.level_changed"])
             self.stage.check("no event is parked", self.auditor.parked() == [])
             self._count(step)
