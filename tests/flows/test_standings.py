@@ -347,6 +347,40 @@ def test_two_servers_that_record_at_once_end_in_what_both_know(world, monkeypatc
     assert world.standing().level is Level.NONE
 
 
+@pytest.mark.parametrize(
+    ("told", "level"),
+    [
+        (signal(K.LOST, 399, iccid=SIM), Level.NONE),  # she has it in her hand, and it is the one that was lost
+        (signal(K.LOST, 400 + 4 / 60, iccid=SIM), Level.NONE),  # by a clock that is ahead
+        (msgspec.structs.replace(REPLACED, msisdn=""), Level.REVOKE),
+    ],
+)
+def test_a_signal_that_comes_while_a_release_is_decided_is_settled_by_it_or_refuses_it(world, monkeypatch, told, level):
+    world.record(SUBSCRIBED, MOVED)
+    rivals, commit = [told], world.tsm.commit
+
+    def slowly(*changes, **values):
+        if rivals:
+            world.another().record([rivals.pop()], CLERK_OF_THE_SYSTEM)
+        return commit(*changes, **values)
+
+    monkeypatch.setattr(world.tsm, "commit", slowly)
+    if level is Level.REVOKE:
+        with refused(ErrorCode.WRONG_ORDER):
+            world.standings.release(SIM, Proof.CLERK, "", CLERK)
+    else:
+        world.standings.release(SIM, Proof.CLERK, "", CLERK)
+    assert rivals == []
+    assert world.standing().level is level
+
+
+def test_a_release_settles_nothing_that_comes_after_it(world):
+    world.record(SUBSCRIBED, MOVED)
+    world.standings.release(SIM, Proof.CLERK, "", CLERK)
+    world.record(signal(K.LOST, 400 + 4 / 60, iccid=SIM))
+    assert world.standing().level is Level.LOCK
+
+
 CLERK_OF_THE_SYSTEM = msgspec.structs.replace(CLERK, role="system")
 
 
