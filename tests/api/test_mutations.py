@@ -261,9 +261,10 @@ def test_a_mutation_runs_for_its_roles_only(world: World, name: str, rule: Rule)
     assert len(world.events()) == before
 
 
-def test_clerks_and_auditors_change_nothing() -> None:
-    acting = {role for rule in MUTATIONS.values() for role in rule.roles}
-    assert acting == {"operator", "provider", "security-officer", "administrator"}
+def test_auditors_change_nothing_and_clerks_lock_and_release_cards_only() -> None:
+    assert {role for rule in MUTATIONS.values() for role in rule.roles} == set(EVERYBODY) - {"auditor"}
+    of_clerks = {name for name, rule in MUTATIONS.items() if "clerk" in rule.roles}
+    assert of_clerks == {"cardHoldRelease", "cardLockRequest", "cardUnlockRequest"}
 
 
 def test_the_table_of_roles_names_every_mutation_and_all_that_its_payload_shows() -> None:
@@ -362,4 +363,4 @@ def filled(kind: Any, text: str) -> Any:
         return {name: filled(field.type, text) for name, field in kind.fields.items()}
     if is_enum_type(kind):
         return next(iter(kind.values))
-    return {"Boolean": False, "String": text}[kind.name]
+    return {"Boolean": False, "Int": 1, "DateTime": "2026-11-21T12:00:00Z", "String": text}[kind.name]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graphql import ExecutionResult
+from graphql import ExecutionResult, GraphQLError
 
 from api.graphql import news
 from api.graphql.authorization import EVERYBODY, refusals
@@ -19,15 +19,27 @@ from api.graphql.news import News
 from api.graphql.schema import SCHEMA
 from projections.views import Views
 from tests.api.graphql_world import World
-from tests.projections.registry_story import CARD, ISD, JPKI, MNO, OTHER_CARD, Story
+from tests.projections.registry_story import (
+    ALERT,
+    CARD,
+    ISD,
+    JPKI,
+    MNO,
+    OTHER_ALERT,
+    OTHER_CARD,
+    THIRD_ALERT,
+    Story,
+)
 from tsm.errors import ErrorCode, TsmError
-from tsm.model import operation, session
+from tsm.model import operation, session, standing
 
 EVENTS = "subscription ($filter: EventsFilter, $after: Position) { events(filter: $filter, after: $after)"
 EVENTS += " { position topic text card } }"
 SESSIONS = "subscription ($filter: SessionsFilter, $after: Position) { sessions(filter: $filter, after: $after)"
 SESSIONS += " { position session { state live reception operator exchanges card { iccid } } } }"
 OPERATIONS = "subscription ($after: Position) { operations(after: $after) { position operation { operation state } } }"
+ALERTS = "subscription ($filter: AlertsFilter, $after: Position) { alerts(filter: $filter, after: $after)"
+ALERTS += " { position alert { alert state level iccid evidencePositions } } }"
 SOON = 5.0  # seconds: a test that waits longer fails
 
 
@@ -329,5 +341,54 @@ def test_a_subscriber_outlives_a_database_that_is_away_for_a_while(live: Live, m
         [event] = await waiting
         assert event["topic"] == "card.registered"
         await stream.aclose()
+
+    at_once(story)
+
+
+# Alerts
+
+
+def test_alerts_come_as_they_are_raised_and_change_to_those_who_see_them(live: Live) -> None:
+    async def story() -> None:
+        own = await live.listen("operator", f"operator:{MNO}", ALERTS)
+        others = await live.listen("operator", "operator:MNO00002", ALERTS)
+        held = await live.listen("auditor", "*", ALERTS, filter={"level": "HOLD", "iccid": CARD})
+        waiting = [asyncio.ensure_future(take(stream, 1)) for stream in (own, held)]
+        never = asyncio.ensure_future(nothing_comes(others))
+        await asyncio.sleep(3 * news.LOOK)
+        live.tell(lambda story: story.suspect("d4" * 16))
+        for [change] in [await each for each in waiting]:
+            assert (change["alert"]["alert"], change["alert"]["state"]) == ("d4" * 16, "OPEN")
+        live.tell(lambda story: story.on_standing(standing.SuspicionWithdrawn(suspicion="d4" * 16)))
+        [change] = await take(own, 1)
+        assert change["alert"]["state"] == "WITHDRAWN"
+        assert change["position"] == live.world.parts.tsm.position
+        assert await never
+        for stream in (own, others, held):
+            await stream.aclose()
+
+    at_once(story)
+
+
+def test_who_follows_alerts_again_after_a_position_gets_what_changed_since(live: Live) -> None:
+    async def story() -> None:
+        stream = await live.listen("auditor", "*", ALERTS, after=0)
+        changes = await take(stream, 3)
+        assert [change["alert"]["alert"] for change in changes] == [ALERT, OTHER_ALERT, THIRD_ALERT]
+        await stream.aclose()
+        stream = await live.listen("auditor", "*", ALERTS, after=changes[1]["position"])
+        assert await take(stream, 1) == changes[2:]
+        assert await nothing_comes(stream)
+        await stream.aclose()
+
+    at_once(story)
+
+
+def test_alerts_are_followed_after_a_position_and_not_a_time(live: Live) -> None:
+    async def story() -> None:
+        times = {"raisedFrom": "2026-11-21T00:00:00Z"}
+        stream = await live.listen("auditor", "*", ALERTS, filter=times)
+        with pytest.raises(GraphQLError, match="after a position"):
+            await anext(stream)
 
     at_once(story)
