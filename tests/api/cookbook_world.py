@@ -32,7 +32,7 @@ from tsm.mas.messages import LinkRequest, Process
 from tsm.model import card as cards
 from tsm.model import credential as credentials
 from tsm.model.card import CardRegistered
-from tsm.model.credential import CredentialApplied
+from tsm.model.credential import CredentialApplied, CredentialIssued
 from tsm.model.event import Context
 from tsm.model.line import Signal, SignalKind
 from tsm.uicc.card import SimulatedUicc
@@ -40,6 +40,7 @@ from tsm.uicc.card import SimulatedUicc
 OPERATOR, PROVIDER, MUNICIPALITY, TERMINAL = "MNO00001", "JPKI0001", "13101", "T-13101-01"
 PATIENCE = 20.0  # seconds for a worker's rounds
 WAITING = ("2f1d6a04-6f0c-4f0e-9d3a-0c1b5e7a9f11", "9b64c1de-1b7f-4a53-8a61-7d0f2e8c4b22")  # credentials applied for
+ISSUED = "4e7b0c52-3a1d-4c86-b0f9-5d2a6e8f7c33"  # one whose certificates are there
 NUMBER = "+447700900071"  # a fictional number
 NEW_CARDS = (iccid(71), iccid(72))
 
@@ -140,6 +141,20 @@ class Desk:
         row = tsm.index_row("iccid", card, stream, credential)
         tsm.commit(Change(stream, 0, [applied]), context=context, occurred_at=tsm.now(), put_index=[row])
 
+    def issue(self, credential: str) -> None:
+        """The authority answers what was applied for."""
+        issued = CredentialIssued(
+            subject=f"person-{credential[:8]}",
+            authority="jpki",
+            authentication_serial="0A",
+            signature_serial="0B",
+            authentication_certificate_sha256="aa" * 32,
+            signature_certificate_sha256="bb" * 32,
+        )
+        tsm, stream = self.parts.tsm, credentials.stream(credential)
+        context = Context(actor=f"terminal:{TERMINAL}", role="clerk", tenant=MUNICIPALITY, correlation=credential)
+        tsm.commit(Change(stream, 1, [issued]), context=context, occurred_at=tsm.now())
+
     def signal(self, kind: SignalKind, days_ago: float, **values: str) -> None:
         """The operator's system says so."""
         at = self.parts.clock() - timedelta(days=days_ago)
@@ -212,3 +227,5 @@ def yesterday(desk: Desk) -> None:
     desk.signal(SignalKind.OBSERVED, 20, msisdn=NUMBER, iccid=moved, imei=PHONE)
     desk.signal(SignalKind.DEVICE_CHANGED, 0.1, msisdn=NUMBER, iccid=moved, imei=OTHER_PHONE)
     desk.signal(SignalKind.LOST, 0.05, iccid=lost)
+    desk.apply(ISSUED, moved)
+    desk.issue(ISSUED)

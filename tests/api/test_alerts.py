@@ -25,8 +25,14 @@ from tsm.application import Change
 from tsm.identifiers import luhn_digit
 from tsm.model import credential as credentials
 from tsm.model.card import SecurityDomainCreated
-from tsm.model.credential import CredentialApplied
-from tsm.model.event import Context
+from tsm.model.credential import (
+    CredentialApplied,
+    CredentialIssued,
+    CredentialWritten,
+    PersonalizationDelegated,
+    Stage,
+)
+from tsm.model.event import Context, Fact
 from tsm.model.line import Signal, SignalKind
 from tsm.model.reading import DataAccessed
 from tsm.model.swap_policy import DEFAULT
@@ -100,8 +106,10 @@ def standing_of(world: World, client: Client, card: str) -> dict[str, Any] | Non
     return found
 
 
-def apply(world: World, card: str, municipality: str = MUNICIPALITY, provider: str = PROVIDER) -> str:
-    """Somebody applied for a credential in this card."""
+def apply(
+    world: World, card: str, municipality: str = MUNICIPALITY, provider: str = PROVIDER, stage: Stage = Stage.ISSUED
+) -> str:
+    """Somebody applied for a credential in this card, and it has come so far."""
     name = f"{next(_signals):08x}-0000-4000-8000-000000000000"
     applied = CredentialApplied(
         subject=f"person-{name}",
@@ -115,7 +123,22 @@ def apply(world: World, card: str, municipality: str = MUNICIPALITY, provider: s
     tsm, stream = world.parts.tsm, credentials.stream(name)
     context = Context(actor="terminal:T-1", role="clerk", tenant=municipality, tenants=(provider,), correlation=name)
     rows = [tsm.index_row("iccid", card, stream, name)]
-    tsm.commit(Change(stream, 0, [applied]), context=context, occurred_at=tsm.now(), put_index=rows)
+    issued = CredentialIssued(
+        subject=applied.subject,
+        authority="jpki",
+        authentication_serial="1",
+        signature_serial="2",
+        authentication_certificate_sha256="aa" * 32,
+        signature_certificate_sha256="bb" * 32,
+    )
+    came: dict[Stage, Fact] = {
+        Stage.APPLIED: applied,
+        Stage.ISSUED: issued,
+        Stage.DELEGATED: PersonalizationDelegated(reception="2026112100000001"),
+        Stage.WRITTEN: CredentialWritten(reception="2026112100000001"),
+    }
+    facts = [fact for reached, fact in came.items() if reached <= stage]
+    tsm.commit(Change(stream, 0, facts), context=context, occurred_at=tsm.now(), put_index=rows)
     return name
 
 
@@ -337,6 +360,29 @@ def test_a_clerk_releases_where_the_credential_was_applied_for(world: World, ali
     assert (cleared.context.actor, cleared.context.tenant) == (f"clerk:{MUNICIPALITY}/ken", OPERATOR)
     assert cleared.context.tenants == (MUNICIPALITY, PROVIDER)
     assert alert_of(world, alice, card)["endedBy"] == f"clerk:{MUNICIPALITY}/ken"
+
+
+@pytest.mark.parametrize("stage", [Stage.APPLIED, Stage.ISSUED, Stage.DELEGATED])
+def test_an_application_for_somebody_elses_card_makes_no_clerk_its_keeper(
+    world: World, alice: Client, card: str, stage: Stage
+) -> None:
+    """Anybody may apply for one anywhere, and have its write delegated without having the card."""
+    apply(world, card, stage=Stage.WRITTEN)
+    apply(world, card, ELSEWHERE, stage=stage)
+    move(world, card)
+    elsewhere, unknown = clerk(world, ELSEWHERE), [("UNKNOWN_CARD", ["iccid"])]
+    assert elsewhere.refused("cardHoldRelease", iccid=card, reason=WHY) == unknown
+    called = {"iccid": card, "calledAt": datetime.now(UTC).isoformat(), "reason": WHY}
+    assert elsewhere.refused("cardUnlockRequest", **called) == unknown
+    assert elsewhere.refused("cardLockRequest", **called) == unknown
+    assert alert_of(world, alice, card)["state"] == "OPEN"
+    clerk(world).done("cardHoldRelease", "standing { level }", iccid=card, reason=WHY)
+
+
+def test_nor_does_an_application_that_came_to_nothing(world: World, card: str) -> None:
+    apply(world, card, stage=Stage.APPLIED)
+    move(world, card)
+    assert clerk(world).refused("cardHoldRelease", iccid=card, reason=WHY) == [("UNKNOWN_CARD", ["iccid"])]
 
 
 @pytest.mark.parametrize("who", ["operator", "clerk"])

@@ -92,7 +92,7 @@ class CardReleases:
         """
         check_text(reason, "reason")
         check_name(visit, "visit")
-        there = [held for held in self._in(iccid) if held.state.applied.municipality == counter.municipality]
+        there = [held for held in held_in(self._tsm, iccid) if held.state.applied.municipality == counter.municipality]
         if not there:
             raise TsmError(ErrorCode.FORBIDDEN, "no credential in this card was applied for here")
         asked = sha256(f"{iccid} {reason}".encode()).hexdigest()
@@ -116,24 +116,25 @@ class CardReleases:
     def _of_holder(self, iccid: str, serial: str) -> Held:
         """The credential in the card whose main certificate has this number; FORBIDDEN when there is none."""
         rest_on_it = {row.subject for row in self._tsm.indexed("main-certificate", serial)}
-        for held in self._in(iccid):
+        for held in held_in(self._tsm, iccid):
             if held.id in rest_on_it:
                 return held
         raise TsmError(ErrorCode.FORBIDDEN, "no credential in this card rests on this certificate")
 
-    def _in(self, iccid: str) -> list[Held]:
-        """The credentials that a card has acknowledged; without one those that it may have, or else that were issued
-        for it. UNKNOWN_CARD.
 
-        Anybody may apply for a credential in somebody else's card, and have its write delegated without that card: it
-        says nothing while the card has another.
-        """
-        self._tsm.card_of(iccid)
-        rows = self._tsm.indexed("iccid", iccid)
-        found = [(row.subject, self._tsm.load(row.stream, credentials.evolve).state) for row in rows]
-        issued = [Held(id, s) for id, s in found if s and not s.refused and not s.closed and s.stage >= Stage.ISSUED]
-        written = [held for held in issued if held.state.stage >= Stage.WRITTEN]
-        return written or [held for held in issued if held.state.in_use] or issued
+def held_in(tsm: Tsm, iccid: str) -> list[Held]:
+    """The credentials that a card has acknowledged; without one those that it may have, or else that were issued for
+    it. Nothing of theirs is unsealed. UNKNOWN_CARD.
+
+    Anybody may apply for a credential in somebody else's card, and have its write delegated without that card: it says
+    nothing while the card has another.
+    """
+    tsm.card_of(iccid)
+    rows = tsm.indexed("iccid", iccid)
+    found = [(row.subject, tsm.state_at(row.stream, credentials.evolve, unseals={}).state) for row in rows]
+    issued = [Held(id, s) for id, s in found if s and not s.refused and not s.closed and s.stage >= Stage.ISSUED]
+    written = [held for held in issued if held.state.stage >= Stage.WRITTEN]
+    return written or [held for held in issued if held.state.in_use] or issued
 
 
 def context_of(counter: Counter, reason: str = "", tenants: tuple[str, ...] = ()) -> Context:

@@ -141,7 +141,7 @@ def check(signal: Signal, context: Context, now: datetime) -> None:
     """INVALID_INPUT for a signal that is not as specified; FORBIDDEN when this source is not the caller's to name."""
     check_name(signal.id, "id")
     if not SOURCE.fullmatch(signal.source):
-        raise refusal("source", "neither an operator nor a terminal, the app or the card")
+        raise refusal("source", "neither an operator, a terminal or a municipality's clerks, nor the app or the card")
     if not speaks_for(context, signal.source):
         raise TsmError(ErrorCode.FORBIDDEN, f"{context.actor} does not speak for {signal.source}", ("source",))
     for kind, field in ((Msisdn, "msisdn"), (Imsi, "imsi"), (Iccid, "iccid"), (Imei, "imei")):
@@ -158,7 +158,7 @@ def check(signal: Signal, context: Context, now: datetime) -> None:
 
 
 def speaks_for(context: Context, source: str) -> bool:
-    """Operators and terminals speak for themselves, a phone for its app; the server and administrators for anybody."""
+    """Operators, terminals and clerks for theirs, a phone for its app; the server and administrators for anybody."""
     match context.role:
         case "system" | "administrator":
             return True
@@ -166,6 +166,8 @@ def speaks_for(context: Context, source: str) -> bool:
             return source == f"{BY_OPERATOR}{context.tenant}"
         case "phone":
             return source == APP
+        case "clerk":
+            return source in (context.actor, f"clerk:{context.tenant}")
         case _:
             return source == context.actor
 

@@ -134,7 +134,7 @@ def call(act: Act, given: CardLockRequestInput | CardUnlockRequestInput, kind: S
     context = because(act, act.caller.viewer.party, given.reason, tenants)
     asked = Signal(
         id=sha256(act.command.id.encode()).hexdigest(),
-        source=f"operator:{card.operator}" if is_operators else act.caller.actor,
+        source=f"operator:{card.operator}" if is_operators else f"clerk:{act.caller.viewer.party}",
         kind=kind,
         occurred_at=given.called_at.astimezone(UTC),
         iccid=card.iccid,

@@ -7,6 +7,7 @@ from api.access import ENROLLED, Role
 from api.graphql.mutations.mutate import Act
 from projections.viewer import EVERYTHING, Viewer
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.card_release import held_in
 from tsm.model import catalogue as catalogues
 from tsm.model import credential as credentials
 from tsm.model import domain as domains
@@ -35,19 +36,16 @@ def issued_card(act: Act, iccid: str) -> Card:
 
 
 def card_at_hand(act: Act, iccid: str) -> tuple[Card, tuple[str, ...]]:
-    """A card of the operator that acts; or one with a credential that was applied for where the clerk acts.
+    """A card of the operator that acts; or one in which a credential is that was applied for where the clerk acts.
 
     And whom it concerns beside the operator. UNKNOWN_CARD.
     """
     viewer = act.caller.viewer
     if viewer.kind != "municipality":
         return issued_card(act, iccid), ()
-    tsm = act.parts.tsm
-    card = tsm.card_of(iccid)
-    for row in tsm.indexed("iccid", card.iccid):
-        state = tsm.state_at(row.stream, credentials.evolve, unseals=NOTHING).state
-        if state is not None and state.applied.municipality == viewer.party and not state.closed and not state.refused:
-            return card, (viewer.party, state.applied.provider)
+    for held in held_in(act.parts.tsm, iccid):
+        if held.state.applied.municipality == viewer.party:
+            return act.parts.tsm.card_of(iccid), (viewer.party, held.state.applied.provider)
     raise TsmError(ErrorCode.UNKNOWN_CARD, f"nothing on {iccid} was applied for in {viewer.party}")
 
 
