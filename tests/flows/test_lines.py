@@ -65,6 +65,9 @@ def world(vault, tmp_path):
     world.close()
 
 
+SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=3)
+
+
 class Crash(Exception):
     pass
 
@@ -509,6 +512,38 @@ def test_of_two_holders_one_is_erased_and_the_other_found(world, former):
     assert world.record(signal(K.OBSERVED, 91, msisdn=NUMBER))[0].error is None
 
 
+def test_what_came_before_the_beginning_of_its_tenure_was_told_is_erased_with_it(world):
+    early = signal(K.OBSERVED, 95, msisdn=NUMBER, imei=OTHER_PHONE)
+    world.record(early)
+    world.record(HERS)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    for asked in ({"msisdn": NUMBER}, {"iccid": OTHER_SIM}, {"imei": OTHER_PHONE}):
+        assert world.lines.history(**asked) == ((), (), ())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrivals(), st.tuples(SIZES, SIZES))
+def test_an_erased_tenure_leaves_the_same_standings_whatever_came_first(vault, told_twice, sizes):
+    """Or it is refused for the same cards; a revocation that is due stays."""
+    views = []
+    for told, some in zip(told_twice, sizes, strict=True):
+        world = LineWorld(vault, MemoryRecorder)
+        world.register(*SIMS)
+        in_batches(world, told, some)
+        due = {iccid for iccid in SIMS if world.standing(iccid).level is Level.REVOKE}
+        world.now += timedelta(days=2)
+        try:
+            world.lines.erase(OPERATOR, msisdn=NUMBER)
+            refusal = None
+        except TsmError as error:
+            refusal = error.code
+        world.standings.reassess_all(SIMS, SYSTEM)
+        assert all(world.standing(iccid).level is Level.REVOKE for iccid in due)
+        views.append((refusal, [known.signal for known in world.lines.history(imei=PHONE).signals if refusal]))
+        world.close()
+    assert views[0] == views[1]
+
+
 def test_what_is_told_after_the_present_holder_is_erased_is_mapped_and_erased_as_well(world):
     world.record(SUBSCRIBED, HERS)
     world.now += timedelta(days=2)  # the former holder's card is revoked
@@ -618,9 +653,6 @@ def compare(worlds, told_twice, sizes_twice):
         views.append(seen(world))
         world.close()
     assert views[0] == views[1]
-
-
-SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=3)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from functools import reduce
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from given import given as given_facts
 from hypothesis import given
@@ -256,19 +257,29 @@ def test_what_the_holder_signed_is_named_by_its_digest(digest: str) -> None:
 # The order in which things came
 
 PERSONS: st.SearchStrategy[list[tuple[str, int]]] = st.lists(
-    st.tuples(st.sampled_from(["release", "false alarm"]), st.integers(0, 100)), max_size=2
+    st.tuples(st.sampled_from(["release", "false alarm", "escalation"]), st.integers(0, 100)), max_size=2
+)
+
+
+FORMER = msgspec.structs.replace(  # everything is graver, and ends by itself
+    DEFAULT,
+    rules=tuple(
+        msgspec.structs.replace(rule, level=Level(min(Level.LOCK, rule.level + 1)), lasts_hours=30)
+        for rule in DEFAULT.rules
+    ),
 )
 
 
 def live(arrived: Sequence[Known], iccid: str, now: datetime, said: Sequence[Fact], after: int) -> Standing:
-    """Assessed with each signal as it comes; persons speak after so many of them."""
+    """Assessed with each signal as it comes; persons speak after so many of them, and another policy is adopted."""
     state = Standing()
     for count in range(len(arrived) + 1):
         if count == min(after, len(arrived)):
             state = reduce(evolve, said, state)
-        facts = reassess(state, assess(iccid, arrived[:count], DEFAULT, "MNO00001"), DEFAULT.version, now)
+        policy = FORMER if count < min(after, len(arrived)) else DEFAULT
+        facts = reassess(state, assess(iccid, arrived[:count], policy, "MNO00001"), policy.version, now)
         state = reduce(evolve, facts, state)
-        assert reassess(state, assess(iccid, arrived[:count], DEFAULT, "MNO00001"), DEFAULT.version, now) == []
+        assert reassess(state, assess(iccid, arrived[:count], policy, "MNO00001"), policy.version, now) == []
     return state
 
 
@@ -296,6 +307,8 @@ def test_the_standing_depends_on_the_set_of_signals_on_persons_and_on_the_time_a
     for what, when in persons:
         if what == "release":
             said.append(CardCleared(proof=Proof.CLERK, cleared_at=at(when)))
+        elif ids and what == "escalation":
+            said.append(SuspicionEscalated(suspicion=ids[when % len(ids)], level=Level.LOCK))
         elif ids:
             suspicion = ids[when % len(ids)]
             said.append(SuspicionClosed(suspicion=suspicion, verdict=Verdict.FALSE_ALARM, closed_at=at(when)))

@@ -111,6 +111,12 @@ class Line:
         """The subject of the present tenure; empty when nothing of it is known, or it is erased."""
         return self._subject_of(len(self._begun))
 
+    def sealed_for(self, subject: str) -> list[str]:
+        """Whose keys seal the signals of its tenure: those that came before anybody told that it had begun, others'."""
+        periods = {period for period, (_, owner) in enumerate(self._begun, 1) if owner == subject}
+        others = {s for at, s in self._subjects if s not in self._erased and self._period(at) in periods}
+        return [*sorted(others - {subject}), subject]
+
     @property
     def subjects(self) -> set[str]:
         """Of all tenures that are not erased."""

@@ -183,6 +183,8 @@ class Lines:
         """Erase the tenure of `subject`, or the present one, of a number, or what was told of a card without a number.
 
         Its data key is destroyed, no row leads to it any more, and its signals count for nothing. Safe to repeat.
+        A signal that came before anybody told that the tenure had begun lies under the former holder's key: that goes
+        as well, with what else it sealed.
         INVALID_INPUT; NOT_FOUND; WRONG_ORDER while a card that it names is on hold, and not revoked by now:
         it is the evidence.
         STORE_UNAVAILABLE when a file is held by others: repeat it.
@@ -194,10 +196,10 @@ class Lines:
             raise TsmError(ErrorCode.NOT_FOUND, "no such tenure", ("subject",))
         if any(self._needs_evidence(self.standings.of(card)) for card in cards_in(found)):
             raise TsmError(ErrorCode.WRONG_ORDER, "a card of this line is on hold")
-        for line, meant in tenures:
+        for stream, sealed in [(line.stream, each) for line, meant in tenures for each in line.sealed_for(meant)]:
             # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.
-            self._vault.destroy_subject(meant)
-            position = decided(partial(self._record_erasure, line.stream, place, meant, context))
+            self._vault.destroy_subject(sealed)
+            position = decided(partial(self._record_erasure, stream, place, sealed, context))
         self._tsm.erase_remains()
         with self._assigned_lock:
             self._assigned.pop(self._vault.blind_index(*place), None)
