@@ -505,6 +505,8 @@ def iccid_of(number: int) -> str:
 class Filler:
     """Records a history in large transactions; while one is written the next is made."""
 
+    batch = BATCH
+
     def __init__(self, recorder: Recorder, vault: SoftwareVault, events: Iterator[Event]) -> None:
         self._recorder = recorder
         self._vault = vault
@@ -517,7 +519,7 @@ class Filler:
         with ThreadPoolExecutor(1) as writer:
             written: list[Future[Sequence[int]]] = []
             while left:
-                append = self._next(min(BATCH, left))
+                append = self._next(min(self.batch, left))
                 for before in written:
                     progress.advance(task, len(before.result()))
                 written = [writer.submit(self._write, append)]

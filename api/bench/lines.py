@@ -5,7 +5,7 @@ a log that was cut short tells the same. Event, keyed rows and data key are thos
 signal; they are recorded in large transactions. Numbers and IMSIs are of ranges that nobody has, as are the devices.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from hashlib import sha256
 from itertools import islice
@@ -91,8 +91,14 @@ def recorded(tsm: Tsm, most: int) -> int:
 class LineFiller(Filler):
     """Records lines."""
 
-    def __init__(self, recorder: Recorder, vault: SoftwareVault, numbers: Iterable[int]) -> None:
+    batch = 10_000  # each has many rows that lie anywhere: the more at once, the fewer pages are written again
+
+    def __init__(
+        self, recorder: Recorder, vault: SoftwareVault, numbers: Iterable[int], only: Collection[str] = ()
+    ) -> None:
+        """Of the keyed rows `only` those of these purposes, where it names some."""
         super().__init__(recorder, vault, map(event_of, numbers))
+        self._only = only
 
     def _next(self, number: int) -> Append:
         """Each line has a data key of its own: made one by one, each would wait for the disk."""
@@ -105,7 +111,7 @@ class LineFiller(Filler):
         signal = told_by(event, event.fact)
         assert signal is not None  # noqa: S101  nothing of it is erased
         places = [*places_of((MSISDN, signal.msisdn), signal), (TENURE, event.originator_id)]
-        indexes = [self._vault.blind_index(*place) for place in places]
+        indexes = [self._vault.blind_index(*place) for place in places if not self._only or place[0] in self._only]
         return [IndexRow(index, event.originator_id, event.fact.subject) for index in indexes]
 
 

@@ -16,6 +16,7 @@ from threading import Lock
 
 from tsm.errors import ErrorCode, TsmError
 
+CACHE = 64 * 1024  # KiB of pages that a writer keeps: keyed rows lie anywhere in their tables
 BUSY_TIMEOUT = 10.0  # seconds that a writer waits for the writers of other processes
 WAL_RETRY = 0.01  # seconds
 _opening = Lock()
@@ -36,6 +37,7 @@ def open_database(path: Path, *, erasing: bool = False) -> sqlite3.Connection:
     try:
         _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{CACHE}")
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute(f"PRAGMA secure_delete={'ON' if erasing else 'OFF'}")
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # also what it says may be damaged
