@@ -367,6 +367,40 @@ def test_an_event_says_what_the_number_s_bindings_are_after_it(world):
     assert followed(world) == (at(6), None, True)
 
 
+BY_ANOTHER = "operator:MNO00002"
+DATES = {
+    "ported in": ([signal(K.PORTED_IN, 3, source=BY_ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM)], (3, 0, True)),
+    "ported in, and the former operator says so late": (
+        [
+            signal(K.PORTED_IN, 3, source=BY_ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM),
+            signal(K.PORTED_OUT, 4, msisdn=NUMBER),
+        ],
+        (3, 0, True),
+    ),
+    "another number, and back": (
+        [
+            signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM, imei=PHONE),
+            signal(K.NUMBER_CHANGED, 5, msisdn=NUMBER, previous=OTHER_NUMBER, iccid=SIM, imei=PHONE),
+        ],
+        (5, 5, True),
+    ),
+    "recycled": ([signal(K.TERMINATED, 3, msisdn=NUMBER), HERS], (90, 90, True)),
+    "two SIMs that take turns: each turn is a pairing that was not there before it": (
+        [signal(K.OBSERVED, 3 + n, msisdn=NUMBER, imsi=imsi) for n, imsi in enumerate([OTHER_IMSI, IMSI, OTHER_IMSI])],
+        (5, 0, True),
+    ),
+}
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("case", DATES)
+def test_a_number_s_latest_changes_are_these(world, case, late):
+    told, (sim, device, in_service) = DATES[case]
+    for one in [SUBSCRIBED, *told][:: -1 if late else 1]:
+        world.record(one)
+    assert followed(world) == (at(sim), at(device), in_service)
+
+
 def test_a_change_of_number_is_told_to_both_lines(world):
     world.record(SUBSCRIBED)
     world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM, imei=PHONE))
