@@ -110,7 +110,7 @@ class Sinks:
                     sink.settimeout(left(until))
                     sink.sendall(message)
                     return answered(sink, until)
-        except (OSError, UnicodeError, httptools.HttpParserError) as error:
+        except (OSError, UnicodeError, httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise unavailable(type(error).__name__) from error
 
     def _checked(self, host: str, port: int) -> list[Address]:
@@ -186,7 +186,7 @@ class Head:
 
 
 def answered(sink: ssl.SSLSocket, until: float) -> Answer:
-    """The final answer's status. `OSError`, `HttpParserError`, UPSTREAM_UNAVAILABLE."""
+    """The final answer's status. `OSError`, `HttpParserError`, `HttpParserUpgrade`, UPSTREAM_UNAVAILABLE."""
     received = b""
     while len(received) <= LARGEST_HEAD:
         sink.settimeout(left(until))
@@ -202,7 +202,7 @@ def answered(sink: ssl.SSLSocket, until: float) -> Answer:
 
 
 def parsed(received: bytes) -> tuple[int, Head, bytes]:
-    """The status, the head, and what follows it. `HttpParserError`."""
+    """The status, the head, and what follows it. `HttpParserError`; `HttpParserUpgrade`, which is none of these."""
     text, _, rest = received.partition(b"\r\n\r\n")
     head = Head()
     parser = httptools.HttpResponseParser(head)
@@ -216,7 +216,7 @@ def seconds_of(retry_after: str) -> float:
         return float(retry_after[:9])
     try:
         wished = parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year, a day or a zone of more digits than a number of the machine has
         return 0.0
     aware = wished if wished.tzinfo else wished.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())

@@ -222,6 +222,7 @@ def test_nothing_adds_a_header(sink: TlsSink, header: str) -> None:
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 5 + status(401), Answer(401)),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nwhatever", Answer(200)),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz", Answer(200)),
+        (status(503, retry_after="Mon, 01 Jan 99999999999 00:00:00 GMT"), Answer(503)),
     ],
 )
 def test_of_an_answer_the_status_counts(sink: TlsSink, reply: bytes, answer: Answer) -> None:
@@ -239,6 +240,7 @@ def test_of_an_answer_the_status_counts(sink: TlsSink, reply: bytes, answer: Ans
         (b"HTTP/1.1 20x OK\r\n\r\n", "HttpParserInvalidStatusLineError"),
         (b"HTTP/1.1 204 OK\r\nX: " + b"a" * 100_000, "too long an answer"),
         (b"HTTP/1.1 100 Continue\r\n\r\n", "no answer"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", "HttpParserUpgrade"),
     ],
 )
 def test_what_is_no_answer_is_none(sink: TlsSink, reply: bytes, why: str) -> None:
@@ -300,10 +302,17 @@ def test_nobody_there_is_no_answer(sink: TlsSink) -> None:
 @pytest.mark.parametrize(
     ("said", "seconds"),
     [("120", 120), ("0", 0), ("9" * 500, 999_999_999), ("", 0), ("-5", 0), ("1.5", 0), ("soon", 0), ("\u0663", 0),
-     ("Fri, 31 Dec 1999 23:59:59 GMT", 0)],
+     ("Fri, 31 Dec 1999 23:59:59 GMT", 0), ("Mon, 01 Jan 99999999999 00:00:00 GMT", 0),
+     (f"Mon, {'9' * 30} Jan 2020 00:00:00 GMT", 0), (f"Mon, 01 Jan 2020 00:00:00 +{'9' * 30}", 0)],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date_or_nothing(said: str, seconds: float) -> None:
     assert seconds_of(said) == seconds
+
+
+@given(st.text())
+def test_whatever_retry_after_says_it_is_a_number_of_seconds(said: str) -> None:
+    assert seconds_of(said) >= 0
+    assert seconds_of(f"Mon, 01 Jan 2020 00:00:00 {said}") >= 0
 
 
 def test_a_date_to_retry_after_is_so_far_ahead() -> None:
