@@ -79,7 +79,7 @@ NOT_SOUGHT = {
     "terminal", "token_sha256", "transport_key", "tries", "unknown", "url", "values", "verified", "version",
     "wire_sha256",
     "changed_at", "client", "credential_ends_at", "detail", "ends_at", "line", "max_events", "notification", "outcome",
-    "quiet", "sink", "swap",
+    "quiet", "sink", "swap", "counter_before", "sequence_counter",
 }  # fmt: skip
 
 
