@@ -73,7 +73,7 @@ CONSOLE = Context(actor="administrator:console", role="administrator", tenant=OP
 CONNECTIONS = 64
 ASKED = ("/sim-swap/v2/check", "/sim-swap/v2/retrieve-date")  # in turns
 REFUSED_MS, LOOK_UP_MS, OVERLOAD_MS = 1000.0, 20.0, 100.0  # 99 of a hundred, at most; the first two are goals
-STEP = 1.15  # from one rate to the next
+STEP = 1.2  # from one rate to the next
 QUIET = 0.5  # seconds between looks whether the server has come to rest
 IDLE = 0.2  # of a core
 RESTS_WITHIN = 900.0  # seconds
@@ -92,8 +92,8 @@ class Sizes(NamedTuple):
     signal_seconds: float = 20.0
     look_ups: int = 300
     look_up_seconds: float = 15.0
-    step_seconds: float = 4.0
-    steps: int = 12  # at most
+    step_seconds: float = 3.0
+    steps: int = 10  # at most
 
     @property
     def cards(self) -> int:
@@ -547,8 +547,8 @@ def report_large(data: Path, lines: int, sizes: Sizes | None = None) -> bool:
         left = lines - recorded(site.tsm, lines)
         octets = left * OCTETS_LARGE
         console.print(
-            f"{lines:,} lines in {data}, of which {left:,} are to be recorded: that takes {octets / 1e9:.1f} GB. The folder"
-            " stays; what is cut short goes on when it is begun again."
+            f"{lines:,} lines in {data}, of which {left:,} are to be recorded: that takes {octets / 1e9:.1f} GB."
+            " The folder stays; what is cut short goes on when it is begun again."
         )
         refuse_without_room(data, octets)
         with Progress(console=console, transient=True) as progress:
