@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 from functools import partial
 from itertools import cycle
+from os import urandom
 
 import pytest
 from cryptography import x509
@@ -16,10 +17,12 @@ from test_issuance import write
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import follower, orders
+from tsm.flows.contacts import Contacts
 from tsm.flows.follower import NoPosition, StoredPosition
 from tsm.flows.holds import HoldFollower, Holds
-from tsm.flows.operations import OperationsWorker
+from tsm.flows.operations import Operations, OperationsWorker, Policy
 from tsm.flows.revocation import Revocation, RevocationFollower
+from tsm.flows.scripts import Scripts
 from tsm.flows.swap_response import ACTOR, SwapResponse, SwapResponseFollower
 from tsm.globalplatform.commands import Select
 from tsm.jpki.certificates import Kind
@@ -581,6 +584,43 @@ def test_a_revocation_that_somebody_ordered_takes_the_place_of_the_hold(world, d
     assert reasons(world, credential) == ["superseded", "superseded"]
 
 
+def test_the_way_to_a_new_credential_on_another_card_is_open(world, desk, credential):
+    desk.suspect(Level.REVOKE, condition=Condition.CARD_REPLACED)
+    world.clock.pass_by(hours=25)
+    desk.follow()
+    assert world.credential(credential).revoked
+
+    slip = world.apply(world.signed(world.document(iccid=OTHER_ICCID)))
+    world.check(slip, OTHER_ICCID)
+    write(world, slip, iccid=OTHER_ICCID)
+    world.follow()
+    desk.follow()
+
+    assert (world.credential(slip.credential).in_use, world.credential(slip.credential).hold) == (True, Hold.NONE)
+    assert reasons(world, slip.credential) == [None, None]
+    assert reasons(world, credential) == ["cessationOfOperation"] * 2
+
+
+def test_a_window_that_ends_while_no_server_runs_ends_at_the_next_start(world, desk, credential):
+    place = StoredPosition(world.folder / "swap-response")
+
+    def served():
+        made = SwapResponseFollower(world.tsm, desk.response, place)
+        made.start()
+        deadline = time.monotonic() + 5
+        while made._after < world.tsm.position or not made.keeping_up():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        made.stop()
+        return world.credential(credential).revocation
+
+    desk.suspect(Level.REVOKE, condition=Condition.TERMINATED)
+    world.clock.pass_by(hours=23, minutes=59)
+    assert served() is None
+    world.clock.pass_by(minutes=1)
+    assert served() is not None
+
+
 # Crash and repetition
 
 
@@ -620,6 +660,79 @@ def test_a_server_that_died_between_its_steps_goes_on(world, desk, credential, m
     monkeypatch.undo()
     assert world.credential(credential).revoked
     assert desk.asked == [("delete", "WAITING")]
+
+
+@pytest.mark.parametrize("dies", ["before", "after"])
+def test_a_server_that_dies_at_each_commit_holds_and_releases_once(world, desk, credential, monkeypatch, dies):
+    """It dies before each of them, or before it hears that it was done; and begins anew each time."""
+    commit = world.tsm.commit
+    known = set()
+
+    def dying(*changes, **options):
+        what = tuple((fact.topic, getattr(fact, "kind", "")) for change in changes for fact in change.facts)
+        recorded = commit(*changes, **options) if dies == "after" or what in known else 0
+        if what not in known:
+            known.add(what)
+            raise ZeroDivisionError
+        return recorded
+
+    def to_the_end():
+        monkeypatch.setattr(world.tsm, "commit", dying)
+        for _ in range(12):
+            desk.start()
+            try:
+                desk.follow()
+            except ExceptionGroup as group:
+                assert group.subgroup(ZeroDivisionError)
+        monkeypatch.undo()
+
+    stream = standings.stream(ICCID)
+    world.record(stream, *standings.reassess(None, [finding(world, Level.LOCK)], 1, world.tsm.now()))
+    to_the_end()
+    desk.contact()
+    cleared = standings.release(world.tsm.load(stream, standings.evolve).state, Proof.CLERK, "", world.tsm.now())
+    world.record(stream, *cleared)
+    to_the_end()
+    desk.contact()
+    assert topics(world, credential, 5) == ["hold_ordered", "held", "release_ordered", "released", "signature_reissued"]
+    assert desk.asked == [("lock", "DONE"), ("unlock", "DONE")]
+    assert reasons(world, credential) == [None, None]
+
+
+def test_two_servers_on_one_log_do_it_once(world, desk, credential):
+    _, tsm, sessions = world.worker()
+    contacts = Contacts(tsm, world.vault, sessions, "https://tsm.example/mno/return", tsm.now, urandom)
+    other = Operations(tsm, contacts, Scripts(tsm, world.vault), Policy(), {})
+    servers = [
+        [
+            SwapResponseFollower(world.tsm, desk.response, NoPosition()),
+            HoldFollower(world.tsm, world.line, NoPosition()),
+        ],
+        [
+            SwapResponseFollower(tsm, SwapResponse(tsm, other), NoPosition()),
+            HoldFollower(tsm, world.line, NoPosition()),
+        ],
+    ]
+    stream = standings.stream(ICCID)
+    for worker in [worker for server in servers for worker in server]:
+        worker.start()
+    for level in (Level.LOCK, Level.HOLD, Level.LOCK, Level.NONE, Level.LOCK):
+        found = [] if level is Level.NONE else [finding(world, level)]
+        world.clock.pass_by(seconds=5)
+        state = world.tsm.load(stream, standings.evolve).state
+        world.record(stream, *standings.reassess(state, found, 1, world.tsm.now()))
+    deadline = time.monotonic() + 10
+    while world.credential(credential).hold is not Hold.HELD or desk.asked[-1:] != [("lock", "WAITING")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for worker in [worker for server in servers for worker in server]:
+        worker.stop()
+    tsm.close()
+    assert [kind for kind, state in desk.asked if state == "WAITING"] == ["lock"]
+    events = len(world.events())
+    desk.start()
+    desk.follow()
+    assert len(world.events()) == events
 
 
 class Restless:
