@@ -797,7 +797,7 @@ def carry(desk):
         desk.carry_out(launch)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_however_it_came_about_in_the_end_all_is_as_the_level_says(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("restless")
