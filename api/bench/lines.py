@@ -19,7 +19,7 @@ from tsm.flows.lines import Entry
 from tsm.identifiers import luhn_digit
 from tsm.keys.vault import SoftwareVault
 from tsm.model import line as lines
-from tsm.model.bindings import Known, changes_of_number
+from tsm.model.bindings import Changes
 from tsm.model.event import Context, Event
 from tsm.model.line import Signal, SignalKind, SignalRecorded
 from tsm.store.recorder import Append, IndexRow, Recorder
@@ -68,8 +68,7 @@ def event_of(number: int) -> Event:
     """The signal as it is recorded."""
     signal = signal_of(number)
     entry = Entry(Line(stream_of(number)), 1, signal, f"tenure-{_id('tenure', number)}", begins=True)
-    followed = changes_of_number(signal.msisdn, [Known(0, signal.occurred_at, signal)])
-    [fact] = entry.change(followed).facts
+    [fact] = entry.change(Changes(signal.occurred_at, signal.occurred_at, in_service=True)).facts
     return Event(
         originator_id=entry.line.stream,
         originator_version=1,
