@@ -22,9 +22,10 @@ from tests.api.admin_world import (
 )
 from tests.line_samples import NUMBERS, OTHER_PHONE, PHONE, THIRD_PHONE
 from tsm.application import Change
+from tsm.flows.issuance_follower import JPKI_APPLICATION
 from tsm.identifiers import luhn_digit
 from tsm.model import credential as credentials
-from tsm.model.card import SecurityDomainCreated
+from tsm.model.card import ApplicationInstalled, LifeCycleChanged, SecurityDomainCreated
 from tsm.model.credential import (
     CredentialApplied,
     CredentialIssued,
@@ -194,6 +195,41 @@ def test_the_timeline_is_the_whole_case_in_order_and_in_pages(world: World, alic
     last = "query ($a: String!) { alert(id: $a) { timeline(last: 2) { nodes { position } } } }"
     nodes = alice.data(last, a=alert)["alert"]["timeline"]["nodes"]
     assert [event["position"] for event in nodes] == positions[-2:]
+
+
+def test_the_timeline_tells_what_was_done_to_the_applet_and_its_credentials(
+    world: World, officer: Client, alice: Client, card: str
+) -> None:
+    credential = apply(world, card, stage=Stage.WRITTEN)
+    world.tell(
+        f"card-{card}",
+        SecurityDomainCreated(domain=DOMAIN, parent=ISD, privileges="800000", life_cycle="SELECTABLE"),
+        ApplicationInstalled(
+            application=JPKI_APPLICATION, module=JPKI_APPLICATION, load_file=DOMAIN + "01", domain=DOMAIN,
+            privileges="000000", life_cycle="SELECTABLE",
+        ),
+    )  # fmt: skip
+    call = {"iccid": card, "calledAt": datetime.now(UTC).isoformat(), "reason": WHY}
+    alice.done("cardLockRequest", **call)
+    wanted = {"operation.requested", "credential.hold_ordered"}
+    story = (card, f"credential-{credential}")
+    assert until(lambda: wanted <= {e.topic for e in world.events() if told_of(e, *story)})
+    world.tell(f"card-{card}", LifeCycleChanged(instance=JPKI_APPLICATION, domain=DOMAIN, life_cycle="LOCKED"))
+
+    shown = "timeline { nodes { position topic reason text } }"
+    events = alert_of(world, officer, card, shown)["timeline"]["nodes"]
+    topics = [event["topic"] for event in events]
+    assert topics[:3] == ["line.signal_recorded", "standing.suspicion_raised", "standing.level_changed"]
+    assert wanted | {"card.life_cycle_changed"} <= set(topics)
+    [asked] = [event for event in events if event["topic"] == "operation.requested"]
+    assert asked["reason"].startswith("LOCK: ")  # by which rule, and which alert
+    own = [event["topic"] for event in alert_of(world, alice, card, shown)["timeline"]["nodes"]]
+    assert {"operation.requested", "card.life_cycle_changed"} <= set(own)
+    assert not [topic for topic in own if topic.startswith("credential.")]
+
+
+def told_of(event: Any, card: str, credential: str) -> bool:
+    return getattr(event.fact, "iccid", "") == card or event.originator_id == credential
 
 
 def test_a_page_of_alerts_shows_each_its_own_evidence(world: World, alice: Client) -> None:

@@ -23,14 +23,16 @@ from projections.registry.listings import Where
 from projections.registry.listings import page as read_page
 from projections.registry.lists import ALERTS, CARDS, STANDINGS
 from projections.registry.rows import AlertRow
-from tsm.model import credential, standing
+from tsm.model import card as cards
+from tsm.model import credential, operation, standing
 
-FOLLOWED = tuple(
+FOLLOWED = tuple(  # what is asked of a card is a story of its own, as is each credential: so they are found by the card
     fact.topic
     for fact in (
         credential.HoldOrdered, credential.CredentialHeld, credential.ReleaseOrdered, credential.CredentialReleased,
         credential.SignatureReissued, credential.SignatureRewritten, credential.RevocationOrdered,
         credential.CredentialRevoked,
+        *operation.FACTS, cards.LifeCycleChanged, cards.ContentDeleted,
     )
 )  # fmt: skip
 NOT_TOLD = "null for providers and counters"
@@ -43,10 +45,10 @@ def evidence_of(row: AlertRow) -> list[EventFilter]:
 
 
 def case_of(row: AlertRow) -> list[EventFilter]:
-    """The evidence, and from then on the story of the card's standing and what became of its credentials."""
+    """The evidence, and from then on the story of the card's standing, and what was done to it and its credentials."""
     story = EventFilter(correlation=standing.stream(row.iccid), first=row.position)
-    credentials = EventFilter(card=row.iccid, topics=FOLLOWED, first=row.position)
-    return [*evidence_of(row), story, credentials]
+    done = EventFilter(card=row.iccid, topics=FOLLOWED, first=row.position)
+    return [*evidence_of(row), story, done]
 
 
 def merged(description: str, filters: Callable[[Any], list[EventFilter]]) -> Any:
