@@ -357,6 +357,21 @@ def test_an_alert_is_taken_further_and_closed(world: World, officer: Client, car
     assert officer.refused("alertClose", verdict="CONFIRMED", **given) == [("NOT_FOUND", ["suspicion"])]
 
 
+@pytest.mark.parametrize("verdict", [None, "CONFIRMED"])
+def test_one_person_takes_no_alert_so_far_that_it_destroys(
+    world: World, alice: Client, officer: Client, card: str, verdict: str | None
+) -> None:
+    """Else whoever can file a holder's call could revoke and delete alone: by an escalation that he confirms."""
+    alice.done("cardLockRequest", iccid=card, calledAt=datetime.now(UTC).isoformat(), reason=WHY)
+    given = {"iccid": card, "alert": alert_of(world, alice, card)["alert"], "reason": WHY}
+    for client in (alice, officer, world.party(OPERATOR)):
+        assert client.refused("alertEscalate", level="REVOKE", **given) == [("INVALID_INPUT", ["level"])]
+        if verdict:
+            client.done("alertClose", verdict=verdict, **given)
+    standing = standing_of(world, alice, card)
+    assert standing is not None and (standing["level"], standing["revokeFrom"]) == ("LOCK", None)
+
+
 def test_alerts_of_another_operator_look_as_if_their_cards_were_not_there(
     world: World, alice: Client, card: str
 ) -> None:

@@ -60,7 +60,7 @@ class AlertAcknowledgeInput(OnAlert):
 
 @strawberry.input(description="An alert that is graver than its rule says.")
 class AlertEscalateInput(OnAlert):
-    level: SwapLevel = strawberry.field(description="What it is to lead to; above its present level.")
+    level: SwapLevel = strawberry.field(description="What it is to lead to; above its present level, LOCK at most.")
     reason: str = strawberry.field(description=WHY)
 
 
@@ -99,8 +99,11 @@ def acknowledge(act: Act, given: AlertAcknowledgeInput) -> None:
 
 
 def escalate(act: Act, given: AlertEscalateInput) -> None:
+    """As far as can be undone: what destroys, the policy says, or two persons do by operations of their own."""
     context = because(act, issued_card(act, given.iccid).operator, given.reason)
     level = Level[value_of(SwapLevel, given.level)]
+    if level is Level.REVOKE:
+        raise refusal("level", "one person takes nothing so far")
     act.parts.standings.escalate(given.iccid, given.alert, level, context, act.command)
 
 
@@ -181,7 +184,7 @@ ROWS = (
     Row(
         "alertEscalate",
         "Take an alert further than its rule does. NOT_FOUND unless it is in force; WRONG_ORDER unless the level is"
-        " above its own.",
+        " above its own; INVALID_INPUT for REVOKE: to revoke and to delete are operations, and two persons' affair.",
         AlertEscalateInput,
         escalate,
         (ALERT,),
