@@ -467,7 +467,7 @@ def test_every_card_that_moved_is_refused_and_every_look_up_answered(
     assert swaps.rate > 0 and swaps.let_in == 0
     assert len(look_ups.taken) == 25 and min(look_ups.taken) > 0
     [first, *others] = swap.lines_of_swaps("An engine", swaps, 1.0)
-    assert first.met is (swap.percentile(swaps.refused, 99) <= 1.0) and all(line.met is None for line in others)
+    assert first.met is (percentile(swaps.refused, 99) <= 1.0) and all(line.met is None for line in others)
 
 
 @pytest.mark.usefixtures("soon_at_rest")
