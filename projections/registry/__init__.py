@@ -27,7 +27,7 @@ def seen(listing: Listing[Any]) -> tuple[tuple[str, ...], ...]:
 
 REGISTRY = Projection(
     name="registry",
-    version=2,
+    version=3,
     tables=(
         *(table(listing.name, listing.row, listing.indexes()) for listing in LISTINGS.values()),
         table("holders", HolderRow, (*HOLDER_INDEXES, ("iccid",))),

@@ -92,7 +92,9 @@ OTHERS_DOMAINS = Sight(
 ONLY_THAT_IT_IS = Sight(
     blank=("iccid", "domain", "target", "reason", "requested_by", "approved_by", "reception", "correlation")
 )
-OPERATORS_AFFAIR = ("evidence", "acknowledged_by", "escalated_by", "closed_by", "ended_by")  # on what it rests, and who
+OPERATORS_AFFAIR = (  # on what it rests, and who
+    "evidence", "overtaken", "acknowledged_by", "escalated_by", "closed_by", "ended_by",
+)  # fmt: skip
 
 CARDS = Listing(
     "cards",

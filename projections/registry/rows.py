@@ -236,6 +236,7 @@ class AlertRow(NamedTuple):
     in_force: int  # 1: it counts for the card's level
     verdict: str  # a `tsm.model.standing.Verdict`
     evidence: str  # positions, with commas
+    overtaken: str  # the same, of what each withdrawal followed from: a signal, or another policy
     raised_at: str
     acknowledged_at: str
     acknowledged_by: str  # the actor, as the next ones

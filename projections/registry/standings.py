@@ -26,7 +26,7 @@ OPEN, ACKNOWLEDGED, CLOSED = "OPEN", "ACKNOWLEDGED", "CLOSED"  # of `state`, as 
 WITHDRAWN, RELEASED = "WITHDRAWN", "RELEASED"
 KEPT = (
     "escalated", "verdict", "raised_at", "acknowledged_at", "acknowledged_by", "escalated_by", "closed_at", "closed_by",
-    "position",
+    "overtaken", "position",
 )  # fmt: skip
 
 
@@ -50,6 +50,7 @@ def raised(book: Book, event: Event, fact: SuspicionRaised) -> None:
         in_force=1,
         verdict="",
         evidence=",".join(map(str, fact.evidence)),
+        overtaken="",
         raised_at=at(event.recorded_at),
         acknowledged_at="",
         acknowledged_by="",
@@ -70,7 +71,10 @@ def raised(book: Book, event: Event, fact: SuspicionRaised) -> None:
 
 
 def withdrawn(book: Book, event: Event, fact: SuspicionWithdrawn) -> None:
-    _put(book, event, _over(_alert(book, event, fact.suspicion), event, WITHDRAWN))
+    row, cause = _alert(book, event, fact.suspicion), event.context.causation
+    known = [row.overtaken] if row.overtaken else []
+    overtaken = ",".join([*known, cause]) if cause.isdecimal() else row.overtaken
+    _put(book, event, _over(row._replace(overtaken=overtaken), event, WITHDRAWN))
 
 
 def acknowledged(book: Book, event: Event, fact: SuspicionAcknowledged) -> None:

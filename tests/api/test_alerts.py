@@ -232,6 +232,26 @@ def told_of(event: Any, card: str, credential: str) -> bool:
     return getattr(event.fact, "iccid", "") == card or event.originator_id == credential
 
 
+def test_the_timeline_tells_what_an_alert_was_withdrawn_for(
+    world: World, officer: Client, alice: Client, card: str
+) -> None:
+    apply(world, card)
+    _, moved = move(world, card)
+    now = datetime.now(UTC)
+    announced = say(world, SignalKind.MODEL_CHANGE_ANNOUNCED, msisdn=number_of(card), until=now + timedelta(hours=1),
+                    occurred_at=now - timedelta(hours=1))  # fmt: skip
+    shown = "state evidencePositions timeline { nodes { position topic text causation } }"
+    for client in (officer, alice):
+        found = alert_of(world, client, card, shown)
+        events = {event["position"]: event for event in found["timeline"]["nodes"]}
+        [withdrawn] = [each for each in events.values() if each["topic"] == "standing.suspicion_withdrawn"]
+        assert found["state"] == "WITHDRAWN" and withdrawn["causation"] == str(announced)
+        assert announced not in found["evidencePositions"] and moved in events
+        assert events[announced]["text"].startswith(f"signal MODEL_CHANGE_ANNOUNCED of operator:{OPERATOR}")
+    paula = world.person("provider", f"provider:{PROVIDER}", "paula")
+    assert alert_of(world, paula, card, shown)["timeline"]["nodes"] == []
+
+
 def test_a_page_of_alerts_shows_each_its_own_evidence(world: World, alice: Client) -> None:
     wanted = {}
     for _ in range(3):

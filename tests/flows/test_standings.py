@@ -188,6 +188,17 @@ def test_an_announcement_that_comes_late_ends_the_hold(world):
     assert levels(world) == [Level.HOLD, Level.NONE]
 
 
+def test_each_decision_names_the_last_signal_that_was_known_or_the_policy_that_led_to_it(world, position):
+    let_the_worker_run_until(world, position, lambda: True)
+    moved = world.record(SUBSCRIBED, WRITTEN, MOVED)[-1].position
+    announced = world.record(signal(K.MODEL_CHANGE_ANNOUNCED, 2, msisdn=NUMBER, until=at(10)))[-1].position
+    lost = world.record(signal(K.LOST, 20, msisdn=NUMBER))[-1].position
+    adopted = world.standings.adopt(NO_RULES, CLERK)
+    let_the_worker_run_until(world, position, lambda: world.standing().level is Level.NONE)
+    told = {event.position: event.context.causation for event in world.tsm.history(f"standing-{SIM}")}
+    assert list(dict.fromkeys(told.values())) == [str(moved), str(announced), str(lost), str(adopted)]
+
+
 def test_a_loss_that_is_told_again_after_a_release_holds_again(world):
     world.record(SUBSCRIBED, signal(K.LOST, 3, msisdn=NUMBER))
     world.standings.release(SIM, Proof.CLERK, "", CLERK)

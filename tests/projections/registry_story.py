@@ -56,12 +56,19 @@ class Story(MemoryLog):
         actor: str = "administrator:console",
         tenant: str = "",
         correlation: str = "story-1",
+        causation: str = "",
         command: str = "",
     ) -> None:
         for fact in facts:
             event = self.add(stream, fact)
-            role = actor.partition(":")[0]
-            context = Context(actor=actor, role=role, tenant=tenant, correlation=correlation, command=command)
+            context = Context(
+                actor=actor,
+                role=actor.partition(":")[0],
+                tenant=tenant,
+                correlation=correlation,
+                causation=causation,
+                command=command,
+            )
             self.events[-1] = msgspec.structs.replace(event, context=context)
 
     # Parties
@@ -292,8 +299,11 @@ class Story(MemoryLog):
         self.tell(line.stream(LINE), recorded, actor=f"operator:{of}", tenant=of)
         return len(self.events)
 
-    def on_standing(self, *facts: Fact, iccid: str = CARD, of: str = MNO, actor: str = "system:detection") -> None:
-        self.tell(standing.stream(iccid), *facts, actor=actor, tenant=of, correlation=standing.stream(iccid))
+    def on_standing(
+        self, *facts: Fact, iccid: str = CARD, of: str = MNO, actor: str = "system:detection", causation: str = ""
+    ) -> None:
+        stream = standing.stream(iccid)
+        self.tell(stream, *facts, actor=actor, tenant=of, correlation=stream, causation=causation)
 
     def suspect(
         self, alert: str = ALERT, iccid: str = CARD, of: str = MNO, level: Level = Level.HOLD, **values: Any

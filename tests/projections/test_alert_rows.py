@@ -159,6 +159,16 @@ def test_an_alert_that_is_raised_again_is_the_same_and_keeps_what_was_said(story
     assert (row.position, row.raised_at) == (first.position, first.raised_at)
 
 
+def test_an_alert_knows_after_what_it_was_withdrawn_each_time(story: Story, views: Views) -> None:
+    story.suspect()
+    for cause in ("17", "", "ended", "23"):
+        story.on_standing(SuspicionWithdrawn(suspicion=ALERT), causation=cause)
+        story.suspect(evidence=(3,))
+    read(views, story)
+    assert alert(views).overtaken == "17,23"
+    assert alert(views, viewer=Viewer("operator", MNO)).overtaken == "17,23"
+
+
 def test_a_standing_knows_since_when_and_until_when(story: Story, views: Views) -> None:
     story.suspect()
     read(views, story)
@@ -324,12 +334,13 @@ def test_level_rule_and_times_are_told_and_not_on_what_it_rests_or_who_acted(
     story.suspect()
     story.on_standing(SuspicionAcknowledged(suspicion=ALERT), actor=ALICE)
     story.on_standing(SuspicionEscalated(suspicion=ALERT, level=Level.LOCK), actor=ALICE)
+    story.on_standing(SuspicionWithdrawn(suspicion=ALERT), causation="17")
     story.on_standing(SuspicionClosed(suspicion=ALERT, verdict=Verdict.FALSE_ALARM, closed_at=BEGIN), actor=ALICE)
     read(views, story)
 
     row, whole = alert(views, viewer=viewer), alert(views)
-    hidden = ("evidence", "acknowledged_by", "escalated_by", "closed_by", "ended_by")
-    assert [getattr(row, name) for name in hidden] == [""] * 5
+    hidden = ("evidence", "overtaken", "acknowledged_by", "escalated_by", "closed_by", "ended_by")
+    assert [getattr(row, name) for name in hidden] == [""] * 6
     assert all(getattr(whole, name) for name in hidden)
     assert row._replace(**{name: getattr(whole, name) for name in hidden}) == whole
 

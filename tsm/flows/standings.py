@@ -203,7 +203,8 @@ class Standings:
             return False
         change = Change(standings.stream(iccid), loaded.version, facts)
         try:
-            self._tsm.commit(change, context=self._by_the_system(iccid, context), occurred_at=self._clock())
+            by = self._by_the_system(iccid, context, known)
+            self._tsm.commit(change, context=by, occurred_at=self._clock())
         except TsmError as error:
             if error.code is not ErrorCode.CONFLICT:
                 raise
@@ -234,13 +235,17 @@ class Standings:
 
         return decided(attempt)
 
-    def _by_the_system(self, iccid: str, told: Context) -> Context:
+    def _by_the_system(self, iccid: str, told: Context, known: Sequence[Known]) -> Context:
+        """Caused by what was known last: a signal, which may explain others away, or another policy."""
+        causes = [one.position for one in known]
+        if told.causation.isdecimal():
+            causes.append(int(told.causation))
         return Context(
             actor="system:detection",
             role="system",
             tenant=self._tsm.card_of(iccid).operator,
             correlation=standings.stream(iccid),
-            causation=told.causation,
+            causation=str(max(causes)) if causes else "",
             request=told.request,
         )
 
@@ -322,19 +327,19 @@ class StandingWorker(SelectiveFollower):
 
     def _assess_signals(self, late: list[int]) -> None:
         for part in _parts(list(dict.fromkeys(self._signals[position][0] for position in late))):
-            self._standings.reassess_all(cards_in(read_lines(self._tsm, part).values()), by_the_worker("signals"))
+            self._standings.reassess_all(cards_in(read_lines(self._tsm, part).values()), by_the_worker())
         for position in late:
             del self._signals[position]
 
     def _assess_cards(self) -> None:
         for part in _parts(list(self._cards)):
-            self._standings.reassess_all(self._standings.named(part), by_the_worker("registered"))
+            self._standings.reassess_all(self._standings.named(part), by_the_worker())
         self._cards.clear()
 
     def _assess_ended(self) -> None:
         now = self._clock()
         ended = [place for place, (until, _) in self._ends.items() if until <= now]
-        self._standings.reassess_all({iccid for iccid, _ in ended}, by_the_worker("ended"))
+        self._standings.reassess_all({iccid for iccid, _ in ended}, by_the_worker())
         for place in ended:
             self._ends.pop(place, None)
 
@@ -345,7 +350,7 @@ class StandingWorker(SelectiveFollower):
             self._policy = None
 
 
-def by_the_worker(causation: str) -> Context:
+def by_the_worker(causation: str = "") -> Context:
     return Context(actor="system:detection", role="system", tenant="", correlation="", causation=causation)
 
 

@@ -25,30 +25,33 @@ from projections.registry.lists import ALERTS, CARDS, STANDINGS
 from projections.registry.rows import AlertRow
 from tsm.model import card as cards
 from tsm.model import credential, operation, standing
+from tsm.model.event import Fact
 
-FOLLOWED = tuple(  # what is asked of a card is a story of its own, as is each credential: so they are found by the card
-    fact.topic
-    for fact in (
-        credential.HoldOrdered, credential.CredentialHeld, credential.ReleaseOrdered, credential.CredentialReleased,
-        credential.SignatureReissued, credential.SignatureRewritten, credential.RevocationOrdered,
-        credential.CredentialRevoked,
-        *operation.FACTS, cards.LifeCycleChanged, cards.ContentDeleted,
-    )
+# What is asked of a card is a story of its own, as is each credential: so they are found by the card.
+DONE: tuple[type[Fact], ...] = (
+    credential.HoldOrdered, credential.CredentialHeld, credential.ReleaseOrdered, credential.CredentialReleased,
+    credential.SignatureReissued, credential.SignatureRewritten, credential.RevocationOrdered,
+    credential.CredentialRevoked, *operation.FACTS, cards.LifeCycleChanged, cards.ContentDeleted,
 )  # fmt: skip
+FOLLOWED = tuple(fact.topic for fact in DONE)
 NOT_TOLD = "null for providers and counters"
 
 
 def evidence_of(row: AlertRow) -> list[EventFilter]:
     """One for each signal. A viewer who is not told the evidence has none in his row."""
-    positions = [int(position) for position in row.evidence.split(",") if position]
-    return [EventFilter(first=position, last=position) for position in positions]
+    return at_each(row.evidence)
+
+
+def at_each(positions: str) -> list[EventFilter]:
+    """For each of these, with commas between them."""
+    return [EventFilter(first=int(position), last=int(position)) for position in positions.split(",") if position]
 
 
 def case_of(row: AlertRow) -> list[EventFilter]:
-    """The evidence, and from then on the story of the card's standing, and what was done to it and its credentials."""
+    """The evidence and what overtook it; and the story of the card's standing, its applet and credentials from then."""
     story = EventFilter(correlation=standing.stream(row.iccid), first=row.position)
     done = EventFilter(card=row.iccid, topics=FOLLOWED, first=row.position)
-    return [*evidence_of(row), story, done]
+    return [*evidence_of(row), *at_each(row.overtaken), story, done]
 
 
 def merged(description: str, filters: Callable[[Any], list[EventFilter]]) -> Any:
@@ -161,8 +164,9 @@ class Alert(Registered):
         evidence_of,
     )
     timeline: Connection[Event] = merged(
-        "The whole case, as far as the caller may see it, in the order in which it was recorded: the signals, and from"
-        " the alert on whatever was suspected, said, decided and done about the card, its applet and its credentials.",
+        "The whole case, as far as the caller may see it, in the order in which it was recorded: the signals, also that"
+        " with which it was withdrawn, and from the alert on whatever was suspected, said, decided and done about the"
+        " card, its applet and its credentials.",
         case_of,
     )
 
