@@ -4,6 +4,7 @@ A part is a request of its own, so the client reads what it is answered before i
 signals have ids, and the server says that it knows them. So nothing is kept of how far a file was sent.
 """
 
+import codecs
 import csv
 import json
 import time
@@ -132,8 +133,9 @@ def json_rows(lines: IO[bytes]) -> Iterator[Row]:
     octets = 0
     for number, line in enumerate(lines, 1):
         octets += len(line)
-        if line.strip():
-            yield Row(number, octets, line.strip())
+        text = line.removeprefix(codecs.BOM_UTF8).strip()
+        if text:
+            yield Row(number, octets, text)
 
 
 def csv_rows(lines: IO[bytes]) -> Iterator[Row]:
@@ -146,14 +148,25 @@ def csv_rows(lines: IO[bytes]) -> Iterator[Row]:
             octets += len(line)
             yield line.decode("utf-8-sig", "replace")
 
-    reader = csv.reader(text())
-    heading = next(reader, [])
+    reader = csv.reader(text(), strict=True)
+    rows = cells_of(reader)
+    heading = next(rows, [])
     if unknown := sorted({*heading} - COLUMNS):
         raise TsmError(ErrorCode.INVALID_INPUT, f"no such column: {unknown[0]}")
     if len({*heading}) < len(heading) or not {"id", "kind", "occurred_at"} <= {*heading}:
         raise TsmError(ErrorCode.INVALID_INPUT, "the heading names each column once, and id, kind and occurred_at")
-    for cells in reader:
+    for cells in rows:
         if cells:
             said = {name: cell for name, cell in zip(heading, cells, strict=False) if cell}
             said |= {"cells": f"{len(cells)}"} if len(cells) != len(heading) else {}
             yield Row(reader.line_num, octets, json.dumps(said).encode())
+
+
+def cells_of(reader: Any) -> Iterator[list[str]]:
+    """The rows; INVALID_INPUT where what comes is no CSV, such as a quotation mark that is never closed."""
+    try:
+        yield from reader
+    except csv.Error:
+        raise TsmError(
+            ErrorCode.INVALID_INPUT, f"no CSV: look for quotation marks before line {reader.line_num}"
+        ) from None

@@ -221,5 +221,21 @@ def test_what_no_repetition_will_change_is_raised_at_once() -> None:
     assert refused.value.code is ErrorCode.INTERNAL
 
 
+@pytest.mark.parametrize("text", [b'a,"OBSERVED,x\n' + b"b,OBSERVED,x\n" * 20_000, b"a\rb,OBSERVED,x\n", b'a,"b"c,x\n'])
+def test_what_is_no_csv_is_refused_and_says_where(text: bytes) -> None:
+    with pytest.raises(TsmError) as refused:
+        list(read_rows(Path("signals.csv"), io.BytesIO(b"id,kind,occurred_at\n" + text)))
+    assert refused.value.code is ErrorCode.INVALID_INPUT
+    assert "before line" in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.csv", b"id,kind,occurred_at\r\na,b,c\r\n"), ("a.jsonl", b'{"id": "a"}\r\n')]
+)
+def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_part_of_a_file(name: str, text: bytes) -> None:
+    [row] = read_rows(Path(name), io.BytesIO(b"\xef\xbb\xbf" + text))
+    assert json.loads(row.text)["id"] == "a"
+
+
 def test_json_lines_are_what_has_no_other_name(tmp_path: Path) -> None:
     assert [row.text for row in read_rows(Path("signals.txt"), io.BytesIO(b"1\n\n2"))] == [b"1", b"2"]

@@ -18,7 +18,8 @@ An empty line is no line, but shows that the client is there: it may be silent f
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 import msgspec
 from starlette.requests import Request
@@ -112,11 +113,12 @@ class Feed:
     async def _serve(self, request: Request, answer: "Answer") -> None:
         number = 0
         try:
-            async for lines in batches(request.receive, self._limits.stream_seconds):
-                caller = self._access.demand(request, "operator")  # it may have been withdrawn since
-                results = await run(self._take, lines, caller, request_id(request))
-                await answer.say([told(number + place, result) for place, result in enumerate(results, 1)])
-                number += len(lines)
+            async with aclosing(batches(request.receive, self._limits.stream_seconds)) as coming:
+                async for lines in coming:
+                    caller = self._access.demand(request, "operator")  # it may have been withdrawn since
+                    results = await run(self._take, lines, caller, request_id(request))
+                    await answer.say([told(number + place, result) for place, result in enumerate(results, 1)])
+                    number += len(lines)
         except Slow:
             raise
         except Exception as error:
@@ -168,7 +170,7 @@ def told(line: int, result: Result) -> Taken | Refused:
     return Taken(line, result.id, result.position, result.repeated)
 
 
-async def batches(receive: Receive, longest: float) -> AsyncIterator[list[bytes]]:
+async def batches(receive: Receive, longest: float) -> AsyncGenerator[list[bytes], None]:
     """The lines of a body, as they come, with at least one in each batch.
 
     MESSAGE_TOO_LARGE for a line, or for all together; TIMEOUT after a silence, and after `longest` seconds. What came

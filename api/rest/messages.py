@@ -11,6 +11,7 @@ from starlette.responses import Response
 from api.errors import read_body
 from tsm.errors import ErrorCode, TsmError
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)  # what reading JSON raises: it is no UTF-8, or too deep
 LARGEST_MESSAGE = 32 * 1024  # octets: an application with its certificate takes about 5 KiB
 
 Kind = TypeVar("Kind")
@@ -26,7 +27,7 @@ async def read_message(request: Request, kind: type[Kind]) -> Kind:
     body = await read_body(request, LARGEST_MESSAGE)
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         raise TsmError(ErrorCode.INVALID_INPUT, f"not a {kind.__name__}") from None
 
 

@@ -2,7 +2,8 @@
 
     POST /mno/signals     a line is a signal, {id, kind, occurred_at, msisdn, imsi, iccid, imei, previous, indication,
                           until}, or a notification, {id, occurred_at, HandleSERenewalNotification: {...}}
-    POST /mno/subjects    a line is {issuer, sub, msisdn}: tokens of that issuer name the number's holder by `sub`
+    POST /mno/subjects    a line is {issuer, sub, msisdn}: tokens of that issuer name the number's holder by `sub`;
+                          the number has to be the caller's, who told that its subscription began
 
 Members that a signal has no value for are left out. Times are ISO 8601 with an offset. The source is the caller, so a
 signal's id has to be the operator's own, for ever; the same again is answered with the same position. When a signal is
@@ -18,6 +19,7 @@ from starlette.routing import Route
 
 from api.access import Caller
 from api.rest.feed import Feed, Result
+from api.rest.messages import UNREADABLE
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Msisdn
 from tsm.mno.notifications import NOTIFICATIONS, signal_of
@@ -89,7 +91,7 @@ class Signals:
         ]
 
     def map_subjects(self, lines: Sequence[bytes], caller: Caller, request_id: str) -> list[Result]:
-        """Subjects, one by one. NOT_FOUND for a number of which nothing was told, ALREADY_EXISTS for another's."""
+        """Subjects, one by one. FORBIDDEN for another's number, ALREADY_EXISTS for a subject that another mapped."""
         return [self._map(line, context_of(caller, request_id)) for line in lines]
 
     def _map(self, line: bytes, context: Context) -> Result:
@@ -98,18 +100,19 @@ class Signals:
             Msisdn(mapping.msisdn)
             before = self._lines.stream_of_subject(mapping.issuer, mapping.sub)
             position = self._lines.map_subject(mapping.issuer, mapping.sub, mapping.msisdn, context)
-        except msgspec.MsgspecError:
+            repeated = before is not None and before == self._lines.stream_of_subject(mapping.issuer, mapping.sub)
+        except UNREADABLE:
             return Result("", error=TsmError(ErrorCode.INVALID_INPUT, "not a mapping of a subject"))
         except TsmError as error:
             return Result("", error=error)
-        return Result("", position, repeated=before is not None)
+        return Result("", position, repeated)
 
 
 def read_signal(line: bytes, source: str) -> Signal:
     """INVALID_INPUT when it is neither form, without repeating what came; FORBIDDEN for another's name."""
     try:
         plain = PLAIN.decode(line)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         return read_notification(line, source, error)
     if plain.source not in ("", source):
         raise TsmError(ErrorCode.FORBIDDEN, f"{source} does not speak for another", ("source",))
@@ -128,7 +131,7 @@ def read_signal(line: bytes, source: str) -> Signal:
     )
 
 
-def read_notification(line: bytes, source: str, why: msgspec.MsgspecError) -> Signal:
+def read_notification(line: bytes, source: str, why: Exception) -> Signal:
     """INVALID_INPUT for what is no notification either: it was meant as a signal, which it is not for that reason."""
     content = members_of(line)
     names = [name for name in content if name in NOTIFICATIONS]
@@ -149,7 +152,7 @@ def members_of(line: bytes) -> dict[str, Any]:
     """Of a JSON object; nothing of anything else."""
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return {}
 
 
@@ -159,7 +162,7 @@ def id_in(line: bytes) -> str:
     return id if isinstance(id, str) and len(id) <= 64 and id.isprintable() else ""
 
 
-def field_of(error: msgspec.MsgspecError) -> tuple[str, ...]:
+def field_of(error: Exception) -> tuple[str, ...]:
     """The member that is wrong; the rest of the words could repeat what came."""
     place = str(error).rpartition("`$.")[2]
     name = place.removesuffix("`")

@@ -269,6 +269,39 @@ def test_lines_take_no_number_from_a_phone(phone):
     assert outcome.error.code == "FORBIDDEN"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff", b'{"imei": "\x82\xa0"}', b'{"imei": ' + b"[" * 9000, b'{"iccids": ' + b"[" * 9000, b"[]"],
+)
+def test_what_is_no_message_is_refused_without_a_word_of_it(phone, body):
+    phone.start()
+    answer = phone.post("/mas/report", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_INPUT")
+
+
+def test_however_often_a_phone_reports_a_session_has_a_few_signals(world, phone):
+    personalise(world, f"{OPERATOR}/2026112199999999/7")
+    phone.start()
+    said = [{"imei": imei, "iccids": seen} for imei in (PHONE, OTHER_PHONE) for seen in ([ICCID], [OTHER_ICCID], [])]
+    for _ in range(3):
+        for values in said:
+            phone.report(**values)
+    phone.go_on()
+    for values in said:
+        phone.report(**values)
+    assert sorted(phone.kinds()) == ["CREDENTIAL_USED", "OBSERVED", "OBSERVED", "WRONG_CARD", "WRONG_CARD"]
+
+
+def test_of_another_report_at_the_same_moment_counts_what_it_adds_against_its_own_card(phone):
+    phone.start()
+    assert phone.report() == (200, "")
+    assert phone.report(imei=OTHER_PHONE, iccids=[OTHER_ICCID]) == (409, "COMMAND_REUSED")
+    assert [(signal.kind.name, signal.imei) for signal in phone.told()] == [
+        ("OBSERVED", PHONE),
+        ("WRONG_CARD", OTHER_PHONE),
+    ]
+
+
 # What a lying phone can do
 
 

@@ -158,6 +158,15 @@ def test_times_have_any_offset_but_none_at_all_is_refused(world: World) -> None:
         (b"{", "", "INVALID_INPUT", []),
         (b"[1]", "", "INVALID_INPUT", []),
         (b"\xff\xfe", "", "INVALID_INPUT", []),
+        (b"\xef\xbb\xbf{}", "", "INVALID_INPUT", []),
+        (b"\x00", "", "INVALID_INPUT", []),
+        (b'{"id": "\x82\xa0"}', "", "INVALID_INPUT", []),  # Shift JIS
+        (b'{"id": "x", "kind": "\xff"}', "", "INVALID_INPUT", []),
+        (b'{"id": "\\ud800"}', "", "INVALID_INPUT", []),
+        (b'{"id": ' + b"[" * 8000, "", "INVALID_INPUT", ["id"]),
+        (b'{"HandleSERenewalNotification": ' + b"[" * 4000 + b"]" * 4000 + b"}", "", "INVALID_INPUT", []),
+        (b'{"id": ' + b"9" * 8000 + b"}", "", "INVALID_INPUT", ["id"]),
+        (b'{"id": 1e999}', "", "INVALID_INPUT", ["id"]),
         (signal("x", colour="red", **BOUND), "x", "INVALID_INPUT", []),
         (signal("x", kind="PAINTED", **BOUND), "x", "INVALID_INPUT", ["kind"]),
         (signal("x", at="yesterday", **BOUND), "x", "INVALID_INPUT", ["occurred_at"]),
@@ -177,6 +186,13 @@ def test_a_bad_line_is_refused_alone(world: World, line: Line | bytes, id: str, 
     assert (refused["line"], refused["id"]) == (2, id)
     assert (refused["error"]["code"], refused["error"]["field"]) == (code, place)
     assert after["position"] == before["position"] + 1
+
+
+def test_of_a_member_that_comes_twice_the_last_counts_and_a_line_may_end_as_on_windows(world: World) -> None:
+    [answer] = post(
+        world, SIGNALS, json.dumps(signal("b", **BOUND)).encode().replace(b'{"id"', b'{"id": "a", "id"') + b"\r"
+    )
+    assert (answer["id"], answer["repeated"]) == ("b", False)
 
 
 def test_another_content_under_a_known_id_is_refused(world: World) -> None:
@@ -395,7 +411,7 @@ def test_every_line_of_the_documentation_is_taken(world: World) -> None:
 
 
 def test_a_subject_leads_to_the_line_of_its_number(world: World) -> None:
-    post(world, SIGNALS, signal("a", **BOUND), signal("b", msisdn=OTHER_NUMBER))
+    post(world, SIGNALS, signal("a", "SUBSCRIBED", **BOUND), signal("b", "SUBSCRIBED", msisdn=OTHER_NUMBER))
     mapping = {"issuer": "https://id.example", "sub": "alice", "msisdn": NUMBER}
     answers = post(
         world,
@@ -403,15 +419,34 @@ def test_a_subject_leads_to_the_line_of_its_number(world: World) -> None:
         mapping,
         mapping,
         {**mapping, "msisdn": OTHER_NUMBER},
+        mapping,
         {**mapping, "msisdn": "+447700900009"},
         {**mapping, "msisdn": "447700900001"},
         {"issuer": "https://id.example", "sub": "alice"},
+        {**mapping, "issuer": "https://id.example|alice", "sub": "b"},
         b"{",
+        b'{"issuer": "\xff"}',
+        b'{"issuer": ' + b"[" * 8000,
     )
     lines = world.parts.lines
     assert lines.stream_of_subject("https://id.example", "alice") == lines.stream_of_number(NUMBER)
-    assert codes(answers) == ["", "", "ALREADY_EXISTS", "NOT_FOUND", "INVALID_INPUT", "INVALID_INPUT", "INVALID_INPUT"]
-    assert [answer["repeated"] for answer in answers[:2]] == [False, True]
+    assert codes(answers) == ["", "", "", "", "FORBIDDEN", *["INVALID_INPUT"] * 6]
+    assert [answer["repeated"] for answer in answers[:4]] == [False, True, False, False]
+
+
+def test_an_operator_maps_neither_anothers_number_nor_anothers_subject(world: World) -> None:
+    mapping = {"issuer": "https://id.example", "sub": "alice", "msisdn": NUMBER}
+    post(world, SIGNALS, signal("a", "SUBSCRIBED", **BOUND))
+    post(world, SIGNALS, signal("b", "SUBSCRIBED", msisdn=OTHER_NUMBER), party=OTHER_OPERATOR)
+    unknown = {**mapping, "sub": "eve", "msisdn": "+447700900009"}
+    stolen, guessed = post(world, SUBJECTS, {**mapping, "sub": "eve"}, unknown, party=OTHER_OPERATOR)
+    assert stolen["error"] == guessed["error"]  # so it tells nobody which numbers are others' customers'
+    assert codes([stolen]) == ["FORBIDDEN"]
+    assert codes(post(world, SUBJECTS, mapping)) == [""]
+    taken_over = post(world, SUBJECTS, {**mapping, "msisdn": OTHER_NUMBER}, party=OTHER_OPERATOR)
+    assert codes(taken_over) == ["ALREADY_EXISTS"]
+    lines = world.parts.lines
+    assert lines.stream_of_subject("https://id.example", "alice") == lines.stream_of_number(NUMBER)
 
 
 # Over the wire

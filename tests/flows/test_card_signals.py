@@ -5,6 +5,7 @@ from os import urandom
 import pytest
 from mas_world import GET_IIN, ICCID, OPERATOR
 
+from tsm.flows import known_signals
 from tsm.flows.card_signals import CardSignals
 from tsm.flows.follower import NoPosition
 from tsm.flows.lines import Lines
@@ -136,6 +137,15 @@ def test_a_follower_that_reads_everything_again_records_nothing_twice(world, lin
     follow(world, Lines(world.tsm, world.vault, world.tsm.now, urandom))
     assert len(world.events()) == before
     assert sum(isinstance(event.fact, SignalRecorded) for event in world.events()) == 1
+
+
+def test_a_phone_that_is_heard_no_more_holds_nobody_up(world, lines, monkeypatch, caplog):
+    monkeypatch.setattr(known_signals, "MOST_SIGNALS", 2)
+    for _ in range(3):
+        world.run([GET_IIN], transmit=world.other_card.transmit)
+    follow(world, lines)
+    assert [signal.kind for signal in told(lines)] == [SignalKind.WRONG_CARD] * 2
+    assert "TOO_MANY_SIGNALS" in caplog.text
 
 
 @pytest.mark.parametrize(

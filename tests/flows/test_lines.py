@@ -24,6 +24,8 @@ from line_samples import (
     SIM,
     SIMS,
     SOURCE,
+    THIRD_NUMBER,
+    THIRD_SIM,
     arrivals,
     at,
     signal,
@@ -385,6 +387,17 @@ DATES = {
         (5, 5, True),
     ),
     "recycled": ([signal(K.TERMINATED, 3, msisdn=NUMBER), HERS], (90, 90, True)),
+    "another operator, to which the number never came, binds it and ends it": (
+        [
+            signal(K.OBSERVED, 3, source=BY_ANOTHER, msisdn=NUMBER, imsi=OTHER_IMSI, imei=OTHER_PHONE),
+            signal(K.SIM_REPLACED, 4, source=BY_ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM, previous=THIRD_SIM),
+            signal(K.DEVICE_CHANGED, 5, source=BY_ANOTHER, msisdn=NUMBER, imei=OTHER_PHONE),
+            signal(K.NUMBER_CHANGED, 6, source=BY_ANOTHER, msisdn=OTHER_NUMBER, previous=NUMBER),
+            signal(K.TERMINATED, 7, source=BY_ANOTHER, msisdn=NUMBER),
+            signal(K.PORTED_OUT, 8, source=BY_ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM),
+        ],
+        (0, 0, True),
+    ),
     "two SIMs that take turns: each turn is a pairing that was not there before it": (
         [signal(K.OBSERVED, 3 + n, msisdn=NUMBER, imsi=imsi) for n, imsi in enumerate([OTHER_IMSI, IMSI, OTHER_IMSI])],
         (5, 0, True),
@@ -476,12 +489,59 @@ def test_a_former_number_does_not_get_its_subject_back(world):
 
 
 def test_a_subject_is_mapped_once(world):
-    world.record(SUBSCRIBED, signal(K.OBSERVED, 0, msisdn=OTHER_NUMBER))
+    world.record(SUBSCRIBED)
     position = world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
     assert world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR) == position
+
+
+def test_a_subject_that_is_mapped_to_another_number_means_that_one_only(world):
+    world.record(SUBSCRIBED, signal(K.SUBSCRIBED, 0, msisdn=OTHER_NUMBER))
+    for number in (NUMBER, OTHER_NUMBER, NUMBER, OTHER_NUMBER):
+        world.lines.map_subject("https://id.example", "alice", number, OPERATOR)
+        line = world.lines.stream_of_number(number)
+        assert world.lines.stream_of_subject("https://id.example", "alice") == line
+    world.record(signal(K.SUBSCRIBED, 9, msisdn=OTHER_NUMBER))
+    assert world.lines.stream_of_subject("https://id.example", "alice") is None
+
+
+OTHERS = {
+    "nobody told that it began": [signal(K.OBSERVED, 0, msisdn=NUMBER)],
+    "another operator did": [signal(K.SUBSCRIBED, 0, source=BY_ANOTHER, msisdn=NUMBER)],
+    "it was ported to another": [SUBSCRIBED, signal(K.PORTED_IN, 3, source=BY_ANOTHER, msisdn=NUMBER)],
+    "it ended": [SUBSCRIBED, signal(K.TERMINATED, 3, msisdn=NUMBER)],
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_no_subject_is_mapped_to_a_number_of_which_the_operator_did_not_tell(world, case):
+    for one in OTHERS[case]:
+        world.record(one)
     with pytest.raises(TsmError) as refusal:
-        world.lines.map_subject("https://id.example", "alice", OTHER_NUMBER, OPERATOR)
+        world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    assert (refusal.value.code, refusal.value.field) == (ErrorCode.FORBIDDEN, ("msisdn",))
+
+
+def test_a_subject_of_a_number_that_was_ported_away_is_still_its_mappers_to_map(world):
+    other = msgspec.structs.replace(OPERATOR, tenant="MNO00002")
+    world.record(SUBSCRIBED, signal(K.SUBSCRIBED, 0, msisdn=OTHER_NUMBER))
+    world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    world.record(signal(K.PORTED_IN, 3, source=BY_ANOTHER, msisdn=NUMBER))
+    world.record(signal(K.SUBSCRIBED, 3, source=BY_ANOTHER, msisdn=THIRD_NUMBER))
+    with pytest.raises(TsmError) as refusal:
+        world.lines.map_subject("https://id.example", "alice", THIRD_NUMBER, other)
     assert refusal.value.code is ErrorCode.ALREADY_EXISTS
+    world.lines.map_subject("https://id.example", "alice", OTHER_NUMBER, OPERATOR)
+    assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(OTHER_NUMBER)
+
+
+def test_a_number_whose_present_holder_is_erased_is_nobodys_whoever_had_it_before(world):
+    world.record(SUBSCRIBED, HERS)
+    world.now += timedelta(days=2)  # the former holder's card is revoked
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    assert world.lines.stream_of_number(NUMBER) is None
+    with pytest.raises(TsmError) as refusal:
+        world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+    assert refusal.value.code is ErrorCode.NOT_FOUND
 
 
 def test_a_subject_follows_its_holder_to_another_number(world):
@@ -495,7 +555,7 @@ def test_a_subject_follows_its_holder_to_another_number(world):
 
 def test_no_subject_is_mapped_to_a_number_that_is_not_known(world):
     with pytest.raises(TsmError) as refusal:
-        world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
+        world.lines.map_subject("https://id.example", "alice", NUMBER, SYSTEM)
     assert refusal.value.code is ErrorCode.NOT_FOUND
 
 

@@ -55,7 +55,8 @@ class AppReports:
         """Record it, with all that follows; the position of the last signal.
 
         INVALID_INPUT; UNKNOWN_SESSION, SESSION_EXPIRED; WRONG_ORDER unless CONNECT or DISCONNECT was the last answer;
-        COMMAND_REUSED for another report at the same moment. The same again is answered as before.
+        COMMAND_REUSED for another report at the same moment, of which no more counts than that its card is not seen.
+        The same again is answered as before.
         """
         check(report)
         session, at = self._sessions.under_way(cookie)

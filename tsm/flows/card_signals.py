@@ -8,7 +8,11 @@ is read, its signal is recorded once.
 Neither is proved. The answer to INITIALIZE UPDATE goes through the phone unprotected, so a phone can make up a counter
 or another card's data, and so accuse the card in it; or hide a jump, if it knows what to say. A card whose cryptogram
 verifies and whose counter ran backwards is either behind such a phone or was copied.
+
+What is refused stays refused: a phone that has accused its card a thousand times is heard no more, and holds nobody up.
 """
+
+import logging
 
 from tsm.application import Tsm
 from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
@@ -20,6 +24,7 @@ from tsm.model.line import Signal, SignalKind
 from tsm.model.session import ResponseReceived, SessionFailed, counter_jumped
 
 SOURCE = "card"
+log = logging.getLogger(__name__)
 
 
 class CardSignals(SelectiveFollower):
@@ -59,7 +64,7 @@ class CardSignals(SelectiveFollower):
         signal = Signal(id=f"position-{position}", source=SOURCE, kind=kind, occurred_at=event.occurred_at, iccid=iccid)
         [outcome] = self._lines.record([signal], context)
         if outcome.error is not None:
-            raise outcome.error
+            log.warning("event %d makes no signal: %s", position, outcome.error)
         del self._waiting[position]
 
 

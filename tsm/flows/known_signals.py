@@ -55,7 +55,6 @@ class Line:
         self.place = place
         self.version = 0
         self.filed: list[Filed] = []
-        self.in_service = True  # as the latest event says
         self.changed = False  # since it was read
         self.beside: list[Line] = []  # others of the same number: two servers heard of it at the same moment
         self._begun: list[tuple[Moment, str]] = []  # tenures: when, and the subject
@@ -72,7 +71,6 @@ class Line:
             case SignalRecorded() as fact:
                 at = (event.occurred_at, fact.source, fact.signal)
                 self._note(at, fact.subject, begins=fact.begins_tenure)
-                self.in_service = fact.in_service
                 signal = signal_of(event, fact)
                 if signal is not None:
                     assert event.recorded_at is not None  # noqa: S101  it comes from the log

@@ -54,10 +54,11 @@ from tsm.model.bindings import (
     devices_of_card,
     numbers_of,
     ordered,
+    teller_of_number,
 )
-from tsm.model.checks import check_text
+from tsm.model.checks import check_text, refusal
 from tsm.model.event import Context
-from tsm.model.line import Signal, SignalRecorded, SubjectMapped, TenureErased
+from tsm.model.line import BY_OPERATOR, Signal, SignalRecorded, SubjectMapped, TenureErased
 from tsm.model.standing import Standing
 
 SUBJECT = "camara.sub"  # purpose of the rows that lead from a token's subject to a line
@@ -120,8 +121,10 @@ class Lines:
         return [refused[number] if number in refused else next(outcomes) for number in range(len(signals))]
 
     def stream_of_number(self, msisdn: str) -> str | None:
-        """The stream of a number that something is known of."""
-        return next((row.stream for row in self._tsm.indexed(MSISDN, msisdn)), None)
+        """The stream of a number whose present holder is known, and not erased."""
+        rows = self._tsm.indexed(MSISDN, msisdn)
+        held = self._tsm.indexed_many((TENURE, row.stream) for row in rows)
+        return next((row.stream for row in rows if (TENURE, row.stream) in held), None)
 
     def history(self, *, msisdn: str = "", iccid: str = "", imei: str = "") -> History:
         """What was told of one of these, unsealed. INVALID_INPUT unless one is named."""
@@ -147,22 +150,32 @@ class Lines:
     def map_subject(self, issuer: str, sub: str, msisdn: str, context: Context) -> int:
         """Say by which subject an issuer's tokens name the number's present holder; the log's position.
 
-        INVALID_INPUT; NOT_FOUND for a number that nothing is known of; ALREADY_EXISTS for the subject of another line
-        that is in service.
+        Whoever mapped it may map it to another number: then it means that one only. INVALID_INPUT; FORBIDDEN for an
+        operator that has not told of the number's present subscription; NOT_FOUND for a number that nothing is known
+        of; ALREADY_EXISTS for a subject that another operator mapped.
         """
         check_text(issuer, "issuer")
         check_text(sub, "sub")
+        if "|" in issuer:  # which ends it in the rows
+            raise refusal("issuer", "not an issuer's name")
+        place = (MSISDN, Msisdn(msisdn))
 
         def attempt() -> int:
-            line, *_ = self._lines_at((MSISDN, Msisdn(msisdn)))
-            before = self.stream_of_subject(issuer, sub)
+            known_as = self._tsm.indexed(*place)
+            lines = list(read_lines(self._tsm, {row.stream: place for row in known_as}).values())
+            known = [one for line in lines for one in line.known()]
+            teller = f"{BY_OPERATOR}{context.tenant}"
+            if context.role == "operator" and teller_of_number(msisdn, known) != teller:
+                raise TsmError(ErrorCode.FORBIDDEN, f"not a number of {teller}", ("msisdn",))
+            if not lines or not lines[0].latest:
+                raise TsmError(ErrorCode.NOT_FOUND, "nothing is known of it, or its present holder is erased")
+            line, before = lines[0], self.stream_of_subject(issuer, sub)
             if before == line.stream:
                 return self._tsm.position
-            if not line.latest:
-                raise TsmError(ErrorCode.NOT_FOUND, "its present holder is erased")
-            if before is not None and read_lines(self._tsm, [before])[before].in_service:
-                raise TsmError(ErrorCode.ALREADY_EXISTS, "this subject is another line's", ("sub",))
-            streams = [line.stream] if before is None else [line.stream, before]  # that one is no longer hers
+            if before is not None and not self._mapped(before, issuer, context):
+                raise TsmError(ErrorCode.ALREADY_EXISTS, "another operator's subject", ("sub",))
+            others = {row.stream for row in self._tsm.indexed(SUBJECT, f"{issuer}|{sub}")}  # no longer hers
+            streams = sorted({line.stream} | others)
             return self._tsm.commit(
                 Change(line.stream, line.version, [SubjectMapped(issuer=issuer)]),
                 context=context,
@@ -206,6 +219,15 @@ class Lines:
         return position
 
     # Inside
+
+    def _mapped(self, stream: str, issuer: str, context: Context) -> bool:
+        """Whether the caller has mapped subjects of that issuer to this line."""
+        return context.role != "operator" or any(
+            isinstance(event.fact, SubjectMapped)
+            and event.fact.issuer == issuer
+            and event.context.tenant == context.tenant
+            for event in self._tsm.history(stream)
+        )
 
     def _record_erasure(self, stream: str, place: Place, subject: str, context: Context) -> int:
         """The rows go; those that other tenures need as well are put anew."""

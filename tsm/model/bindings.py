@@ -5,6 +5,8 @@ claim, so the result depends on the set alone. Signals at one moment are ordered
 
 An IMSI without a card is taken for the card that the number's other signals name with it: one SIM has one IMSI at a
 time. A signal without a number says nothing about numbers. Nothing goes over from one holder of a number to the next.
+A subscription is its operator's: what another says of its number binds nothing and ends nothing, until it says that the
+number came to it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tsm.model.line import ENDS_TENURE, Signal, SignalKind
+from tsm.model.line import BY_OPERATOR, ENDS_TENURE, Signal, SignalKind
 
 BINDS = frozenset({
     SignalKind.OBSERVED, SignalKind.SUBSCRIBED, SignalKind.PORTED_IN, SignalKind.SIM_REPLACED,
@@ -146,6 +148,12 @@ def changes_of_number(msisdn: str, known: Iterable[Known]) -> Changes:
     return Changes(sim, device, in_service)
 
 
+def teller_of_number(msisdn: str, known: Iterable[Known]) -> str:
+    """Who said that the number's present subscription began; empty when nobody did, or it has none."""
+    held = [step.after for step in steps(msisdn, known)][-1:]
+    return held[0].source if held and held[0] is not None else ""
+
+
 def bindings_of_number(msisdn: str, known: Iterable[Known]) -> tuple[Binding, ...]:
     """What the number was bound to, in the order of time."""
     return _bindings(
@@ -179,7 +187,7 @@ def _step(msisdn: str, known: Known, held: Held | None, ended: bool, cards: dict
         return Step(known, held, None, False, False, signal.iccid or (held.iccid if held else ""))
     if _ends(msisdn, signal):
         return Step(known, held, held, False, False, signal.iccid)
-    if signal.kind not in BINDS or (ended and signal.kind not in NEW_SIM):
+    if signal.kind not in BINDS or (signal.kind not in NEW_SIM and (ended or _is_anothers(signal, held))):
         return Step(known, held, held, False, False, signal.iccid or (held.iccid if held else ""))
     after, sim_changed = _bound(signal, held or Held(), _card(signal, cards))
     had = "" if held is None or begins_tenure(msisdn, signal) else held.imei
@@ -193,11 +201,17 @@ def _ends(msisdn: str, signal: Signal) -> bool:
 
 def _is_of(signal: Signal, held: Held | None) -> bool:
     """Whether an end is of what the number has now: the operator that it was ported from may say so late."""
-    if held is None or signal.kind is SignalKind.NUMBER_CHANGED:
+    if held is None:
         return True
-    if signal.iccid:
-        return held.iccid in ("", signal.iccid)
+    if signal.iccid and held.iccid and signal.kind is not SignalKind.NUMBER_CHANGED:
+        return held.iccid == signal.iccid
     return held.source in ("", signal.source)
+
+
+def _is_anothers(signal: Signal, held: Held | None) -> bool:
+    """Whether an operator speaks that did not tell of the subscription."""
+    teller = held.source if held is not None else ""
+    return teller not in ("", signal.source) and signal.source.startswith(BY_OPERATOR)
 
 
 def _bound(signal: Signal, held: Held, iccid: str) -> tuple[Held, bool]:
