@@ -464,7 +464,11 @@ def test_a_card_is_locked_at_its_holders_word_and_unlocked(world: World, alice: 
     given = {"idempotencyKey": f"call-{card}", "iccid": card, "calledAt": called.isoformat(), "reason": WHY}
     payload = client.done("cardLockRequest", "standing { level onHold }", **given)
     assert payload["standing"] == {"level": "LOCK", "onHold": True}
-    assert alert_of(world, alice, card)["condition"] == "OWNER_CALLED"
+    shown = "condition evidence { nodes { text reason } }"
+    text = f"signal LOCK_REQUESTED of {'operator:' + OPERATOR if who == 'operator' else 'clerk:' + MUNICIPALITY}"
+    assert alert_of(world, alice, card, shown) == {
+        "condition": "OWNER_CALLED", "evidence": {"nodes": [{"text": text, "reason": WHY}]},
+    }  # fmt: skip
 
     again = client.done("cardLockRequest", "standing { level }", **given)
     assert again["repeated"] and again["logPosition"] == payload["logPosition"]

@@ -167,7 +167,7 @@ def speaks_for(context: Context, source: str) -> bool:
         case "phone":
             return source == APP
         case "clerk":
-            return source in (context.actor, f"clerk:{context.tenant}")
+            return source in (context.actor, context.actor.partition("/")[0])
         case _:
             return source == context.actor
 

@@ -134,7 +134,7 @@ def call(act: Act, given: CardLockRequestInput | CardUnlockRequestInput, kind: S
     is_operators = act.caller.viewer.kind == "operator"
     if given.called_at.utcoffset() is None:
         raise refusal("called_at", "no offset from UTC")
-    context = because(act, act.caller.viewer.party, given.reason, tenants)
+    context = because(act, card.operator, given.reason, tenants)
     asked = Signal(
         id=sha256(act.command.id.encode()).hexdigest(),
         source=f"operator:{card.operator}" if is_operators else f"clerk:{act.caller.viewer.party}",
