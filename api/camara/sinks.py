@@ -87,7 +87,12 @@ class Sinks:
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
 
     def refuse(self, url: str) -> None:
-        """INVALID_INPUT for an address that would be refused without asking anybody. Names are not resolved here."""
+        """INVALID_INPUT for an address that would be refused without asking anybody. Names are not resolved here.
+
+        CAMARA writes the scheme in small letters, also where it is shown again.
+        """
+        if not url.startswith("https://"):
+            raise TsmError(ErrorCode.INVALID_INPUT, "not an https address", ("sink",))
         host = urlsplit(url).hostname or ""
         try:
             address = ip_address(host)

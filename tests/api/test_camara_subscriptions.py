@@ -291,6 +291,7 @@ def test_a_sink_is_told_of_swaps_and_of_the_end_as_the_definition_says(
         ({"sink": None}, "INVALID_ARGUMENT"),
         ({"sink": 7}, "INVALID_ARGUMENT"),
         ({"sink": "http://bank.example/sink"}, "INVALID_SINK"),
+        ({"sink": "HTTPS://bank.example/sink"}, "INVALID_SINK"),
         ({"sink": "https://"}, "INVALID_SINK"),
         ({"sink": "https://[::1"}, "INVALID_SINK"),
         ({"sink": "https://bank.example:0/"}, "INVALID_SINK"),
