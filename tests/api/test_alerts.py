@@ -386,10 +386,25 @@ def test_one_person_takes_no_alert_so_far_that_it_destroys(
     given = {"iccid": card, "alert": alert_of(world, alice, card)["alert"], "reason": WHY}
     for client in (alice, officer, world.party(OPERATOR)):
         assert client.refused("alertEscalate", level="REVOKE", **given) == [("INVALID_INPUT", ["level"])]
-        if verdict:
-            client.done("alertClose", verdict=verdict, **given)
+    if verdict:
+        alice.done("alertClose", verdict=verdict, **given)
     standing = standing_of(world, alice, card)
     assert standing is not None and (standing["level"], standing["revokeFrom"]) == ("LOCK", None)
+
+
+def test_a_program_confirms_no_revocation(world: World, alice: Client, card: str) -> None:
+    """It is due when the settle window is over, for which nobody who feeds signals can be his own second source."""
+    say(world, SignalKind.OBSERVED, iccid=card, msisdn=number_of(card), imei=PHONE,
+        occurred_at=datetime.now(UTC) - timedelta(days=1))  # fmt: skip
+    say(world, SignalKind.TERMINATED, msisdn=number_of(card))
+    given = {"iccid": card, "alert": alert_of(world, alice, card)["alert"], "reason": WHY}
+    program = world.party(OPERATOR)
+    assert program.refused("alertClose", verdict="CONFIRMED", **given) == [("FORBIDDEN", None)]
+    due = standing_of(world, alice, card)
+    assert due is not None and datetime.fromisoformat(due["revokeFrom"]) > datetime.now(UTC) + timedelta(hours=1)
+    alice.done("alertClose", verdict="CONFIRMED", **given)
+    now = standing_of(world, alice, card)
+    assert now is not None and datetime.fromisoformat(now["revokeFrom"]) <= datetime.now(UTC)
 
 
 def test_alerts_of_another_operator_look_as_if_their_cards_were_not_there(

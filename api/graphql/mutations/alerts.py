@@ -22,7 +22,7 @@ from api.graphql.mutations.rows import Row, changed
 from api.graphql.mutations.whose import card_at_hand, issued_card, refuse_other_tenants
 from api.graphql.types.alerts import Alert, Standing
 from api.graphql.types.swaps import SwapLevel, SwapPolicyInput, document_of, read_policy
-from tsm.errors import TsmError, within
+from tsm.errors import ErrorCode, TsmError, within
 from tsm.model import event, standing, swap_policy
 from tsm.model.checks import check_text, refusal
 from tsm.model.line import Signal, SignalKind
@@ -108,8 +108,11 @@ def escalate(act: Act, given: AlertEscalateInput) -> None:
 
 
 def close(act: Act, given: AlertCloseInput) -> None:
+    """What a program only suspects waits for the settle window: a revocation is confirmed by persons."""
     context = because(act, issued_card(act, given.iccid).operator, given.reason)
     verdict = standing.Verdict(value_of(Verdict, given.verdict))
+    if verdict is standing.Verdict.CONFIRMED and not context.person:
+        raise TsmError(ErrorCode.FORBIDDEN, f"{context.actor} is a program")
     act.parts.standings.close(given.iccid, given.alert, verdict, context, act.command)
 
 
@@ -191,7 +194,7 @@ ROWS = (
     ),
     Row(
         "alertClose",
-        "Say what an alert was. NOT_FOUND unless it is in force.",
+        "Say what an alert was. NOT_FOUND unless it is in force; FORBIDDEN for a program to confirm it.",
         AlertCloseInput,
         close,
         (ALERT,),
