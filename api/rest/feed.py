@@ -26,6 +26,7 @@ from starlette.requests import Request
 
 from api.access import Access, Caller
 from api.errors import Receive, Scope, Send, logged, request_id
+from api.graphql.answers import is_foreign
 from api.graphql.streams import Slow, cut, in_time
 from api.limits import EdgeLimits, Places
 from tsm.errors import ErrorCode, TsmError
@@ -100,6 +101,8 @@ class Feed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """UNAUTHENTICATED, FORBIDDEN; RATE_LIMITED for a client that has too many feeds open."""
         request = Request(scope, receive)
+        if is_foreign(request.headers):
+            raise TsmError(ErrorCode.FORBIDDEN, "another site's page made a browser send it")
         client = self._access.demand(request, "operator").client
         if not self._places.take(client):
             raise TsmError(ErrorCode.RATE_LIMITED, f"{client} has {self._places.most} feeds")

@@ -1,6 +1,7 @@
 """The edge of CAMARA's APIs: tokens and scopes, x-correlator, error bodies of whatever answers, limits, documents."""
 
 import json
+import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from api.bootstrap import Settings, build
 from api.camara import tokens
 from api.camara.answers import MESSAGES, STATUS, Code
 from api.tokens import LEEWAY
-from tests.api.camara_world import ALL_SCOPES, CAMARA_AUDIENCE, CAMARA_ISSUER, NUMBER, SIGNER, World, refused
+from tests.api.camara_world import ALL_SCOPES, CAMARA_AUDIENCE, CAMARA_ISSUER, NUMBER, SIGNER, UNKNOWN, World, refused
 from tests.api.jwt_signer import NOW, Signer, claims_of
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.local_token import LocalTokenIssued
@@ -224,6 +225,10 @@ def test_without_one_the_answer_names_the_request(world: World) -> None:
         (b"{", "INVALID_ARGUMENT"),
         (b"\xff", "INVALID_ARGUMENT"),
         (b"[" * 4000, "INVALID_ARGUMENT"),
+        (b'{"phoneNumber": "\xff"}', "INVALID_ARGUMENT"),
+        (b'\xef\xbb\xbf{"phoneNumber": "+447700900001"}', "INVALID_ARGUMENT"),
+        (b'{"phoneNumber": "+447700900001", "more": ' + b"[" * 2000 + b"]" * 2000 + b"}", "INVALID_ARGUMENT"),
+        (b'{"phoneNumber": "+447700900001", "maxAge": 240.0}', "INVALID_ARGUMENT"),
         (b'{"phoneNumber": null}', "INVALID_ARGUMENT"),
         (b'{"phoneNumber": 447700900001}', "INVALID_ARGUMENT"),
         (b'{"phoneNumber": "447700900001"}', "INVALID_ARGUMENT"),
@@ -353,3 +358,27 @@ def test_anybody_may_read_the_document_of_an_api(world: World, api: str, version
     assert (document["openapi"], document["info"]["version"]) == ("3.0.3", version)
     assert document["servers"] == [{"url": api}]
     assert document["components"]["securitySchemes"]["openId"]["openIdConnectUrl"].startswith(CAMARA_ISSUER)
+
+
+def test_neither_log_nor_metrics_nor_read_models_know_who_was_asked_about(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.WARNING, "httpx")  # the client
+    world.map_subject("alice-of-the-tests")
+    bodies = [ASKED, {**ASKED, "maxAge": 0}, {"phoneNumber": UNKNOWN}, {"phoneNumber": [NUMBER]}, {}]
+    for token in (world.token(), world.token(sub="alice-of-the-tests"), world.token([])):
+        for body in bodies:
+            world.ask(CHECK, body, token)
+    world.ask(f"/sim-swap/v2/{NUMBER}")
+    parts, life = world.parts, timedelta(hours=1)
+    admin = local_login.sign(
+        parts.vault, parts.settings.public_url, "administrator", "*", "bob", life, world.clock(), "cd" * 16
+    )
+    metrics = world.send("GET", "/metrics", headers={"Authorization": f"Bearer {admin}"}).text
+    assert "/sim-swap/v2/check" in metrics
+    data = world.parts.settings.data
+    kept = b"".join(file.read_bytes() for file in data.rglob("*.sqlite*"))
+    for personal in (NUMBER[1:], UNKNOWN[1:], "alice-of-the-tests"):
+        assert personal not in caplog.text + metrics
+        assert personal.encode() not in kept

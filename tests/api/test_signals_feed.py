@@ -84,14 +84,16 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(world: World, path: str, party: str = OPERATOR, **extensions: Any) -> AsyncIterator[Talk]:
+async def talking(
+    world: World, path: str, party: str = OPERATOR, headers: Sequence[tuple[bytes, bytes]] = (), **extensions: Any
+) -> AsyncIterator[Talk]:
     """The request is under way within the block; it has to end with it."""
     talk = Talk()
     talk.takes.set()
     der = world.certificates[party] if party else None
     scope = {
         "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
-        "query_string": b"", "headers": [], "scheme": "https", "server": ("server", 443),
+        "query_string": b"", "headers": list(headers), "scheme": "https", "server": ("server", 443),
         "extensions": {"tls": {"client_cert_der": der}, **extensions},
     }  # fmt: skip
     running = asyncio.ensure_future(world.app(scope, talk.sent.get, talk.take))
@@ -281,6 +283,20 @@ def test_a_feed_that_cannot_begin_is_refused_as_any_request_is(world: World) -> 
     assert asyncio.run(status(OPERATOR, b"x" * (LONGEST_LINE + 1))) == (413, "MESSAGE_TOO_LARGE")
     assert asyncio.run(status("")) == (401, "UNAUTHENTICATED")
     assert asyncio.run(status(PROVIDER)) == (403, "FORBIDDEN")
+
+
+@pytest.mark.parametrize("header", [(b"origin", b"https://evil.example"), (b"sec-fetch-site", b"cross-site")])
+def test_no_page_of_another_site_makes_a_browser_tell_signals_with_its_certificate(
+    world: World, header: tuple[bytes, bytes]
+) -> None:
+    async def run() -> Talk:
+        async with talking(world, SIGNALS, headers=[(b"host", b"server"), header]) as talk:
+            talk.say(signal("a", **BOUND), more=False)
+        return talk
+
+    talk = asyncio.run(run())
+    assert (talk.status, talk.answered.get_nowait()["code"]) == (403, "FORBIDDEN")
+    assert world.parts.lines.history(msisdn=NUMBER).signals == ()
 
 
 def test_a_feed_without_a_line_is_answered_by_nothing(world: World) -> None:
