@@ -25,6 +25,7 @@ from tsm.application import Change
 from tsm.flows.issuance_follower import JPKI_APPLICATION
 from tsm.identifiers import luhn_digit
 from tsm.model import credential as credentials
+from tsm.model import session as sessions
 from tsm.model.card import ApplicationInstalled, LifeCycleChanged, SecurityDomainCreated
 from tsm.model.credential import (
     CredentialApplied,
@@ -36,6 +37,7 @@ from tsm.model.credential import (
 from tsm.model.event import Context, Fact
 from tsm.model.line import Signal, SignalKind
 from tsm.model.reading import DataAccessed
+from tsm.model.session import SessionFailed, SessionStarted
 from tsm.model.swap_policy import DEFAULT
 
 MUNICIPALITY, ELSEWHERE = "13101", "27100"
@@ -215,17 +217,28 @@ def test_the_timeline_tells_what_was_done_to_the_applet_and_its_credentials(
     story = (card, f"credential-{credential}")
     assert until(lambda: wanted <= {e.topic for e in world.events() if told_of(e, *story)})
     world.tell(f"card-{card}", LifeCycleChanged(instance=JPKI_APPLICATION, domain=DOMAIN, life_cycle="LOCKED"))
+    world.tell(*refused_session(card))
 
     shown = "timeline { nodes { position topic reason text } }"
     events = alert_of(world, officer, card, shown)["timeline"]["nodes"]
     topics = [event["topic"] for event in events]
     assert topics[:3] == ["line.signal_recorded", "standing.suspicion_raised", "standing.level_changed"]
-    assert wanted | {"card.life_cycle_changed"} <= set(topics)
+    assert wanted | {"card.life_cycle_changed", "session.failed"} <= set(topics)
     [asked] = [event for event in events if event["topic"] == "operation.requested"]
     assert asked["reason"].startswith("LOCK: ")  # by which rule, and which alert
     own = [event["topic"] for event in alert_of(world, alice, card, shown)["timeline"]["nodes"]]
     assert {"operation.requested", "card.life_cycle_changed"} <= set(own)
     assert not [topic for topic in own if topic.startswith("credential.")]
+
+
+def refused_session(card: str) -> tuple[str, SessionStarted, SessionFailed]:
+    """A session of the provider that was under way when the card was put on hold."""
+    reception = "2026112100000001"
+    started = SessionStarted(
+        provider=PROVIDER, reception=reception, iccid=card, domain=DOMAIN, key=f"card/{card}/{DOMAIN}/02",
+        key_version=2, return_url="https://provider.example/return", token_sha256="00" * 32, expires_at=datetime.now(UTC),
+    )  # fmt: skip
+    return sessions.stream(PROVIDER, reception), started, SessionFailed(status="58", error="CARD_ON_HOLD")
 
 
 def told_of(event: Any, card: str, credential: str) -> bool:
