@@ -236,7 +236,8 @@ def refused_session(card: str) -> tuple[str, SessionStarted, SessionFailed]:
     reception = "2026112100000001"
     started = SessionStarted(
         provider=PROVIDER, reception=reception, iccid=card, domain=DOMAIN, key=f"card/{card}/{DOMAIN}/02",
-        key_version=2, return_url="https://provider.example/return", token_sha256="00" * 32, expires_at=datetime.now(UTC),
+        key_version=2, return_url="https://provider.example/return", token_sha256="00" * 32,
+        expires_at=datetime.now(UTC),
     )  # fmt: skip
     return sessions.stream(PROVIDER, reception), started, SessionFailed(status="58", error="CARD_ON_HOLD")
 
