@@ -24,6 +24,8 @@ def eventually(condition):
 class Reader(Follower):
     """Remembers what it saw; stumbles over whatever is told."""
 
+    topics = ()
+
     def __init__(self, tsm, position):
         super().__init__(tsm, position)
         self.seen, self.faults, self.broken = [], {}, False
@@ -96,7 +98,7 @@ def test_a_fault_of_its_own_is_logged_and_the_round_begun_again(world, path, rea
     assert f"RuntimeError: {where}" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["read", "wait"])
+@pytest.mark.parametrize("name", ["page", "wait"])
 def test_a_fault_of_the_disk_ends_no_follower(world, path, read, name, monkeypatch):
     once, work = [True], getattr(world.tsm, name)
 

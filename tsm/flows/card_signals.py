@@ -15,7 +15,7 @@ What is refused stays refused: a phone that has accused its card a thousand time
 import logging
 
 from tsm.application import Tsm
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.lines import Lines
 from tsm.mas.status import Status
 from tsm.model import session as sessions
@@ -27,7 +27,7 @@ SOURCE = "card"
 log = logging.getLogger(__name__)
 
 
-class CardSignals(SelectiveFollower):
+class CardSignals(Follower):
     """Reads along what sessions record."""
 
     name = "card-signals"

@@ -22,7 +22,7 @@ import msgspec
 
 from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import SCAN, NoPosition, SelectiveFollower, for_each
+from tsm.flows.follower import SCAN, Follower, NoPosition, for_each
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.status import Status
 from tsm.model import credential as credentials
@@ -140,7 +140,7 @@ class Erasure:
         return self._tsm.load(credentials.stream(credential), credentials.evolve).state
 
 
-class ErasureFollower(SelectiveFollower):
+class ErasureFollower(Follower):
     """Carries out what was ordered, wherever it was cut off, and mends what a restored backup undid.
 
     Orders are few, and each start reads all of them.

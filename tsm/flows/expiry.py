@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from tsm.application import Tsm
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.session import SessionService
 from tsm.model.delegation import DelegationAccepted, DelegationEnded
 from tsm.model.event import Event
@@ -20,7 +20,7 @@ FORGET_EVERY = timedelta(hours=1)
 Clock = Callable[[], datetime]
 
 
-class ExpiryWorker(SelectiveFollower):
+class ExpiryWorker(Follower):
     """Ends what nobody continued."""
 
     name = "expiry"

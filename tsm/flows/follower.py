@@ -1,9 +1,9 @@
 """Reading along the log: what a worker does with each event, from where it left off.
 
-A follower is a thread. It goes in rounds: it sees every event from its position on, in order and at least once, acts,
-and keeps its position in a file. The position says from where a restart must read again, so it stays before whatever
-is unfinished. No fault ends a follower: a round that fails is logged and begun again. Whoever wants to know whether
-rounds still come to their end asks `keeping_up`.
+A follower is a thread. It goes in rounds: it sees every event of its topics from its position on, in order and at
+least once, acts, and keeps its position in a file. The position says from where a restart must read again, so it stays
+before whatever is unfinished. No fault ends a follower: a round that fails is logged and begun again. Whoever wants to
+know whether rounds still come to their end asks `keeping_up`.
 """
 
 import logging
@@ -19,8 +19,7 @@ from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Event
 
-PAGE = 500  # events
-SCAN = 10_000  # positions that are looked at in one go where few hold what is looked for
+SCAN = 10_000  # positions that are looked at in one go, for few hold what is looked for
 TICK = 0.2  # seconds between rounds when nothing happens
 GATHER = 0.02  # seconds after the first new event: what follows at once is read in one go
 KEEP_EVERY = 1.0  # seconds between writes of the position
@@ -70,9 +69,10 @@ class NoPosition(StoredPosition):
 
 
 class Follower(ABC):
-    """A worker that reads along."""
+    """A worker that reads along. Events of other topics than its own are not decoded, nor is anything unsealed."""
 
     name = "follower"
+    topics: ClassVar[tuple[str, ...]]  # that it sees; empty: all
 
     def __init__(self, tsm: Tsm, position: StoredPosition) -> None:
         self._tsm = tsm
@@ -135,12 +135,12 @@ class Follower(ABC):
             self._stopping.wait(GATHER)
 
     def _catch_up(self) -> None:
-        full = True
-        while full and (page := self._tsm.read(self._after, PAGE)):
-            for event in page:
+        while (page := self._tsm.page(self._after, SCAN, self.topics)).last > self._after:
+            for event in page.events:
+                if not isinstance(event, Event):
+                    raise TsmError(ErrorCode.STORE_CORRUPT, f"{event.topic} at position {event.position}")
                 self.see(event)
-            self._after = page[-1].position
-            full = len(page) == PAGE
+            self._after = page.last
 
     def _keep(self) -> None:
         oldest = self.unfinished()
@@ -148,20 +148,6 @@ class Follower(ABC):
         if reached != self._kept:
             self._position.write(reached)
             self._kept, self._keep_next = reached, time.monotonic() + KEEP_EVERY
-
-
-class SelectiveFollower(Follower):
-    """A follower that sees events of some topics only; others are not even decoded, nor is anything unsealed."""
-
-    topics: ClassVar[tuple[str, ...]]
-
-    def _catch_up(self) -> None:
-        while (page := self._tsm.page(self._after, SCAN, self.topics)).last > self._after:
-            for event in page.events:
-                if not isinstance(event, Event):
-                    raise TsmError(ErrorCode.STORE_CORRUPT, f"{event.topic} at position {event.position}")
-                self.see(event)
-            self._after = page.last
 
 
 def for_each(items: Iterable[Item], do: Callable[[Item], None]) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 
 from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.issuance import context_of
 from tsm.jpki.personalisation import APPLICATION
 from tsm.model import credential as credentials
@@ -26,7 +26,7 @@ CARD_STREAM = "card-"
 Decide = Callable[[Credential], Sequence[Fact]]
 
 
-class IssuanceFollower(SelectiveFollower):
+class IssuanceFollower(Follower):
     """Reads along the log and carries over what concerns a credential."""
 
     name = "issuance"

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 from tsm.application import Change, Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import SelectiveFollower, StoredPosition
+from tsm.flows.follower import Follower, StoredPosition
 from tsm.mas.messages import NotificationRequest, NotificationResponse
 from tsm.mas.status import Status
 from tsm.model import delegation as delegations
@@ -71,7 +71,7 @@ def notification_payload(
     return {(notice.stream, REQUEST): message.encode()}
 
 
-class NotificationWorker(SelectiveFollower):
+class NotificationWorker(Follower):
     """Posts what is due and records how it ended."""
 
     name = "notification"

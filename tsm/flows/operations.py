@@ -28,7 +28,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit, scripts
 from tsm.flows.contacts import Contacts
 from tsm.flows.erasure import SessionUnderWay
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.on_hold import refuse_on_hold
 from tsm.flows.scripts import Scripts
 from tsm.globalplatform.apdu import CommandApdu
@@ -733,7 +733,7 @@ GOALS: Mapping[OperationKind, Goal] = {
 }
 
 
-class OperationsWorker(SelectiveFollower):
+class OperationsWorker(Follower):
     """Settles what a contact, an approval or time has brought to its end."""
 
     name = "operations"

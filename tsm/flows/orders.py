@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.model import authority as authorities
 from tsm.model import credential as credentials
 from tsm.model.credential import Credential
@@ -52,7 +52,7 @@ class Order:
         self.attempts += 1
 
 
-class OrderFollower(SelectiveFollower):
+class OrderFollower(Follower):
     """Carries out orders of one kind: the last one for each credential."""
 
     begin: ClassVar[tuple[type[Fact], ...]]  # facts that order something

@@ -7,7 +7,7 @@ worker's position stays before the event that asks for it. An event says that th
 from functools import partial
 
 from tsm.application import Change, Loaded, Tsm, decided
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.keys.vault import SoftwareVault
 from tsm.model import card as cards
 from tsm.model import session as sessions
@@ -15,7 +15,7 @@ from tsm.model.card import Card, KeysPut
 from tsm.model.event import Context, Event
 
 
-class ProvisionalKeysWorker(SelectiveFollower):
+class ProvisionalKeysWorker(Follower):
     """Destroys what an owner's keys have replaced."""
 
     name = "provisional keys"

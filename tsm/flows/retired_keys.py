@@ -9,14 +9,14 @@ and stay.
 from functools import partial
 
 from tsm.application import Change, Tsm, decided
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.keys.vault import SoftwareVault
 from tsm.model import card as cards
 from tsm.model.card import ContentDeleted, KeysProved, KeysPut, KeysShared, RetiredKeys
 from tsm.model.event import Context, Event
 
 
-class RetiredKeysWorker(SelectiveFollower):
+class RetiredKeysWorker(Follower):
     """Destroys what nothing needs any more."""
 
     name = "retired keys"

@@ -17,7 +17,7 @@ import msgspec
 
 from tsm.application import Change, Command, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import SCAN, SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import SCAN, Follower, StoredPosition, for_each
 from tsm.flows.known_signals import ICCID, cards_in, gather, read_lines
 from tsm.model import card as cards
 from tsm.model import standing as standings
@@ -269,7 +269,7 @@ def _said_of(finding: Finding, verdicts: Sequence[tuple[SuspicionRaised, Verdict
     return 0 if Verdict.CONFIRMED in said else 1 if Verdict.FALSE_ALARM in said else 2
 
 
-class StandingWorker(SelectiveFollower):
+class StandingWorker(Follower):
     """Assesses cards when time alone changes something, or when whoever recorded a signal did not come to it.
 
     That is: a suspicion's window ends, another policy is adopted, a card is registered that signals name already, or a

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from tsm.application import ERASED, Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.known_signals import Line
 from tsm.model import subscription as subscriptions
 from tsm.model.event import Context, Event, Fact
@@ -169,7 +169,7 @@ class Subscriptions:
         return [found for events in histories.values() if (found := folded(events)).state.ended is None]
 
 
-class SwapWatcher(SelectiveFollower):
+class SwapWatcher(Follower):
     """Notes swaps for those who subscribed to them, and ends what a line's end ends."""
 
     name = "swap-watcher"

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from tsm.application import Tsm, decided
 from tsm.errors import TsmError
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.subscriptions import CREDENTIAL, Found, SwapWatcher, by_the_system, commit, read
 from tsm.model import subscription as subscriptions
 from tsm.model.event import Event, Fact
@@ -104,7 +104,7 @@ class Job:
         return min(FIRST_PAUSE * 2.0 ** min(max(self.attempts - 1, 0), 32), LONGEST_PAUSE)
 
 
-class SwapNoticesWorker(SelectiveFollower):
+class SwapNoticesWorker(Follower):
     """Sends what is noted, and ends what is due."""
 
     name = "swap-notices"

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from tsm.application import EARLIEST, Change, Command, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.erasure import context_of
-from tsm.flows.follower import SelectiveFollower, StoredPosition, for_each
+from tsm.flows.follower import Follower, StoredPosition, for_each
 from tsm.flows.issuance_follower import JPKI_APPLICATION
 from tsm.flows.operations import SYSTEM, Operations, Requested
 from tsm.model import credential as credentials
@@ -240,7 +240,7 @@ class SwapResponse:
         return self._operations.audit(iccid, reason, context, command)
 
 
-class SwapResponseFollower(SelectiveFollower):
+class SwapResponseFollower(Follower):
     """Responds when a level changes or a settle window is over, when a write begins, and when an operation ends."""
 
     name = "swap-response"
