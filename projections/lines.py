@@ -131,6 +131,8 @@ def delegation_line(fact: Fact) -> str | None:
         case delegation.DelegationAccepted():
             commands = counted(len(fact.commands), "command")
             return f"DELEGATE: {commands} from {fact.provider} for {fact.domain}, reception {fact.reception}"
+        case delegation.StartRefused():
+            return f"START refused: {fact.code}"
         case delegation.ResultNotified():
             about = "the failure" if fact.order == delegation.FAILURE_NOTICE else f"command {fact.order}"
             if not fact.acknowledged:

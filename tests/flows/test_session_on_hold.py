@@ -13,6 +13,7 @@ from tsm.mas.messages import NotificationRequest, Return
 from tsm.mas.signing import MAS_SIGNING_KEY
 from tsm.mas.status import Status
 from tsm.model import standing
+from tsm.model.delegation import StartRefused
 from tsm.model.session import SessionFailed
 from tsm.model.standing import LevelChanged
 from tsm.model.swap_policy import Level
@@ -56,9 +57,51 @@ def test_a_provider_neither_delegates_nor_starts(world, level):
     events = len(world.events())
     with refused():
         world.delegate([GET_KEY_INFORMATION], PROVIDER)
+    assert len(world.events()) == events
     with refused():
         world.phone().start(waiting, PROVIDER)
-    assert len(world.events()) == events
+    assert [event.topic for event in world.events()[events:]] == ["delegation.start_refused"]
+
+
+def refused_starts(world):
+    return [event for event in world.events() if isinstance(event.fact, StartRefused)]
+
+
+def test_whoever_tried_to_start_is_in_the_log_once_for_each_delegation(world):
+    waiting, other = (world.delegate([GET_KEY_INFORMATION], PROVIDER) for _ in range(2))
+    put(world, Level.HOLD)
+    for reception in (waiting, waiting, other, waiting):
+        with refused():
+            world.phone().start(reception, PROVIDER)
+    assert [(event.originator_id, event.fact) for event in refused_starts(world)] == [
+        (f"delegation-{PROVIDER}-{reception}", StartRefused(code="CARD_ON_HOLD")) for reception in (waiting, other)
+    ]
+    assert {event.context.actor for event in refused_starts(world)} == {"phone"}
+
+
+def test_a_wrong_signature_or_a_closed_delegation_leaves_nothing_in_the_log(world):
+    waiting = world.delegate([GET_KEY_INFORMATION], PROVIDER)
+    put(world, Level.HOLD)
+    with refused(ErrorCode.BAD_SIGNATURE):
+        world.sessions.link(world.start_request(waiting, PROVIDER, signer=OPERATOR))
+    world.clock.pass_by(minutes=15)
+    with refused(ErrorCode.RECEPTION_CLOSED):
+        world.phone().start(waiting, PROVIDER)
+    assert refused_starts(world) == []
+
+
+def test_a_release_that_comes_between_refusal_and_commit_lets_it_start(world, monkeypatch):
+    waiting, commit = world.delegate([GET_KEY_INFORMATION], PROVIDER), world.tsm.commit
+    put(world, Level.HOLD)
+
+    def overtaken(*changes, **options):
+        monkeypatch.setattr(world.tsm, "commit", commit)
+        put(world, Level.NONE)
+        return commit(*changes, **options)
+
+    monkeypatch.setattr(world.tsm, "commit", overtaken)
+    world.phone().run(waiting, PROVIDER)
+    assert refused_starts(world) == []
 
 
 def test_what_was_accepted_before_is_answered_as_it_was(world):
@@ -80,6 +123,7 @@ def test_once_it_is_released_the_same_delegation_starts(world):
     put(world, Level.HOLD)
     with refused():
         world.phone().start(waiting, PROVIDER)
+    assert world.delegation(waiting, PROVIDER).ended is None
     put(world, Level.NONE)
     world.phone().run(waiting, PROVIDER)
     assert world.session(waiting, PROVIDER).executed == 1

@@ -26,7 +26,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows.domain_keys import refuse_destroyed_keys, refuse_lost_keys, refuse_other_keys
 from tsm.flows.exchange import LEVEL, Exchange, Random, command_name
 from tsm.flows.notification import notification_payload
-from tsm.flows.on_hold import refuse_on_hold
+from tsm.flows.on_hold import is_on_hold, level_of, refuse_on_hold, rests_on
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.keys.vault import SoftwareVault, verify_signature
 from tsm.mas.engine import delegable
@@ -284,7 +284,8 @@ class SessionService:
         accepted = delegation.refuse_unless_open(now).accepted
         if loaded.state is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
-        rests_on = [*self._open_story(request.provider, accepted.correlation), *self._free(party.role, accepted.iccid)]
+        story = self._open_story(request.provider, accepted.correlation)
+        free = self._free_to_start(party.role, found, accepted, now, request_id)
         record = self._tsm.load(cards.stream(accepted.iccid), cards.evolve)
         assert record.state is not None  # noqa: S101  DELEGATE found it
         domain = record.state.refuse_exhausted(accepted.domain).domain(accepted.domain)
@@ -307,12 +308,33 @@ class SessionService:
             Change(stream, loaded.version, [started]),
             Change(delegations.stream(bound.provider, bound.reception), found.version, []),  # still open
             Change(cards.stream(accepted.iccid), record.version, []),
-            *rests_on,
+            *story,
+            *free,
             context=context_of(accepted, "phone", "phone", request_id, step=0),
             occurred_at=now,
             put_payloads={(stream, ANSWER): msgspec.msgpack.encode(answer)},
         )
         return Answer(answer.body, answer.cookie)
+
+    def _free_to_start(
+        self, role: str, found: Loaded[Delegation], accepted: DelegationAccepted, now: datetime, request_id: str
+    ) -> list[Change]:
+        """As `_free`; the first START that is refused is recorded before it is, for it may be a thief's."""
+        if role == "operator":
+            return []
+        level = level_of(self._tsm, accepted.iccid)
+        free = rests_on(accepted.iccid, level)
+        if not is_on_hold(level):
+            return [free]
+        assert found.state is not None  # noqa: S101  it is open
+        if refused := delegations.refuse_start(found.state, ErrorCode.CARD_ON_HOLD):
+            self._tsm.commit(
+                Change(delegations.stream(accepted.provider, accepted.reception), found.version, refused),
+                free,
+                context=context_of(accepted, "phone", "phone", request_id, step=0),
+                occurred_at=now,
+            )
+        raise TsmError(ErrorCode.CARD_ON_HOLD, accepted.iccid)
 
     def _commands_with_keys(self, bound: Cookie, delegation: Delegation) -> list[CommandApdu]:
         """The script, if it may bring keys; most bring none, and are not read for that."""
