@@ -97,6 +97,12 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     jwks: Annotated[str, msgspec.Meta(min_length=1)]  # its JWK Set: an https address, or a path from the data folder
 
 
+class ConsumerIssuerSettings(IssuerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An issuer of relying parties' tokens."""
+
+    operator: Annotated[str, msgspec.Meta(min_length=1)] | None = None  # alone says whom its `sub` names; None: any
+
+
 EXPOSED: Literal["even-from-the-network"] = "even-from-the-network"
 
 
@@ -110,7 +116,7 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class CamaraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What relying parties may ask of lines, and with whose tokens (`api.camara`)."""
 
-    issuers: tuple[IssuerSettings, ...] = ()
+    issuers: tuple[ConsumerIssuerSettings, ...] = ()
     monitored_days: Annotated[int, msgspec.Meta(ge=10)] | None = None  # how far back changes are told; None: for ever
     purpose: str = FRAUD_PREVENTION  # of look-ups with a token that names none
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 30_000  # of one relying party
@@ -175,6 +181,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def camara_login(self) -> bool:
         """Whether tokens of `tsm admin camara-token` are accepted: never where others than this machine come in."""
         return self.local_login and local_login.is_loopback(self.host)
+
+    @property
+    def speakers(self) -> dict[str, str | None]:
+        """By issuer of relying parties' tokens that are taken: the operator that speaks for it; None: any."""
+        named = {issuer.issuer: issuer.operator for issuer in self.camara.issuers}
+        return {local_name(self.public_url): None, **named} if self.camara_login else named
 
     @property
     def openid(self) -> str:

@@ -3,7 +3,8 @@
     POST /mno/signals     a line is a signal, {id, kind, occurred_at, msisdn, imsi, iccid, imei, previous, indication,
                           until}, or a notification, {id, occurred_at, HandleSERenewalNotification: {...}}
     POST /mno/subjects    a line is {issuer, sub, msisdn}: tokens of that issuer name the number's holder by `sub`;
-                          the number has to be the caller's, who told that its subscription began
+                          the number has to be the caller's, who told that its subscription began, and the issuer one
+                          of `camara.issuers` in the settings that names no other operator
 
 Members that a signal has no value for are left out. Times are ISO 8601 with an offset. The source is the caller, so a
 signal's id has to be the operator's own, for ever; the same again is answered with the same position. When a signal is
@@ -66,6 +67,7 @@ class Signals:
 
     def __init__(self, parts: "Parts") -> None:
         self._lines = parts.lines
+        self._speakers = parts.settings.speakers
 
     def record(self, lines: Sequence[bytes], caller: Caller, request_id: str) -> list[Result]:
         """Signals: those that can be read are recorded together."""
@@ -91,13 +93,18 @@ class Signals:
         ]
 
     def map_subjects(self, lines: Sequence[bytes], caller: Caller, request_id: str) -> list[Result]:
-        """Subjects, one by one. FORBIDDEN for another's number, ALREADY_EXISTS for a subject that another mapped."""
+        """Subjects, one by one.
+
+        INVALID_INPUT for an issuer whose tokens are not taken; FORBIDDEN for another's issuer or number; ALREADY_EXISTS
+        for a subject that another mapped.
+        """
         return [self._map(line, context_of(caller, request_id)) for line in lines]
 
     def _map(self, line: bytes, context: Context) -> Result:
         try:
             mapping = MAPPING.decode(line)
             Msisdn(mapping.msisdn)
+            self._refuse_unless_speaker(context.tenant, mapping.issuer)
             before = self._lines.stream_of_subject(mapping.issuer, mapping.sub)
             position = self._lines.map_subject(mapping.issuer, mapping.sub, mapping.msisdn, context)
             repeated = before is not None and before == self._lines.stream_of_subject(mapping.issuer, mapping.sub)
@@ -106,6 +113,12 @@ class Signals:
         except TsmError as error:
             return Result("", error=error)
         return Result("", position, repeated)
+
+    def _refuse_unless_speaker(self, operator: str, issuer: str) -> None:
+        if issuer not in self._speakers:
+            raise refusal("issuer", "its tokens are not taken")
+        if self._speakers[issuer] not in (None, operator):
+            raise TsmError(ErrorCode.FORBIDDEN, f"{operator} does not speak for {issuer}", ("issuer",))
 
 
 def read_signal(line: bytes, source: str) -> Signal:

@@ -155,6 +155,8 @@ def test_where_others_come_in_there_are_no_tokens_of_our_own(tmp_path: Path, hos
         ({"issuers": [{"issuer": "https://127.0.0.1:8443/camara"}]}, {}),
         ({"issuers": [{}]}, {"issuers": [{}]}),
         ({"issuers": [{"jwks": "http://login.example/keys"}]}, {}),
+        ({"issuers": [{"operator": ""}]}, {}),
+        ({}, {"issuers": [{"operator": "MNO00001"}]}),
         ({"monitored_days": 9}, {}),
         ({"requests_per_day": 0}, {}),
         ({"purpose": ""}, {}),

@@ -14,6 +14,7 @@ from shutil import which
 from socket import create_connection
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -21,6 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api import administration
+from api.bootstrap import CONFIG_FILE, AccessSettings, Parts
+from api.camara.tokens import local_name
 from api.rest import feed
 from api.rest.feed import LONGEST_LINE, MOST_LINES, batches
 from api.rest.signals import read_signal
@@ -31,6 +34,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows.lines import Lines
 
 SIGNALS, SUBJECTS = "/mno/signals", "/mno/subjects"
+ISSUER, OPERATORS_ISSUER = "https://id.example", "https://id.operator.example"
 ICCID = ICCIDS[0]
 LAST_WEEK = (datetime.now(UTC) - timedelta(days=7)).isoformat()
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).isoformat()
@@ -40,9 +44,20 @@ in_time = feed.in_time
 Line = dict[str, Any]
 
 
+class FedWorld(World):
+    """It takes relying parties' tokens of an issuer for which any operator speaks, and of one that is OPERATOR's."""
+
+    def build(self) -> Parts:
+        one = {"issuer": ISSUER, "audience": "tsm", "algorithms": ["ES256"], "jwks": "keys.json"}
+        issuers = [one, {**one, "issuer": OPERATORS_ISSUER, "operator": OPERATOR}]
+        config = self.data / CONFIG_FILE
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"camara": {"issuers": issuers}}))
+        return super().build()
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with closing(World(tmp_path)) as world:
+    with closing(FedWorld(tmp_path)) as world:
         yield world
 
 
@@ -463,6 +478,45 @@ def test_an_operator_maps_neither_anothers_number_nor_anothers_subject(world: Wo
     assert codes(taken_over) == ["ALREADY_EXISTS"]
     lines = world.parts.lines
     assert lines.stream_of_subject("https://id.example", "alice") == lines.stream_of_number(NUMBER)
+
+
+def both_tell_a_number(world: World) -> None:
+    post(world, SIGNALS, signal("a", "SUBSCRIBED", **BOUND))
+    post(world, SIGNALS, signal("b", "SUBSCRIBED", msisdn=OTHER_NUMBER), party=OTHER_OPERATOR)
+
+
+def test_for_an_issuer_that_names_an_operator_no_other_speaks(world: World) -> None:
+    both_tell_a_number(world)
+    mapping = {"issuer": OPERATORS_ISSUER, "sub": "alice", "msisdn": OTHER_NUMBER}
+    [answer] = post(world, SUBJECTS, mapping, party=OTHER_OPERATOR)
+    assert (answer["error"]["code"], answer["error"]["field"]) == ("FORBIDDEN", ["issuer"])
+    lines = world.parts.lines
+    assert lines.stream_of_subject(OPERATORS_ISSUER, "alice") is None
+    assert codes(post(world, SUBJECTS, {**mapping, "msisdn": NUMBER})) == [""]
+    assert lines.stream_of_subject(OPERATORS_ISSUER, "alice") == lines.stream_of_number(NUMBER)
+
+
+def test_for_an_issuer_that_names_none_and_for_the_local_login_each_operator_speaks(world: World) -> None:
+    both_tell_a_number(world)
+    for issuer in (ISSUER, local_name(world.parts.settings.public_url)):
+        hers = {"issuer": issuer, "sub": "alice", "msisdn": NUMBER}
+        his = {"issuer": issuer, "sub": "bob", "msisdn": OTHER_NUMBER}
+        assert codes(post(world, SUBJECTS, hers)) == [""]
+        assert codes(post(world, SUBJECTS, his, party=OTHER_OPERATOR)) == [""]
+
+
+@pytest.mark.parametrize("issuer", ["", "https://id.example/", "HTTPS://id.example", "https://another.example"])
+def test_for_an_issuer_whose_tokens_are_not_taken_nobody_speaks(world: World, issuer: str) -> None:
+    both_tell_a_number(world)
+    [answer] = post(world, SUBJECTS, {"issuer": issuer, "sub": "alice", "msisdn": NUMBER})
+    assert (answer["error"]["code"], answer["error"]["field"]) == ("INVALID_INPUT", ["issuer"])
+
+
+def test_where_the_local_login_is_off_nobody_speaks_for_it(world: World) -> None:
+    settings = world.parts.settings
+    assert local_name(settings.public_url) in settings.speakers
+    off = msgspec.structs.replace(settings, access=AccessSettings(local_login=False))
+    assert off.speakers == {ISSUER: None, OPERATORS_ISSUER: OPERATOR}
 
 
 # Over the wire
