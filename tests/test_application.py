@@ -225,6 +225,9 @@ def test_a_stream_is_known_as_it_was_at_any_position_and_any_recorded_time(
         assert state is not None and state.failures == failures
     assert tsm.state_at(STREAM, card.evolve, position=0) == (None, 0)
     assert tsm.state_at(STREAM, card.evolve) == tsm.load(STREAM, card.evolve)
+    for version in range(5):
+        assert [event.originator_version for event in tsm.history(STREAM, version=version)] == [1, 2, 3][version:]
+    assert [event.originator_version for event in tsm.history(STREAM, version=1, position=3)] == [2]
     for hours, version in ((-1, 0), (0, 1), (0.5, 1), (1, 2), (1.5, 2), (2, 3), (99, 3)):
         then = NOON + timedelta(hours=hours)
         assert tsm.state_at(STREAM, card.evolve, recorded_at=then).version == version

@@ -207,15 +207,19 @@ class Tsm(Application[str]):
         self,
         stream: str,
         *,
+        version: int = 0,
         position: int | None = None,
         recorded_at: datetime | None = None,
         unseals: Unseals | None = None,
     ) -> Iterator[Event]:
-        """The stream's events up to that position, or that recorded time, both included; `unseals` as in `state_at`."""
+        """The stream's events after that version, up to that position, or that recorded time, both included.
+
+        `unseals` as in `state_at`.
+        """
         last = MOST if position is None else position
         if recorded_at is not None:
             last = min(last, self.position_at(recorded_at))
-        for recorded in self._recorder.select_events(stream):
+        for recorded in self._recorder.select_events(stream, gt=version):
             if recorded.id > last:
                 break
             yield self._mapper.to_domain_event(recorded, unseals)

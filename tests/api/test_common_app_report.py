@@ -30,6 +30,7 @@ from tsm.model.swap_policy import Condition
 
 REPORT = {"imei": PHONE, "iccids": [ICCID]}
 NUMBER = "+447700900001"
+GET_STATUS = bytes.fromhex("80F28002024F0000")  # of the issuer's domain: its answer says something of the card
 
 
 class Phone:
@@ -144,21 +145,42 @@ def test_a_phone_tells_where_the_card_is_before_any_command_and_when_it_is_let_g
 
 
 def test_a_credential_is_written_when_the_card_has_proved_it_in_this_session(world, phone):
-    phone.start()
+    phone.start([GET_STATUS])
     phone.go_on()
     personalise(world, f"{OPERATOR}/{phone.reception}/7")
     assert phone.report() == (200, "")
     assert sorted(phone.kinds()) == ["CREDENTIAL_WRITTEN", "OBSERVED"]
 
 
-def test_a_credential_that_another_session_wrote_is_used(world, phone):
+@pytest.mark.parametrize("command", [GET_IIN, GET_STATUS])
+def test_a_credential_that_another_session_wrote_is_used(world, phone, command):
     personalise(world, f"{OPERATOR}/2026112199999999/7")
-    phone.start()
+    phone.start([command])
     assert phone.report() == (200, "")
     assert sorted(phone.kinds()) == ["CREDENTIAL_USED", "OBSERVED"]
     phone.go_on()
+    personalise(world, f"{OPERATOR}/2026112199999998/7")
     assert phone.report() == (200, "")
     assert sorted(phone.kinds()) == ["CREDENTIAL_USED", "OBSERVED", "OBSERVED"]
+
+
+def test_of_a_cards_long_history_only_what_the_session_added_is_read(world, phone, monkeypatch):
+    for reception in range(20):
+        personalise(world, f"{OPERATOR}/{2026112199999900 + reception}/7")
+    phone.start([GET_STATUS])
+    phone.go_on()
+    personalise(world, f"{OPERATOR}/{phone.reception}/7")
+    read, history = [], world.tsm.history
+
+    def counted(stream, **bounds):
+        for event in history(stream, **bounds):
+            read.append(event.originator_id)
+            yield event
+
+    monkeypatch.setattr(world.tsm, "history", counted)
+    assert phone.report() == (200, "")
+    assert 1 <= read.count(cards.stream(ICCID)) <= 5
+    assert "CREDENTIAL_WRITTEN" in phone.kinds()
 
 
 def test_a_phone_that_sees_other_cards_than_its_sessions_says_so_of_its_own_only(phone):

@@ -94,11 +94,11 @@ class AppReports:
         """Whether the card has acknowledged the personalisation of a credential in this session."""
         started = session.started
         command = f"{started.provider}/{started.reception}/"
-        return session.executed > 0 and any(
+        return session.card_version > 0 and any(
             isinstance(event.fact, ApplicationPersonalized)
             and event.fact.application == JPKI_APPLICATION
             and event.context.command.startswith(command)
-            for event in self._tsm.history(cards.stream(started.iccid))
+            for event in self._tsm.history(cards.stream(started.iccid), version=session.card_version)
         )
 
 

@@ -116,6 +116,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     answered: str = "CONNECT"  # the message that was sent last: CONNECT, COMMAND, DISCONNECT or END
     answers: int = 1  # how many requests were answered: the step number in the cookie
     sent: CommandSent | None = None  # the command that lies with the card, or was the last to
+    card_version: int = 0  # the first that a command named: what the session learnt of the card comes after; 0: nothing
     host_challenge: str = ""
     card_challenge: str = ""
     key_version: int = 0  # that INITIALIZE UPDATE asked for last; the record's need not be the card's
@@ -179,6 +180,7 @@ def evolve(state: Session | None, fact: Fact) -> Session:
                 expires_at=fact.expires_at,
                 answers=state.answers + 1,
                 sent=fact,
+                card_version=state.card_version or fact.card_version,
                 host_challenge=fact.host_challenge or state.host_challenge,
                 key_version=int(fact.header[4:6], 16) if fact.host_challenge else state.key_version,
             )
