@@ -152,12 +152,12 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Private to its owner; readers never wait for the writer. A power cut takes the last rows: folded again."""
+    """Private to its owner; readers never wait for the writer; what is committed survives a power cut."""
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA secure_delete=ON")  # ties of erased persons lie in no free page
     except sqlite3.DatabaseError as error:
