@@ -249,19 +249,7 @@ class History:
         yield from self._issued(iccid, 2 * number + 1)
 
     def _registered(self, iccid: str) -> Told:
-        registered = card.CardRegistered(
-            iccid=iccid,
-            iin="8981100F",
-            cin=f"0{iccid}",
-            operator=OPERATOR,
-            profile="uicc-128k",
-            diversification=f"0{iccid}",
-            isd=ISD,
-            key_set=KEY_SET,
-            key_version=1,
-            key=_issuer_key(iccid),
-        )
-        return self._console("production file", (card.stream(iccid), registered))
+        return self._console("production file", (card.stream(iccid), registered(iccid)))
 
     def _deployed(
         self, iccid: str, story: str, step: DeploymentStep, number: int, commands: Commands
@@ -500,6 +488,22 @@ def iccid_of(number: int) -> str:
     """The card of a story."""
     digits = f"898110{number:012}"
     return digits + luhn_digit(digits)
+
+
+def registered(iccid: str) -> card.CardRegistered:
+    """As the production file has it."""
+    return card.CardRegistered(
+        iccid=iccid,
+        iin="8981100F",
+        cin=f"0{iccid}",
+        operator=OPERATOR,
+        profile="uicc-128k",
+        diversification=f"0{iccid}",
+        isd=ISD,
+        key_set=KEY_SET,
+        key_version=1,
+        key=_issuer_key(iccid),
+    )
 
 
 class Filler:

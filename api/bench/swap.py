@@ -34,7 +34,7 @@ from rich.progress import Progress
 
 from api import administration
 from api.bench.graphql import HOST, UNLIMITED, cpu_ms, serving
-from api.bench.history import DOMAIN, ISD, KEY_SET, OPERATOR, PROVIDER, RETURN_URL, iccid_of
+from api.bench.history import DOMAIN, ISD, OPERATOR, PROVIDER, RETURN_URL, iccid_of, registered
 from api.bench.large import refuse_without_room
 from api.bench.lines import LineFiller, imei_of, msisdn_of, recorded, signal_of, stream_of
 from api.bench.open_loop import Connections, Upload, at_rate, connected, connections, percentile
@@ -243,23 +243,11 @@ def measured_settings(data: Path, **more: Any) -> Settings:
 
 def card_of(iccid: str) -> list[Any]:
     """As the production file and the provider's preparation left it."""
-    registered = card.CardRegistered(
-        iccid=iccid,
-        iin="8981100F",
-        cin=f"0{iccid}",
-        operator=OPERATOR,
-        profile="uicc-128k",
-        diversification=f"0{iccid}",
-        isd=ISD,
-        key_set=KEY_SET,
-        key_version=1,
-        key=f"operator/{OPERATOR}/{KEY_SET}?kdf3=0{iccid}",
-    )
     created = card.SecurityDomainCreated(domain=DOMAIN, parent=ISD, privileges="80", life_cycle="SELECTABLE")
     put = card.KeysPut(
         domain=DOMAIN, key_version=2, check_values=("000000",) * 3, provisional=False, key=f"card/{iccid}/{DOMAIN}/02"
     )
-    return [registered, created, put]
+    return [registered(iccid), created, put]
 
 
 def reception_of(number: int, place: int) -> str:

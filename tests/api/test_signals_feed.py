@@ -30,6 +30,7 @@ from api.rest.signals import read_signal
 from tests.api.admin_world import ICCIDS, OPERATOR, OTHER_ICCID, OTHER_OPERATOR, PROVIDER, World
 from tests.api.https import serving, started
 from tests.line_samples import NUMBER, OTHER_NUMBER, OTHER_PHONE, PHONE
+from tests.tools import unavailable
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.lines import Lines
 
@@ -582,8 +583,9 @@ def answer_after(stream: Any) -> Line:
     return dict(json.loads(line))
 
 
-@pytest.mark.skipif(which("curl") is None, reason="curl is not installed")
 def test_curl_feeds_what_a_pipe_gives_it(url: str, files: Files) -> None:
+    if which("curl") is None:
+        unavailable("missing here: apt-get install curl")
     shown = ["--cacert", files.ca, "--cert", files.certificate, "--key", files.key]
     command = ["curl", "-sSN", "--max-time", "10", "-X", "POST", "-T", "-", *shown, f"{url}{SIGNALS}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as curl:

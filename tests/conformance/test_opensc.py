@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from cryptography import x509
@@ -29,6 +28,7 @@ from tests.conformance.reader import (
 )
 from tests.conftest import CITIZEN, DemoRun
 from tests.ports import free_pair_of_ports
+from tests.tools import unavailable
 from tests.uicc.certificates import credential
 from tests.uicc.off_card import issue_card, provider
 from tests.uicc.test_jpki_applet import make_card
@@ -97,12 +97,6 @@ def tools() -> None:
     """Without the tools there is nothing to test; continuous integration has them."""
     if missing := missing_packages():
         unavailable(f"missing here: apt-get install {' '.join(missing)}")
-
-
-def unavailable(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")

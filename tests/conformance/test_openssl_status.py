@@ -6,7 +6,6 @@ OpenSSL asks over plain HTTP, at the addresses that the certificates themselves 
 
 import base64
 import json
-import os
 import re
 import shutil
 import socket
@@ -28,6 +27,7 @@ from api.certificates import certify, create_authority, request
 from api.demo.party import Tls
 from api.rest.authority_client import AuthorityClient
 from api.tls import client_context
+from tests.tools import unavailable
 from tsm.jpki.authority import Authority
 from tsm.jpki.certificate_authority import (
     CertificateRequest,
@@ -95,9 +95,7 @@ def pem(folder: Path, der: bytes) -> Path:
 def tool() -> None:
     """Without the tool there is nothing to test; continuous integration has it."""
     if shutil.which("openssl") is None:
-        if os.environ.get("CI"):
-            pytest.fail("missing: openssl")
-        pytest.skip("missing here: apt-get install openssl")
+        unavailable("missing here: apt-get install openssl")
 
 
 def openssl(*arguments: str | Path, code: int | None = 0) -> str:
