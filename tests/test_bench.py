@@ -1,11 +1,13 @@
 """The bench measures what it says. How fast it is, `make bench` tells: no test depends on that."""
 
+import os
 import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from itertools import chain, islice
+from functools import partial
+from itertools import chain, islice, pairwise
 from os import urandom
 from pathlib import Path
 from random import Random
@@ -17,7 +19,7 @@ from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from msgspec import structs
 from rich.progress import Progress
 
-from api.bench import graphql, large, lines, mas, order, projections, raw, refusals, store, swap
+from api.bench import graphql, large, lines, mas, order, projections, raw, refusals, sites, store, swap
 from api.bench.history import Filler, History
 from api.bench.open_loop import percentile
 from api.bench.postgres import Database, PostgresServer
@@ -285,30 +287,45 @@ def test_a_rebuild_and_one_event_at_a_time_make_the_same_rows(
 # --- Pages of the admin API ---
 
 
-@pytest.mark.parametrize("measure", [graphql.on_sqlite, graphql.on_postgres])
-def test_pages_are_asked_of_both_sides_at_each_size(
-    tmp_path: Path, measure: Callable[[Path, int, graphql.Sizes, Progress], list[graphql.Pages]]
-) -> None:
+@pytest.mark.usefixtures("soon_at_rest")
+def test_pages_are_asked_of_both_sides_on_each_engine_at_each_size(tmp_path: Path) -> None:
     """That the rows are the same is looked at by the bench itself."""
     with Progress(disable=True) as progress:
-        measured = measure(tmp_path, 1, graphql.Sizes((12_000, 13_000), 0.2), progress)
-    assert len(measured) == 2
-    for pages in measured:
-        assert all(cost.rate > 0 and cost.cpu_ms > 0 for cost in pages)
-    [line, told] = graphql.lines("An engine", measured[-1])
-    assert line.met is (measured[-1].events.rate >= 0.5 * measured[-1].bare.rate) and told.met is None
+        measured = graphql.measured(tmp_path, 1, graphql.Sizes((12_000, 13_000), 0.2), progress)
+    assert list(measured) == [sites.SQLITE, sites.POSTGRES]
+    for first, last in measured.values():
+        assert all(cost.rate > 0 and cost.cpu_ms > 0 for cost in (*first, *last))
+        [line, told] = graphql.lines("An engine", last)
+        assert line.met is (last.events.rate >= 0.5 * last.bare.rate) and told.met is None
+
+
+def test_a_site_that_grows_in_steps_tells_the_history_as_one_that_grew_at_once(tmp_path: Path) -> None:
+    for name, steps in (("steps", (0, 300, 500)), ("once", (0, 500))):
+        graphql.new_site(tmp_path / name, STORE)
+        for drawn, events in pairwise(steps):
+            graphql.grow(tmp_path / name, events, drawn)
+    with ExitStack() as stack:
+        steps, once = (sites.OpenSite(tmp_path / name, stack).tsm.read(0, 1000) for name in ("steps", "once"))
+        told = [[(event.originator_id, event.originator_version, event.fact) for event in log] for log in (steps, once)]
+    assert len(told[0]) == 500 and told[0] == told[1]
+
+
+def test_what_a_site_dies_of_in_its_own_process_is_seen(tmp_path: Path) -> None:
+    with Progress(disable=True) as progress, pytest.raises(TsmError):
+        sites.at_once(progress, "events", {"nothing": partial(graphql.grow, tmp_path / "nothing", 1, 0)})
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[graphql.Site]:
-    with ExitStack() as stack, Progress(disable=True) as progress:
-        made = graphql.Site(tmp_path_factory.mktemp("pages") / "data", STORE, stack)
-        made.grow(12_000, progress)
-        yield made
+    data = tmp_path_factory.mktemp("pages") / "data"
+    graphql.new_site(data, STORE)
+    graphql.grow(data, 12_000, 0)
+    with ExitStack() as stack:
+        yield graphql.Site(data, stack)
 
 
 def test_each_page_with_personal_data_is_recorded(site: graphql.Site) -> None:
-    with graphql.serving(site.data) as server:
+    with sites.serving(site.data, "serve-graphql") as server:
         answer = graphql.answer_to(server.url, site.token, graphql.graphql(graphql.PERSONAL, 0))
         assert "errors" not in answer
         credentials = [edge["node"] for edge in answer["data"]["credentials"]["edges"]]
@@ -317,14 +334,14 @@ def test_each_page_with_personal_data_is_recorded(site: graphql.Site) -> None:
 
 
 def test_an_answer_that_is_none_ends_the_bench(site: graphql.Site) -> None:
-    with graphql.serving(site.data) as server:
+    with sites.serving(site.data, "serve-graphql") as server:
         side = graphql.Side(server, "no token of ours", [graphql.bare_question(0)], 0.1)
         with pytest.raises(RuntimeError, match="401"):
             side.answers()
 
 
 def test_other_rows_end_the_bench(site: graphql.Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    with graphql.serving(site.data) as server:
+    with sites.serving(site.data, "serve-graphql") as server:
         graphql.refuse_other_rows(server.url, site.token, [0, 7000])
         monkeypatch.setattr(graphql, "bare_question", lambda after: graphql.Question("GET", f"/bare?after={after + 1}"))
         with pytest.raises(RuntimeError, match="after 7000"):
@@ -446,7 +463,8 @@ def test_lines_go_on_where_they_were_cut_short(filled_lines: Filled) -> None:
 
 @pytest.fixture
 def soon_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swap, "QUIET", 0.05)
+    monkeypatch.setattr(sites, "QUIET", 0.05)
+    monkeypatch.setattr(os, "sync", lambda: None)  # it would wait for what others write
 
 
 FEW = swap.Sizes(
@@ -455,19 +473,18 @@ FEW = swap.Sizes(
 
 
 @pytest.mark.usefixtures("soon_at_rest")
-@pytest.mark.parametrize("measure", [swap.on_sqlite, swap.on_postgres])
-def test_every_card_that_moved_is_refused_and_every_look_up_answered(
-    tmp_path: Path, measure: Callable[[Path, swap.Sizes, Progress], tuple[swap.Swaps, swap.LookUps]]
-) -> None:
+def test_every_card_that_moved_is_refused_and_every_look_up_answered(tmp_path: Path) -> None:
     """A signal that is refused, a session that is let in for ever, an answer that is none end the bench."""
     with Progress(disable=True) as progress:
-        swaps, look_ups = measure(tmp_path, FEW, progress)
-    assert len(swaps.answered) == 100 and len(swaps.refused) == len(swaps.refused_after) == 20
-    assert all(whole > part > 0 for whole, part in zip(swaps.refused, swaps.refused_after, strict=True))
-    assert swaps.rate > 0 and swaps.let_in == 0
-    assert len(look_ups.taken) == 25 and min(look_ups.taken) > 0
-    [first, *others] = swap.lines_of_swaps("An engine", swaps, 1.0)
-    assert first.met is (percentile(swaps.refused, 99) <= 1.0) and all(line.met is None for line in others)
+        measured = swap.measured(tmp_path, FEW, progress)
+    assert list(measured) == [sites.SQLITE, sites.POSTGRES]
+    for swaps, look_ups in measured.values():
+        assert len(swaps.answered) == 100 and len(swaps.refused) == len(swaps.refused_after) == 20
+        assert all(whole > part > 0 for whole, part in zip(swaps.refused, swaps.refused_after, strict=True))
+        assert swaps.rate > 0 and swaps.let_in == 0
+        assert len(look_ups.taken) == 25 and min(look_ups.taken) > 0
+        [first, *others] = swap.lines_of_swaps("An engine", swaps, 1.0)
+        assert first.met is (percentile(swaps.refused, 99) <= 1.0) and all(line.met is None for line in others)
 
 
 @pytest.mark.usefixtures("soon_at_rest")
@@ -476,7 +493,7 @@ def test_a_folder_of_lines_stays_and_grows(tmp_path: Path) -> None:
     for number in (200, 300):
         swap.report_large(tmp_path / "lines", number, few)
     with ExitStack() as stack:
-        site = swap.Site(tmp_path / "lines", STORE, stack)
+        site = swap.Site(tmp_path / "lines", stack)
         assert lines.recorded(site.tsm, 1000) == 300
         asked = [event for event in site.tsm.read(0, 1000) if event.topic == "reading.data_accessed"]
         assert len(asked) == 2 * (10 + 10)
@@ -484,8 +501,9 @@ def test_a_folder_of_lines_stays_and_grows(tmp_path: Path) -> None:
 
 def test_folding_goes_on_where_it_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("projections.building.PAGE", 100)
+    swap.new_site(tmp_path / "lines", STORE)
     with ExitStack() as stack, Progress(disable=True) as progress:
-        site = swap.Site(tmp_path / "lines", STORE, stack)
+        site = swap.Site(tmp_path / "lines", stack)
         site.fill(300, progress)
         with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
             cut.setattr(Progress, "update", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -4,8 +4,7 @@ Both are routes of one server process, with the same caller by the same token, t
 same eight values of each. The bare one hands them to Starlette's `JSONResponse`; ours is a GraphQL request, with all
 that belongs to one. What is asked for lies anywhere in the log. Clients ask over plain HTTP/1.1 on kept connections,
 each in a closed loop; they and the database have one core, the server has the other. Before anything is measured the
-answers are compared. To make two logs of a million events and their read models takes most of the some minutes that
-this lasts.
+answers are compared. Most of the time that this takes goes into two logs of a million events and their read models.
 """
 
 import asyncio
@@ -15,11 +14,11 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import cycle
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from random import Random
 from socket import IPPROTO_TCP, TCP_NODELAY, create_server
@@ -33,40 +32,44 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from api import administration, local_login
+from api import local_login
 from api.access import ALL, Role
 from api.app import create_app
 from api.bench.history import Filler, History
 from api.bench.large import OCTETS, refuse_without_room
-from api.bench.postgres import RUNTIME, PostgresServer
-from api.bench.report import SERVER_CORE, Line, faster, medians, on_other_core, tell, told, wide_console
-from api.bench.store import engine
-from api.bootstrap import CONFIG_FILE, STORE, VIEWS_FILE, Parts, Settings, build
+from api.bench.report import Line, faster, medians, on_other_core, tell, told, wide_console
+from api.bench.sites import (
+    HOST,
+    POSTGRES,
+    SQLITE,
+    UNLIMITED,
+    OpenSite,
+    at_once,
+    cpu_ms,
+    rests,
+    serving,
+    set_up,
+    stores,
+)
+from api.bootstrap import Parts, Settings, build
 from api.demo.stage import Server
 from api.graphql.types.paging import cursor
 from api.tls import AnnouncingServer, EdgeConfig, PartyProtocol
-from projections import PROJECTIONS
-from projections.building import rebuild
 from projections.event_index import EVENT_INDEX, EventFilter, EventRow
 from projections.event_index import page as page_of_events
-from projections.opening import open_views
 from projections.registry import REGISTRY
 from projections.registry.listings import page as page_of_listing
 from projections.registry.lists import CREDENTIALS
 from projections.viewer import EVERYTHING
 from projections.views import Views
-from tsm.keys.vault import SoftwareVault
 from tsm.store.loop import run
-from tsm.store.migrations import migrate_postgres
 
-HOST = "127.0.0.1"
 SEED = 7
 PAGE = 50  # nodes
 CLIENTS = 8
 CURSORS = 400  # different ones
 RATIO = 0.5  # the goal
 MEASURED = (EVENT_INDEX, REGISTRY)  # the read models that are asked
-UNLIMITED = 10**12  # objects a minute: the budget of clients is not what is measured
 EVENTS = """query ($after: String) { events(first: 50, after: $after) {
   edges { cursor node { position topic actor tenant recordedAt correlation card stream } }
   pageInfo { hasNextPage endCursor } } }"""
@@ -81,7 +84,7 @@ class Sizes(NamedTuple):
     """Events of the log at each look, and how long a side is asked in a round."""
 
     events: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    seconds: float = 3.0
+    seconds: float = 2.0
 
 
 # --- The server ---
@@ -126,21 +129,6 @@ def values(row: EventRow) -> dict[str, Any]:
         "card": row.card or None,
         "stream": row.stream,
     }
-
-
-@contextmanager
-def serving(data: Path, measured: str = "serve-graphql") -> Iterator[Server]:
-    """A server process on its core; which, is said as in `api.bench.__main__`."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {SERVER_CORE})  # what is started now has it from the first thread on
-    try:
-        server = Server("api", ["api.bench", measured, "--data", str(data)], data.with_suffix(".log"))
-    finally:
-        os.sched_setaffinity(0, before)
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 # --- Who asks ---
@@ -239,12 +227,6 @@ class Side:
         return median(self._cpu_ms)
 
 
-def cpu_ms(pid: int) -> float:
-    """Milliseconds that all threads of a process have had a core, from the kernel's scheduler."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
-
-
 async def answered(url: str, requests: Iterator[bytes], seconds: float) -> tuple[int, float]:
     """How many answers, and in how many seconds."""
     host, _, port = url.removeprefix("http://").partition(":")
@@ -300,18 +282,14 @@ class Pages(NamedTuple):
     personal: Cost
 
 
-class Site:
+class Site(OpenSite):
     """A server's data on one engine, whose log grows."""
 
-    def __init__(self, data: Path, store: str, stack: ExitStack) -> None:
-        administration.initialise(data, data.with_suffix(".kek"), HOST, 0, store)
-        settings = measured_settings(data)
-        self.data = data
-        vault = SoftwareVault.open(data / "vault", settings.kek_file, os.urandom, settings.destroyed_keys)
-        stack.callback(vault.close)
+    def __init__(self, data: Path, stack: ExitStack) -> None:
+        super().__init__(data, stack)
         self.token = local_login.sign(
-            vault,
-            settings.public_url,
+            self.vault,
+            self.settings.public_url,
             Role.AUDITOR,
             ALL,
             "bench",
@@ -319,30 +297,20 @@ class Site:
             datetime.now(UTC),
             os.urandom(16).hex(),
         )
-        log = stack.enter_context(engine(settings.store_place, vault))
-        self.tsm = log.tsm
-        self._views = stack.enter_context(closing(open_views(settings.store_place, data / VIEWS_FILE, PROJECTIONS)))
-        self._filler = Filler(log.recorder, vault, History(SEED).events())
-
-    def grow(self, events: int, progress: Progress) -> None:
-        """To that size; the read models are rebuilt."""
-        self._filler.fill(events - self.tsm.position, progress)
-        for projection in MEASURED:
-            task = progress.add_task(projection.name, total=events)
-            rebuild(self.tsm, self._views, projection, lambda at, task=task: progress.update(task, completed=at))  # type: ignore[misc]
 
     def measure(self, rounds: int, seconds: float) -> Pages:
         """Pages from anywhere in the log."""
         drawn = Random(SEED)  # noqa: S311 - nothing secret is drawn
         afters = [drawn.randrange(self.tsm.position - PAGE) for _ in range(CURSORS)]
-        people = begins_of_pages(self._views, drawn)
+        people = begins_of_pages(self.views, drawn)
         questions = (
             [graphql(EVENTS, after) for after in afters],
             [bare_question(after) for after in afters],
             [graphql(PERSONAL, after) for after in people],
         )
-        with serving(self.data) as server, on_other_core():
+        with serving(self.data, "serve-graphql") as server, on_other_core():
             refuse_other_rows(server.url, self.token, afters[:5])
+            rests(server)
             sides = [Side(server, self.token, asked, seconds) for asked in questions]
             rates = medians(rounds, *(side.answers for side in sides))
             return Pages(*(Cost(rate, side.cpu_ms) for rate, side in zip(rates, sides, strict=True)))
@@ -357,38 +325,36 @@ def begins_of_pages(views: Views, drawn: Random) -> list[int]:
     return [drawn.choice(begins) for _ in range(CURSORS)]
 
 
-def measured_settings(data: Path) -> Settings:
-    """No client's budget ends."""
-    file = data / CONFIG_FILE
-    settings = json.loads(file.read_bytes())
-    settings |= {"limits": {"cost_per_minute": {Role.AUDITOR: UNLIMITED}}}
-    file.write_text(json.dumps(settings))
-    return Settings.load(data)
+def new_site(data: Path, store: str) -> None:
+    """Where no client's budget ends."""
+    set_up(data, store, limits={"cost_per_minute": {Role.AUDITOR: UNLIMITED}})
 
 
-def grown(site: Site, rounds: int, sizes: Sizes, progress: Progress) -> list[Pages]:
-    measured = []
-    for events in sizes.events:
-        site.grow(events, progress)
-        measured.append(site.measure(rounds, sizes.seconds))
-    return measured
+def grow(data: Path, events: int, drawn: int) -> None:
+    """From the `drawn` events of the history that the log has to `events`; the read models are rebuilt."""
+    with ExitStack() as stack, Progress(disable=True) as progress:
+        site = OpenSite(data, stack)
+        history = islice(History(SEED).events(), drawn, None)
+        Filler(site.recorder, site.vault, history).fill(events - drawn, progress)
+        site.rebuild(MEASURED, progress)
 
 
 # --- The report ---
 
 
-def on_sqlite(folder: Path, rounds: int, sizes: Sizes, progress: Progress) -> list[Pages]:
-    with ExitStack() as stack:
-        return grown(Site(folder / "sqlite", STORE, stack), rounds, sizes, progress)
-
-
-def on_postgres(folder: Path, rounds: int, sizes: Sizes, progress: Progress) -> list[Pages]:
-    with ExitStack() as stack:
-        with on_other_core():  # it stays there
-            server = stack.enter_context(PostgresServer())
-        database = server.fresh_database()
-        migrate_postgres(database.owner_dsn, RUNTIME)
-        return grown(Site(folder / "postgresql", database.runtime_dsn, stack), rounds, sizes, progress)
+def measured(folder: Path, rounds: int, sizes: Sizes, progress: Progress) -> dict[str, list[Pages]]:
+    """On each engine at each size."""
+    pages: dict[str, list[Pages]] = {SQLITE: [], POSTGRES: []}
+    with stores(folder) as places:
+        for data, store in places.values():
+            new_site(data, store)
+        for drawn, events in pairwise((0, *sizes.events)):
+            growing = {name: partial(grow, data, events, drawn) for name, (data, _) in places.items()}
+            at_once(progress, f"{events:,} events", growing)
+            for name, (data, _) in places.items():
+                with ExitStack() as stack:
+                    pages[name].append(Site(data, stack).measure(rounds, sizes.seconds))
+    return pages
 
 
 def lines(name: str, pages: Pages) -> Iterator[Line]:
@@ -414,8 +380,7 @@ def report(rounds: int, sizes: Sizes | None = None) -> bool:
     console, sizes = wide_console(), sizes or Sizes()
     with tempfile.TemporaryDirectory() as made, Progress(console=console, transient=True) as progress:
         refuse_without_room(Path(made), sizes.events[-1] * OCTETS)
-        sqlite = on_sqlite(Path(made), rounds, sizes, progress)
-        postgres = on_postgres(Path(made), rounds, sizes, progress)
-    console.print(growth({"SQLite": sqlite, "PostgreSQL": postgres}, sizes))
+        pages = measured(Path(made), rounds, sizes, progress)
+    console.print(growth(pages, sizes))
     title = f"Pages of the API out of {sizes.events[-1]:,} events, medians of {rounds} rounds"
-    return tell(console, title, [*lines("SQLite", sqlite[-1]), *lines("PostgreSQL", postgres[-1])])
+    return tell(console, title, [line for name, of_engine in pages.items() for line in lines(name, of_engine[-1])])

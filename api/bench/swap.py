@@ -21,8 +21,9 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from os import urandom
 from pathlib import Path
@@ -33,15 +34,26 @@ from rich.console import Console
 from rich.progress import Progress
 
 from api import administration
-from api.bench.graphql import HOST, UNLIMITED, cpu_ms, serving
 from api.bench.history import DOMAIN, ISD, OPERATOR, PROVIDER, RETURN_URL, iccid_of, registered
 from api.bench.large import refuse_without_room
 from api.bench.lines import LineFiller, imei_of, msisdn_of, recorded, signal_of, stream_of
 from api.bench.open_loop import Connections, Upload, at_rate, connected, connections, percentile
-from api.bench.postgres import RUNTIME, PostgresServer
 from api.bench.report import Line, on_other_core, tell, wide_console
-from api.bench.store import engine
-from api.bootstrap import CONFIG_FILE, STORE, VIEWS_FILE, Settings
+from api.bench.sites import (
+    HOST,
+    POSTGRES,
+    SQLITE,
+    UNLIMITED,
+    OpenSite,
+    at_once,
+    change_settings,
+    cpu_ms,
+    rests,
+    serving,
+    set_up,
+    stores,
+)
+from api.bootstrap import CONFIG_FILE, STORE
 from api.camara import tokens
 from api.certificates import fingerprint, request
 from api.demo.party import trusting
@@ -49,24 +61,20 @@ from api.demo.stage import Server
 from api.local_login import LONGEST
 from api.xml.mas import LINK_PATH
 from projections import PROJECTIONS
-from projections.building import build, rebuild, resume
+from projections.building import build, resume
 from projections.line_swaps import LINE_SWAPS
-from projections.opening import open_views
 from tsm.application import Change
 from tsm.errors import ErrorCode
 from tsm.flows.follower import Follower, StoredPosition
 from tsm.flows.known_signals import MSISDN, TENURE
 from tsm.flows.session import context_of
 from tsm.identifiers import KeyRef, ReceptionNumber, SpId
-from tsm.keys.vault import SoftwareVault
 from tsm.mas.launch import launch
 from tsm.mas.messages import LinkRequest, Process
 from tsm.model import card, delegation, service_provider
 from tsm.model.event import Context
-from tsm.store.migrations import migrate_postgres
 
 SEED = 11
-PORT = 8443  # of its address; where it listens is another
 SIGNING_KEY = KeyRef(f"provider/{PROVIDER}/signing")
 TRIES = 3  # sessions of a card that wait for their START
 CONSOLE = Context(actor="administrator:console", role="administrator", tenant=OPERATOR, correlation="bench")
@@ -74,9 +82,6 @@ CONNECTIONS = 64
 ASKED = ("/sim-swap/v2/check", "/sim-swap/v2/retrieve-date")  # in turns
 REFUSED_MS, LOOK_UP_MS, OVERLOAD_MS = 1000.0, 20.0, 100.0  # 99 of a hundred; the first two are goals on SQLite
 STEP = 1.2  # from one rate to the next
-QUIET = 0.5  # seconds between looks whether the server has come to rest
-IDLE = 0.2  # of a core
-RESTS_WITHIN = 900.0  # seconds
 LOOKED_UP = MSISDN, TENURE  # the rows by which a look-up finds a line
 LINES, DATA = 10_000_000, Path("data/bench-lines")  # of the large part
 # Of disk for each line: events, keyed rows (all, or those that are looked up), data keys, read models and what is
@@ -92,8 +97,8 @@ class Sizes(NamedTuple):
     probes: int = 25  # of these signals
     signal_seconds: float = 20.0
     look_ups: int = 300
-    look_up_seconds: float = 15.0
-    step_seconds: float = 3.0
+    look_up_seconds: float = 10.0
+    step_seconds: float = 2.0
     steps: int = 10  # at most
 
     @property
@@ -105,26 +110,13 @@ class Sizes(NamedTuple):
 # --- The server's data ---
 
 
-class Site:
-    """A server's data on one engine. Whoever has it open is no server."""
-
-    def __init__(self, data: Path, store: str, stack: ExitStack) -> None:
-        """Made unless it is there."""
-        if not (data / CONFIG_FILE).exists():
-            administration.initialise(data, data.with_suffix(".kek"), HOST, PORT, store)
-            enrol_operator(data)
-        self.data = data
-        self.settings = settings = measured_settings(data)
-        self.vault = SoftwareVault.open(data / "vault", settings.kek_file, urandom, settings.destroyed_keys)
-        stack.callback(self.vault.close)
-        self._log = stack.enter_context(engine(settings.store_place, self.vault))
-        self.tsm = self._log.tsm
-        self.views = stack.enter_context(closing(open_views(settings.store_place, data / VIEWS_FILE, PROJECTIONS)))
+class Site(OpenSite):
+    """A server's data on one engine, with a provider and the cards that are probed."""
 
     def fill(self, lines: int, progress: Progress, only: Collection[str] = ()) -> int:
         """So many lines, those included that are there; how many were told. `only` as in `LineFiller`."""
         there = recorded(self.tsm, lines)
-        LineFiller(self._log.recorder, self.vault, range(there, lines), only).fill(lines - there, progress)
+        LineFiller(self.recorder, self.vault, range(there, lines), only).fill(lines - there, progress)
         return lines - there
 
     def follow(self) -> None:
@@ -134,12 +126,6 @@ class Site:
             for worker in parts.workers:
                 if isinstance(worker, Follower):
                     StoredPosition(self.data / "positions" / worker.name.replace(" ", "-")).write(head)
-
-    def rebuild(self, progress: Progress) -> None:
-        """All read models."""
-        for projection in PROJECTIONS:
-            task = progress.add_task(projection.name, total=self.tsm.position)
-            rebuild(self.tsm, self.views, projection, lambda at, task=task: progress.update(task, completed=at))  # type: ignore[misc]
 
     def fold(self, lines: int, progress: Progress) -> int:
         """The read model of lines alone, from where it was cut short; how many events were read."""
@@ -218,8 +204,10 @@ class Site:
         )
 
 
-def enrol_operator(data: Path) -> None:
-    """With a certificate, which is what the feed is known by."""
+def new_site(data: Path, store: str) -> None:
+    """Where no client's budget ends, and any port will do. The operator has a certificate, which is what the feed is
+    known by."""
+    set_up(data, store, port=0, camara={"requests_per_minute": UNLIMITED})
     folder = identity_of(data)
     wanted = request(folder, OPERATOR).read_bytes()
     certificate = administration.certify_party(data, wanted, OPERATOR, "operator", [])
@@ -231,14 +219,6 @@ def enrol_operator(data: Path) -> None:
 def identity_of(data: Path) -> Path:
     """Where the operator keeps what it shows."""
     return data.with_suffix(".operator")
-
-
-def measured_settings(data: Path, **more: Any) -> Settings:
-    """No client's budget ends, and any port will do."""
-    file = data / CONFIG_FILE
-    ours = {"port": 0, "camara": {"requests_per_minute": UNLIMITED}, **more}
-    file.write_text(json.dumps(json.loads(file.read_bytes()) | ours))
-    return Settings.load(data)
 
 
 def card_of(iccid: str) -> list[Any]:
@@ -434,17 +414,6 @@ async def look_ups(server: Server, context: ssl.SSLContext, token: str, sizes: S
 # --- One engine ---
 
 
-def rests(server: Server) -> None:
-    """Returns when all who read along have read what there is, and the server has nothing to do."""
-    ends, quiet = time.monotonic() + RESTS_WITHIN, 0
-    while quiet < 3:
-        before = cpu_ms(server.pid)
-        time.sleep(QUIET)
-        quiet = quiet + 1 if cpu_ms(server.pid) - before < IDLE * QUIET * 1000 else 0
-        if time.monotonic() > ends:
-            raise RuntimeError(f"the server does not come to rest: see {server.log}")
-
-
 def measure_swaps(site: Site, server: Server, sizes: Sizes) -> Swaps:
     said, probed = told(sizes, site.tsm.now())
     starts = {place: [site.start(number, t) for t in range(TRIES)] for place, number in probed.items()}
@@ -459,31 +428,35 @@ def measure_look_ups(site: Site, server: Server, sizes: Sizes) -> LookUps:
     return asyncio.run(look_ups(server, context, site.token(), sizes))
 
 
-def measured(site: Site, sizes: Sizes, progress: Progress) -> tuple[Swaps, LookUps]:
-    site.fill(sizes.lines, progress)
-    site.follow()
-    site.enrol_provider()
-    site.register(sizes.cards)
-    site.rebuild(progress)
-    with serving(site.data, "serve") as server, on_other_core():
-        rests(server)
-        swaps = measure_swaps(site, server, sizes)
-        rests(server)
-        return swaps, measure_look_ups(site, server, sizes)
+def prepare(data: Path, sizes: Sizes) -> None:
+    """All that the server finds."""
+    with ExitStack() as stack, Progress(disable=True) as progress:
+        site = Site(data, stack)
+        site.fill(sizes.lines, progress)
+        site.follow()
+        site.enrol_provider()
+        site.register(sizes.cards)
+        site.rebuild(PROJECTIONS, progress)
 
 
-def on_sqlite(folder: Path, sizes: Sizes, progress: Progress) -> tuple[Swaps, LookUps]:
+def measured(folder: Path, sizes: Sizes, progress: Progress) -> dict[str, tuple[Swaps, LookUps]]:
+    """On each engine."""
+    with stores(folder) as places:
+        for data, store in places.values():
+            new_site(data, store)
+        preparing = {name: partial(prepare, data, sizes) for name, (data, _) in places.items()}
+        at_once(progress, f"{sizes.lines:,} lines", preparing)
+        return {name: measure(data, sizes) for name, (data, _) in places.items()}
+
+
+def measure(data: Path, sizes: Sizes) -> tuple[Swaps, LookUps]:
     with ExitStack() as stack:
-        return measured(Site(folder / "sqlite", STORE, stack), sizes, progress)
-
-
-def on_postgres(folder: Path, sizes: Sizes, progress: Progress) -> tuple[Swaps, LookUps]:
-    with ExitStack() as stack:
-        with on_other_core():  # it stays there
-            server = stack.enter_context(PostgresServer())
-        database = server.fresh_database()
-        migrate_postgres(database.owner_dsn, RUNTIME)
-        return measured(Site(folder / "postgresql", database.runtime_dsn, stack), sizes, progress)
+        site = Site(data, stack)
+        with serving(data, "serve") as server, on_other_core():
+            rests(server)
+            swaps = measure_swaps(site, server, sizes)
+            rests(server)
+            return swaps, measure_look_ups(site, server, sizes)
 
 
 # --- The report ---
@@ -528,13 +501,12 @@ def report(_: int, sizes: Sizes | None = None) -> bool:
     console, sizes = wide_console(), sizes or Sizes()
     with tempfile.TemporaryDirectory() as made, Progress(console=console, transient=True) as progress:
         refuse_without_room(Path(made), 2 * sizes.lines * OCTETS)
-        swaps, look_ups = on_sqlite(Path(made), sizes, progress)
-        lines = [
-            *lines_of_swaps("SQLite", swaps, REFUSED_MS),
-            *lines_of_look_ups("SQLite", look_ups, sizes, LOOK_UP_MS),
-        ]
-        swaps, look_ups = on_postgres(Path(made), sizes, progress)
-        lines += [*lines_of_swaps("PostgreSQL", swaps, None), *lines_of_look_ups("PostgreSQL", look_ups, sizes, None)]
+        found = measured(Path(made), sizes, progress)
+    goals = {SQLITE: (REFUSED_MS, LOOK_UP_MS), POSTGRES: (None, None)}
+    lines: list[Line] = []
+    for name, (swaps, look_ups) in found.items():
+        refused, looked_up = goals[name]
+        lines += [*lines_of_swaps(name, swaps, refused), *lines_of_look_ups(name, look_ups, sizes, looked_up)]
     return tell_times(console, f"SIM swaps among {sizes.lines:,} lines, {sizes.signals:,} signals/s", lines)
 
 
@@ -542,8 +514,11 @@ def report_large(data: Path, lines: int, sizes: Sizes | None = None) -> bool:
     """The same look-ups among many lines, in a folder that stays. Whether the goal was met."""
     console, sizes = wide_console(), (sizes or Sizes())._replace(lines=lines)
     data.parent.mkdir(parents=True, exist_ok=True)
+    if not (data / CONFIG_FILE).exists():
+        new_site(data, STORE)
+    change_settings(data, projections="separate")  # other read models, which nobody asks, are not there
     with ExitStack() as stack:
-        site = Site(data, STORE, stack)
+        site = Site(data, stack)
         left = lines - recorded(site.tsm, lines)
         octets = left * OCTETS_LARGE
         console.print(
@@ -555,13 +530,12 @@ def report_large(data: Path, lines: int, sizes: Sizes | None = None) -> bool:
             filled = timed(lambda: site.fill(lines, progress, only=LOOKED_UP))
             folded = timed(lambda: site.fold(lines, progress))
         site.follow()
-        measured_settings(data, projections="separate")  # other read models, which nobody asks, are not there
         with serving(data, "serve") as server, on_other_core():
             rests(server)
             found = measure_look_ups(site, server, sizes)
     told = [
         Line("lines recorded", filled),
         Line("events folded", folded),
-        *lines_of_look_ups("SQLite", found, sizes, LOOK_UP_MS),
+        *lines_of_look_ups(SQLITE, found, sizes, LOOK_UP_MS),
     ]
     return tell_times(console, f"Look-ups among {lines:,} lines", told)
