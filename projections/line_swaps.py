@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from projections.projection import Projection, Rows, Table
 from projections.views import Views
-from tsm.errors import ErrorCode, TsmError
 from tsm.model.event import Event
 from tsm.model.line import SignalRecorded
 
@@ -53,14 +52,12 @@ class LineSwaps(NamedTuple):
 
 def line_swaps(views: Views, stream: str) -> LineSwaps | None:
     """None for a line of which no signal is known. READ_MODEL_BEHIND while a newer signal of it waits for a retry."""
-    if views.first_parked(LINE_SWAPS, stream) is not None:
-        raise TsmError(ErrorCode.READ_MODEL_BEHIND, f"{stream} has a signal that could not be folded")
     query = """
         SELECT (SELECT subject FROM {line} WHERE stream = ? ORDER BY begins_tenure DESC, occurred_at DESC LIMIT 1),
                sim_changed_at, device_changed_at, in_service
         FROM {line} WHERE stream = ? ORDER BY position DESC LIMIT 1
     """
-    for subject, sim, device, in_service in views.read(LINE_SWAPS, query, (stream, stream)):
+    for subject, sim, device, in_service in views.read(LINE_SWAPS, query, (stream, stream), whole=stream):
         return LineSwaps(subject, _time(sim), _time(device), bool(in_service))
     return None
 

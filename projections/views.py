@@ -256,15 +256,18 @@ class Views(ABC):
 
     # Reading rows
 
-    def read(self, projection: Projection, query: str, values: Sequence[object] = ()) -> list[Any]:
+    def read(
+        self, projection: Projection, query: str, values: Sequence[object] = (), whole: str | None = None
+    ) -> list[Any]:
         """The rows of one query over the serving tables, which it names as `{table}`.
 
-        `TsmError(READ_MODEL_BEHIND)` while none serves yet: it is being built.
+        `TsmError(READ_MODEL_BEHIND)` while none serves yet: it is being built; and while an event with the key `whole`
+        waits for a retry, as the same snapshot has it.
         """
         try:
-            return self.look(lambda session: _read(session, projection, query, values))
+            return self.look(lambda session: _read(session, projection, query, values, whole))
         except Gone:  # a switch came between: the next snapshot knows of it
-            return self.look(lambda session: _read(session, projection, query, values))
+            return self.look(lambda session: _read(session, projection, query, values, whole))
 
     # How far they are
 
@@ -513,10 +516,16 @@ def _set_state(session: Session, generation: Generation, state: State) -> None:
     )
 
 
-def _read(session: Session, projection: Projection, query: str, values: Sequence[object]) -> list[Any]:
+def _read(
+    session: Session, projection: Projection, query: str, values: Sequence[object], whole: str | None
+) -> list[Any]:
     serving = in_state(session, projection, SERVING)
     if serving is None:
         raise TsmError(ErrorCode.READ_MODEL_BEHIND, f"{projection.name} is being built")
+    if whole is not None and serving.parked:
+        parked = Page(session, projection, serving.generation, serving.parked).first_parked(whole)
+        if parked is not None:
+            raise TsmError(ErrorCode.READ_MODEL_BEHIND, f"{projection.name} lacks position {parked.position}")
     places = {t.name: physical(projection.name, serving.generation, t.name) for t in projection.tables}
     return session.execute(query.format(**places), values)
 
