@@ -84,7 +84,7 @@ class Sizes(NamedTuple):
     """Events of the log at each look, and how long a side is asked in a round."""
 
     events: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    seconds: float = 2.0
+    seconds: float = 1.5
 
 
 # --- The server ---

@@ -280,7 +280,7 @@ class Exchange:
         sent = self.sent.card_version
         if not sent or sent == self.card_record.version:
             return True
-        since = [e for e in self.tsm.history(cards.stream(self.card.iccid)) if e.originator_version > sent]
+        since = self.tsm.history(cards.stream(self.card.iccid), version=sent)
         return all(isinstance(event.fact, cards.OF_KEYS_ONLY) for event in since)
 
     def learnt(self, order: int, answer: ResponseApdu) -> list[Fact]:
