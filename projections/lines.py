@@ -131,8 +131,6 @@ def delegation_line(fact: Fact) -> str | None:
         case delegation.DelegationAccepted():
             commands = counted(len(fact.commands), "command")
             return f"DELEGATE: {commands} from {fact.provider} for {fact.domain}, reception {fact.reception}"
-        case delegation.StartRefused():
-            return f"START refused: {fact.code}"
         case delegation.ResultNotified():
             about = "the failure" if fact.order == delegation.FAILURE_NOTICE else f"command {fact.order}"
             if not fact.acknowledged:
@@ -337,6 +335,10 @@ def standing_line(fact: Fact) -> str | None:
         case standing.LevelChanged():
             due = f", revocation from {fact.revoke_from.isoformat(timespec='seconds')}" if fact.revoke_from else ""
             return f"the card's level is {level(fact.level)}{due}"
+        case standing.UseRefused():
+            of = f" of {fact.provider}" if fact.provider else ""
+            which = f", reception {fact.reception}" if fact.reception else ""
+            return f"{fact.use}{of} refused: the card is on hold{which}"
     return None
 
 

@@ -212,6 +212,7 @@ class SecondAct(Story):
                     self.stage.show_event(entry)
             topics = [entry["topic"] for entry in history]
             self.stage.check("every expected event is there, in its order", in_order(EXPECTED, topics))
+            self.stage.check("that the thief tried is in the log", topics.count("standing.use_refused") == 1)
             self.stage.check("one session failed: the one that was stopped", topics.count("session.failed") == 1)
             self._tell_what_was_known([e["position"] for e in history if e["topic"] == "standing.level_changed"])
             self.stage.check("no event is parked", self.auditor.parked() == [])

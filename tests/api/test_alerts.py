@@ -22,10 +22,11 @@ from tests.api.admin_world import (
 )
 from tests.line_samples import NUMBERS, OTHER_PHONE, PHONE, THIRD_PHONE
 from tsm.application import Change
+from tsm.errors import ErrorCode, TsmError
 from tsm.flows.issuance_follower import JPKI_APPLICATION
+from tsm.flows.on_hold import asked_by, refuse_on_hold
 from tsm.identifiers import luhn_digit
 from tsm.model import credential as credentials
-from tsm.model import delegation as delegations
 from tsm.model import session as sessions
 from tsm.model.card import ApplicationInstalled, LifeCycleChanged, SecurityDomainCreated
 from tsm.model.credential import (
@@ -35,11 +36,11 @@ from tsm.model.credential import (
     PersonalizationDelegated,
     Stage,
 )
-from tsm.model.delegation import DelegationAccepted, StartRefused
 from tsm.model.event import Context, Fact
 from tsm.model.line import Signal, SignalKind
 from tsm.model.reading import DataAccessed
 from tsm.model.session import SessionFailed, SessionStarted
+from tsm.model.standing import Use, UseRefused
 from tsm.model.swap_policy import DEFAULT
 
 MUNICIPALITY, ELSEWHERE = "13101", "27100"
@@ -219,29 +220,21 @@ def test_the_timeline_tells_what_was_done_to_the_applet_and_its_credentials(
     story = (card, f"credential-{credential}")
     assert until(lambda: wanted <= {e.topic for e in world.events() if told_of(e, *story)})
     world.tell(f"card-{card}", LifeCycleChanged(instance=JPKI_APPLICATION, domain=DOMAIN, life_cycle="LOCKED"))
-    world.tell(*refused_start(card))
+    tried = UseRefused(use=Use.DEPLOYMENT, provider=PROVIDER)
+    with pytest.raises(TsmError, check=lambda refusal: refusal.code is ErrorCode.CARD_ON_HOLD):
+        refuse_on_hold(world.parts.tsm, card, tried, asked_by(PROVIDER, "a request"))
     world.tell(*refused_session(card))
 
     shown = "timeline { nodes { position topic reason text } }"
     events = alert_of(world, officer, card, shown)["timeline"]["nodes"]
     topics = [event["topic"] for event in events]
     assert topics[:3] == ["line.signal_recorded", "standing.suspicion_raised", "standing.level_changed"]
-    assert wanted | {"card.life_cycle_changed", "delegation.start_refused", "session.failed"} <= set(topics)
+    assert wanted | {"card.life_cycle_changed", "standing.use_refused", "session.failed"} <= set(topics)
     [asked] = [event for event in events if event["topic"] == "operation.requested"]
     assert asked["reason"].startswith("LOCK: ")  # by which rule, and which alert
     own = [event["topic"] for event in alert_of(world, alice, card, shown)["timeline"]["nodes"]]
     assert {"operation.requested", "card.life_cycle_changed"} <= set(own)
     assert not [topic for topic in own if topic.startswith("credential.")]
-
-
-def refused_start(card: str) -> tuple[str, DelegationAccepted, StartRefused]:
-    """A delegation of the provider that somebody tried to start when the card was on hold."""
-    reception, now = "2026112100000002", datetime.now(UTC)
-    accepted = DelegationAccepted(
-        provider=PROVIDER, operator=OPERATOR, reception=reception, iccid=card, domain=DOMAIN, correlation="a start",
-        generated_at="20261121093000", received_at=now, commands=(), content_index="00", expires_at=now,
-    )  # fmt: skip
-    return delegations.stream(PROVIDER, reception), accepted, StartRefused(code="CARD_ON_HOLD")
 
 
 def refused_session(card: str) -> tuple[str, SessionStarted, SessionFailed]:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from test_rest import ICCID, PROVIDER, RETURN_URL, TERMINAL, Server, refusal, signed_application, text
 
 from tsm.jpki.release import ReleaseDocument
-from tsm.model.standing import CardCleared
+from tsm.model.standing import CardCleared, UseRefused
 from tsm.model.swap_policy import Level
 
 
@@ -72,7 +72,11 @@ def test_meanwhile_neither_a_deployment_nor_the_access_code_goes_on(server: Serv
     typed = {"accessCode": slip["accessCode"], "password": slip["password"], "iccid": ICCID}
     ways = (("/sp-tsm/deployments", asked), ("/sp-tsm/access-codes/check", typed))
     for path, content in ways:
-        assert refusal(server.call("POST", path, PROVIDER, json=content)) == (409, "CARD_ON_HOLD")
+        for _ in range(2):
+            assert refusal(server.call("POST", path, PROVIDER, json=content)) == (409, "CARD_ON_HOLD")
+    tried = [e for e in server.parts.tsm.read(0, 10_000) if isinstance(e.fact, UseRefused)]
+    assert [(e.fact.use, e.fact.provider) for e in tried] == [("DEPLOYMENT", PROVIDER), ("ACCESS_CODE", PROVIDER)]
+    assert all(e.context.actor == f"provider:{PROVIDER}" and e.context.request for e in tried)
     call(server, "release", **signed_release(server))
     for path, content in ways:
         assert server.call("POST", path, PROVIDER, json=content).status_code == 200

@@ -13,9 +13,8 @@ from tsm.mas.messages import NotificationRequest, Return
 from tsm.mas.signing import MAS_SIGNING_KEY
 from tsm.mas.status import Status
 from tsm.model import standing
-from tsm.model.delegation import StartRefused
 from tsm.model.session import SessionFailed
-from tsm.model.standing import LevelChanged
+from tsm.model.standing import LevelChanged, Use, UseRefused
 from tsm.model.swap_policy import Level
 
 
@@ -57,26 +56,46 @@ def test_a_provider_neither_delegates_nor_starts(world, level):
     events = len(world.events())
     with refused():
         world.delegate([GET_KEY_INFORMATION], PROVIDER)
-    assert len(world.events()) == events
     with refused():
         world.phone().start(waiting, PROVIDER)
-    assert [event.topic for event in world.events()[events:]] == ["delegation.start_refused"]
+    assert [event.fact for event in world.events()[events:]] == [delegate(), start(waiting)]
 
 
-def refused_starts(world):
-    return [event for event in world.events() if isinstance(event.fact, StartRefused)]
+def delegate():
+    return UseRefused(use=Use.DELEGATE, provider=PROVIDER)
 
 
-def test_whoever_tried_to_start_is_in_the_log_once_for_each_delegation(world):
+def start(reception):
+    return UseRefused(use=Use.START, provider=PROVIDER, reception=reception)
+
+
+def tried(world):
+    """Who asked for what in vain."""
+    return [event for event in world.events() if isinstance(event.fact, UseRefused)]
+
+
+def test_whoever_tried_is_in_the_log_once_for_each_delegation_that_there_was(world):
     waiting, other = (world.delegate([GET_KEY_INFORMATION], PROVIDER) for _ in range(2))
     put(world, Level.HOLD)
     for reception in (waiting, waiting, other, waiting):
         with refused():
             world.phone().start(reception, PROVIDER)
-    assert [(event.originator_id, event.fact) for event in refused_starts(world)] == [
-        (f"delegation-{PROVIDER}-{reception}", StartRefused(code="CARD_ON_HOLD")) for reception in (waiting, other)
-    ]
-    assert {event.context.actor for event in refused_starts(world)} == {"phone"}
+        with refused():
+            world.delegate([GET_KEY_INFORMATION], PROVIDER)
+    assert [event.fact for event in tried(world)] == [start(waiting), delegate(), start(other)]
+    story = standing.stream(ICCID)
+    assert {(event.originator_id, event.context.correlation) for event in tried(world)} == {(story, story)}
+    assert [event.context.actor for event in tried(world)] == ["phone", f"provider:{PROVIDER}", "phone"]
+    assert {(event.context.tenant, event.context.tenants) for event in tried(world)} == {(OPERATOR, (PROVIDER,))}
+
+
+def test_whoever_tries_in_another_hold_is_in_the_log_again(world):
+    for level in (Level.HOLD, Level.LOCK, Level.NONE, Level.HOLD):
+        put(world, level)
+        if level is not Level.NONE:
+            with refused():
+                world.delegate([GET_KEY_INFORMATION], PROVIDER)
+    assert [event.fact for event in tried(world)] == [delegate(), delegate()]
 
 
 def test_a_wrong_signature_or_a_closed_delegation_leaves_nothing_in_the_log(world):
@@ -87,7 +106,7 @@ def test_a_wrong_signature_or_a_closed_delegation_leaves_nothing_in_the_log(worl
     world.clock.pass_by(minutes=15)
     with refused(ErrorCode.RECEPTION_CLOSED):
         world.phone().start(waiting, PROVIDER)
-    assert refused_starts(world) == []
+    assert tried(world) == []
 
 
 def test_a_release_that_comes_between_refusal_and_commit_lets_it_start(world, monkeypatch):
@@ -101,7 +120,7 @@ def test_a_release_that_comes_between_refusal_and_commit_lets_it_start(world, mo
 
     monkeypatch.setattr(world.tsm, "commit", overtaken)
     world.phone().run(waiting, PROVIDER)
-    assert refused_starts(world) == []
+    assert tried(world) == []
 
 
 def test_what_was_accepted_before_is_answered_as_it_was(world):
@@ -221,6 +240,7 @@ def test_the_holder_is_not_let_in_until_the_card_is_released(issuing):
     with refused():
         issuing.check(slip)
     assert issuing.the_credential_topics()[-1] == "slip_handed_out"
+    assert [event.fact for event in tried(issuing)] == [UseRefused(use=Use.ACCESS_CODE, provider=PROVIDER)]
     put(issuing, Level.NONE)
     assert issuing.check(slip) == slip.credential
 
@@ -231,3 +251,4 @@ def test_a_wrong_password_is_told_and_counted_as_ever(issuing):
     with refused(ErrorCode.ACCESS_CODE_REFUSED):
         issuing.issuance.check_access_code(PROVIDER, OTHER_ICCID, slip.code)
     assert issuing.topics("access-code")[-1] == "access_code.refused"
+    assert tried(issuing) == []

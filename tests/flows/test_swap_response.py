@@ -432,6 +432,8 @@ def test_nor_does_a_phone_get_the_unlock_that_a_person_asked_for_before(world, d
     desk.contact()
     with pytest.raises(TsmError, check=lambda refusal: refusal.code is ErrorCode.CARD_ON_HOLD):
         desk.operations.contact(unlock, PERSON)
+    [tried] = [event for event in world.events() if event.topic == "standing.use_refused"][-1:]
+    assert (tried.fact.use, tried.fact.provider, tried.context.actor) == ("UNLOCK", "", PERSON.actor)
     assert (desk.operations.find(unlock).state, desk.selects()) == ("WAITING", "6a82")
     desk.suspect()
     desk.contact()

@@ -20,7 +20,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit
 from tsm.flows.contacts import Clock, Contacts
 from tsm.flows.domain_keys import deployment_correlation
-from tsm.flows.on_hold import refuse_on_hold
+from tsm.flows.on_hold import asked_by, refuse_on_hold
 from tsm.flows.operations import Operations
 from tsm.flows.scripts import Scripts
 from tsm.globalplatform.apdu import CommandApdu
@@ -37,6 +37,7 @@ from tsm.model.card import Card
 from tsm.model.catalogue import LoadFileRegistered
 from tsm.model.deployment import DeploymentDelegated, DeploymentStep
 from tsm.model.event import Context
+from tsm.model.standing import Use, UseRefused
 
 JPKI_LOAD_FILE = jpki.LOAD_FILE.hex().upper()
 
@@ -76,7 +77,8 @@ class Deployments:
         waited = self._operations.next_contact(iccid, provider, return_url, request_id)
         if waited is not None:
             return NextStep(DeploymentStep.OPERATION, waited)
-        refuse_on_hold(self._tsm, iccid)
+        tried = UseRefused(use=Use.DEPLOYMENT, provider=provider)
+        refuse_on_hold(self._tsm, iccid, tried, asked_by(provider, request_id))
         step = next_step(card, party.domain, file.application)
         if step in (DeploymentStep.KEY_ROTATION, DeploymentStep.DONE):
             return NextStep(step)

@@ -24,7 +24,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit
 from tsm.flows.content import card_facts, evolved
 from tsm.flows.notification import notification_payload
-from tsm.flows.on_hold import is_on_hold, level_of, rests_on
+from tsm.flows.on_hold import hold_of, is_on_hold, rests_on
 from tsm.globalplatform.apdu import CommandApdu, ResponseApdu, StatusWord
 from tsm.globalplatform.commands import InitializeUpdate, Select
 from tsm.globalplatform.responses import InitializeUpdateResponse
@@ -357,9 +357,9 @@ class Exchange:
         accepted = self.delegation.accepted
         if accepted.provider == accepted.operator:
             return False
-        level = level_of(self.tsm, accepted.iccid)
-        self.rests_on.append(rests_on(accepted.iccid, level))
-        return is_on_hold(level)
+        hold = hold_of(self.tsm, accepted.iccid)
+        self.rests_on.append(rests_on(accepted.iccid, hold))
+        return is_on_hold(hold)
 
     def hold(self) -> LinkResponse:
         """What the card has acknowledged is recorded and told as ever; the next command stays here."""

@@ -26,7 +26,7 @@ from cryptography import x509
 from tsm.application import Change, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.challenges import Challenges
-from tsm.flows.on_hold import refuse_on_hold
+from tsm.flows.on_hold import asked_by, refuse_on_hold
 from tsm.identifiers import Iccid, KeyRef
 from tsm.jpki.access_code import LIFE, TRIES, AccessCode, Random
 from tsm.jpki.application import ApplicationDocument, SignedApplication, verify_application
@@ -58,6 +58,7 @@ from tsm.model.credential import Credential, CredentialApplied, CredentialIssued
 from tsm.model.event import Context, Fact
 from tsm.model.party import WITHDRAWN
 from tsm.model.service_provider import ServiceProvider
+from tsm.model.standing import Use, UseRefused
 
 Clock = Callable[[], datetime]
 
@@ -278,7 +279,8 @@ class Issuance:
         if right:
             credential.state.refuse_closed()
         right = right and applied.iccid == iccid  # never once it reads as erased
-        rests_on = [refuse_on_hold(self._tsm, iccid)] if right else []
+        asked = UseRefused(use=Use.ACCESS_CODE, provider=provider)
+        free = [refuse_on_hold(self._tsm, iccid, asked, asked_by(provider, request_id))] if right else []
         presented: Sequence[Fact] = access_codes.present(code.state, right, now)
         news: Sequence[Fact] = credentials.authenticate_holder(credential.state) if right else []
         revoked = right and self._main_certificate_revoked(credential.state)
@@ -287,7 +289,7 @@ class Issuance:
         changes = (  # also without facts: a try that was counted meanwhile may have been the last
             Change(access_codes.stream(index), code.version, presented),
             Change(credentials.stream(code.state.credential), credential.version, news),
-            *rests_on,
+            *free,
         )
         context = context_of(code.state.credential, applied, f"provider:{provider}", "provider", request_id)
         self._tsm.commit(*changes, context=context, occurred_at=now)

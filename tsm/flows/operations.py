@@ -29,7 +29,7 @@ from tsm.flows import audit, scripts
 from tsm.flows.contacts import Contacts
 from tsm.flows.erasure import SessionUnderWay
 from tsm.flows.follower import Follower, StoredPosition, for_each
-from tsm.flows.on_hold import refuse_on_hold
+from tsm.flows.on_hold import asked_by, refuse_on_hold
 from tsm.flows.scripts import Scripts
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.identifiers import Aid, Iccid
@@ -58,6 +58,7 @@ from tsm.model.operation import (
     OperationState,
 )
 from tsm.model.party import WITHDRAWN
+from tsm.model.standing import Use, UseRefused
 
 SYSTEM = "system"  # the role in which the server does what a policy says that persons have adopted
 OPEN = "operation"  # purpose of the rows that lead from a card to what waits for it
@@ -371,7 +372,7 @@ class Operations:
 
         What cannot be done any more ends here, and neither that nor what DELEGATE refuses stands in the provider's way.
         """
-        context = Context(actor=f"provider:{provider}", role="provider", tenant="", correlation="", request=request_id)
+        context = asked_by(provider, request_id)
         for operation in self.waiting(iccid):
             state = self.settle(operation)
             try:
@@ -420,7 +421,8 @@ class Operations:
         record = self._tsm.load(cards.stream(wanted.iccid), cards.evolve)
         card = record.state
         assert card is not None  # noqa: S101  it was there when this was asked for
-        free = [refuse_on_hold(self._tsm, card.iccid)] if state.kind is OperationKind.UNLOCK else []
+        asked, unlocks = UseRefused(use=Use.UNLOCK, provider=provider), state.kind is OperationKind.UNLOCK
+        free = [refuse_on_hold(self._tsm, card.iccid, asked, context)] if unlocks else []
         goal = GOALS[state.kind]
         in_doubt = card.isd in card.doubtful
         if not in_doubt and goal.is_reached(card, wanted):

@@ -26,7 +26,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows.domain_keys import refuse_destroyed_keys, refuse_lost_keys, refuse_other_keys
 from tsm.flows.exchange import LEVEL, Exchange, Random, command_name
 from tsm.flows.notification import notification_payload
-from tsm.flows.on_hold import is_on_hold, level_of, refuse_on_hold, rests_on
+from tsm.flows.on_hold import asked_by, refuse_on_hold
 from tsm.globalplatform.apdu import CommandApdu
 from tsm.keys.vault import SoftwareVault, verify_signature
 from tsm.mas.engine import delegable
@@ -52,6 +52,7 @@ from tsm.model.delegation import DelegatedCommand, Delegation, DelegationAccepte
 from tsm.model.event import Context
 from tsm.model.party import WITHDRAWN
 from tsm.model.session import Session, SessionStarted
+from tsm.model.standing import Use, UseRefused
 
 FIRST_POLL, LONGEST_POLL = 0.005, 0.04  # seconds between looks for acknowledgements: doubled each time
 TOKEN_SIZE = 16  # octets
@@ -176,7 +177,9 @@ class SessionService:
         card.refuse_exhausted(domain.aid)
         refuse_lost_keys(self._vault, domain)
         refuse_other_keys(self._vault, card, domain, commands)
-        rests_on = [*self._open_story(request.provider, correlation), *self._free(party.role, iccid)]
+        asked = UseRefused(use=Use.DELEGATE, provider=party.id)
+        free = self._free(party, iccid, asked, asked_by(party.id, request_id))
+        rests_on = [*self._open_story(request.provider, correlation), *free]
         accepted = DelegationAccepted(
             provider=request.provider,
             operator=card.operator,
@@ -211,9 +214,9 @@ class SessionService:
         loaded.state.refuse_closed()
         return [Change(stream, loaded.version, [])]
 
-    def _free(self, role: str, iccid: str) -> list[Change]:
+    def _free(self, party: Party, iccid: str, asked: UseRefused, by: Context) -> list[Change]:
         """On what it rests that a party may have this card: CARD_ON_HOLD. Its operator, who locks and deletes, may."""
-        return [] if role == "operator" else [refuse_on_hold(self._tsm, iccid)]
+        return [] if party.role == "operator" else [refuse_on_hold(self._tsm, iccid, asked, by)]
 
     def _content_index(self, request: DelegationRequest, iccid: str) -> str:
         parts = (iccid.encode(), request.generated_at.encode(), *request.commands)
@@ -285,7 +288,9 @@ class SessionService:
         if loaded.state is not None:
             raise TsmError(ErrorCode.WRONG_ORDER, "the session has started")
         story = self._open_story(request.provider, accepted.correlation)
-        free = self._free_to_start(party.role, found, accepted, now, request_id)
+        context = context_of(accepted, "phone", "phone", request_id, step=0)
+        asked = UseRefused(use=Use.START, provider=party.id, reception=request.reception)
+        free = self._free(party, accepted.iccid, asked, context)
         record = self._tsm.load(cards.stream(accepted.iccid), cards.evolve)
         assert record.state is not None  # noqa: S101  DELEGATE found it
         domain = record.state.refuse_exhausted(accepted.domain).domain(accepted.domain)
@@ -310,31 +315,11 @@ class SessionService:
             Change(cards.stream(accepted.iccid), record.version, []),
             *story,
             *free,
-            context=context_of(accepted, "phone", "phone", request_id, step=0),
+            context=context,
             occurred_at=now,
             put_payloads={(stream, ANSWER): msgspec.msgpack.encode(answer)},
         )
         return Answer(answer.body, answer.cookie)
-
-    def _free_to_start(
-        self, role: str, found: Loaded[Delegation], accepted: DelegationAccepted, now: datetime, request_id: str
-    ) -> list[Change]:
-        """As `_free`; the first START that is refused is recorded before it is, for it may be a thief's."""
-        if role == "operator":
-            return []
-        level = level_of(self._tsm, accepted.iccid)
-        free = rests_on(accepted.iccid, level)
-        if not is_on_hold(level):
-            return [free]
-        assert found.state is not None  # noqa: S101  it is open
-        if refused := delegations.refuse_start(found.state, ErrorCode.CARD_ON_HOLD):
-            self._tsm.commit(
-                Change(delegations.stream(accepted.provider, accepted.reception), found.version, refused),
-                free,
-                context=context_of(accepted, "phone", "phone", request_id, step=0),
-                occurred_at=now,
-            )
-        raise TsmError(ErrorCode.CARD_ON_HOLD, accepted.iccid)
 
     def _commands_with_keys(self, bound: Cookie, delegation: Delegation) -> list[CommandApdu]:
         """The script, if it may bring keys; most bring none, and are not read for that."""

@@ -42,13 +42,6 @@ class DelegationAccepted(Fact, frozen=True, kw_only=True):
     expires_at: datetime  # START is not accepted from then on
 
 
-class StartRefused(Fact, frozen=True, kw_only=True):
-    """START came with the party's signature and was refused: who replays a case sees that somebody tried."""
-
-    topic: ClassVar[str] = "delegation.start_refused"
-    code: str  # why, as `ErrorCode` names it
-
-
 class ResultNotified(Fact, frozen=True, kw_only=True):
     """NOTIFY of one result came to its end: acknowledged by the party, refused by it, or given up."""
 
@@ -70,7 +63,6 @@ class Delegation(msgspec.Struct, frozen=True, kw_only=True):
     """The delegation as its facts say."""
 
     accepted: DelegationAccepted
-    start_refused: bool = False  # whether that is in the log
     notified: frozenset[int] = frozenset()  # orders whose NOTIFY came to its end
     acknowledged: frozenset[int] = frozenset()  # those of them that the party acknowledged
     ended: DelegationEnded | None = None
@@ -95,11 +87,6 @@ def stream(provider: str, reception: str) -> str:
     return f"delegation-{provider}-{reception}"
 
 
-def refuse_start(state: Delegation, code: ErrorCode) -> list[StartRefused]:
-    """Decide that a START is refused; only the first is recorded, so that nobody fills the log by repeating it."""
-    return [] if state.start_refused else [StartRefused(code=code)]
-
-
 def notify(state: Delegation, order: int, acknowledged: bool, attempts: int) -> list[ResultNotified]:
     """Decide that a NOTIFY came to its end; only the first outcome counts."""
     if order in state.notified:
@@ -118,8 +105,6 @@ def evolve(state: Delegation | None, fact: Fact) -> Delegation:
         return Delegation(accepted=fact)
     if state is None:
         raise TsmError(ErrorCode.STORE_CORRUPT, "a delegation begins with its acceptance")
-    if isinstance(fact, StartRefused):
-        return msgspec.structs.replace(state, start_refused=True)
     if isinstance(fact, ResultNotified):
         acknowledged = state.acknowledged | {fact.order} if fact.acknowledged else state.acknowledged
         return msgspec.structs.replace(state, notified=state.notified | {fact.order}, acknowledged=acknowledged)
@@ -128,4 +113,4 @@ def evolve(state: Delegation | None, fact: Fact) -> Delegation:
     return state
 
 
-FACTS: tuple[type[Fact], ...] = (DelegationAccepted, StartRefused, ResultNotified, DelegationEnded)
+FACTS: tuple[type[Fact], ...] = (DelegationAccepted, ResultNotified, DelegationEnded)

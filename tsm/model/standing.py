@@ -40,6 +40,16 @@ class Verdict(StrEnum):
     CONFIRMED = "CONFIRMED"
 
 
+class Use(StrEnum):
+    """What a hold refuses."""
+
+    DEPLOYMENT = "DEPLOYMENT"  # the next step of what a provider sets up on the card
+    DELEGATE = "DELEGATE"
+    START = "START"
+    ACCESS_CODE = "ACCESS_CODE"  # with the right password
+    UNLOCK = "UNLOCK"  # of the applet
+
+
 class SuspicionRaised(Fact, frozen=True, kw_only=True):
     """A rule applied to what is known of the card."""
 
@@ -104,6 +114,18 @@ class LevelChanged(Fact, frozen=True, kw_only=True):
     revoke_from: datetime | None = None  # of the level REVOKE: when the settle window is over; at once when confirmed
 
 
+class UseRefused(Fact, frozen=True, kw_only=True):
+    """The card was on hold, and somebody asked for what that refuses: who replays a case sees that somebody tried.
+
+    Of one hold each such fact is recorded once, so that nobody fills the log by asking again.
+    """
+
+    topic: ClassVar[str] = "standing.use_refused"
+    use: str  # a Use
+    provider: str = ""  # who asked, or whose launch it was; empty for people of the operator
+    reception: str = ""  # of START
+
+
 FACTS: tuple[type[Fact], ...] = (
     SuspicionRaised,
     SuspicionWithdrawn,
@@ -112,6 +134,7 @@ FACTS: tuple[type[Fact], ...] = (
     SuspicionClosed,
     CardCleared,
     LevelChanged,
+    UseRefused,
 )
 
 

@@ -24,7 +24,7 @@ from projections.registry.listings import page as read_page
 from projections.registry.lists import ALERTS, CARDS, STANDINGS
 from projections.registry.rows import AlertRow
 from tsm.model import card as cards
-from tsm.model import credential, delegation, operation, session, standing
+from tsm.model import credential, operation, session, standing
 from tsm.model.event import Fact
 
 # What is asked of a card is a story of its own, as is each credential: so they are found by the card.
@@ -32,7 +32,7 @@ DONE: tuple[type[Fact], ...] = (
     credential.HoldOrdered, credential.CredentialHeld, credential.ReleaseOrdered, credential.CredentialReleased,
     credential.SignatureReissued, credential.SignatureRewritten, credential.RevocationOrdered,
     credential.CredentialRevoked, *operation.FACTS, cards.LifeCycleChanged, cards.ContentDeleted,
-    delegation.StartRefused, session.SessionFailed,
+    session.SessionFailed,
 )  # fmt: skip
 FOLLOWED = tuple(fact.topic for fact in DONE)
 NOT_TOLD = "null for providers and counters"
