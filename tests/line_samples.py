@@ -58,6 +58,7 @@ def signals(draw: st.DrawFn) -> Signal:
         values["iccid"], values["previous"] = draw(st.permutations(SIMS))[:2]
     elif kind is SignalKind.NUMBER_CHANGED:
         values["msisdn"], values["previous"] = draw(st.permutations(NUMBERS))[:2]
+        values["iccid"] = draw(st.sampled_from(SIMS))
     elif kind is SignalKind.MODEL_CHANGE_ANNOUNCED:
         values["until"] = at(hours + draw(st.integers(0, 48)))
     elif kind is SignalKind.INDICATION:

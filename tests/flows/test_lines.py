@@ -174,6 +174,12 @@ BAD = {
     "a replaced card without the new one": {"kind": K.SIM_REPLACED, "iccid": "", "previous": SIM},
     "a replaced card that is the new one": {"kind": K.SIM_REPLACED, "previous": SIM},
     "a change of number without the former": {"kind": K.NUMBER_CHANGED},
+    "a change of number, on which card nobody tells": {
+        "kind": K.NUMBER_CHANGED,
+        "msisdn": OTHER_NUMBER,
+        "previous": NUMBER,
+        "iccid": "",
+    },  # fmt: skip
     "a port-out of no number": {"kind": K.PORTED_OUT, "msisdn": ""},
     "an announcement without an end": {"kind": K.MODEL_CHANGE_ANNOUNCED},
     "an announcement whose end is not UTC": {"kind": K.MODEL_CHANGE_ANNOUNCED, "until": at(1).replace(tzinfo=None)},
@@ -392,7 +398,7 @@ DATES = {
             signal(K.OBSERVED, 3, source=BY_ANOTHER, msisdn=NUMBER, imsi=OTHER_IMSI, imei=OTHER_PHONE),
             signal(K.SIM_REPLACED, 4, source=BY_ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM, previous=THIRD_SIM),
             signal(K.DEVICE_CHANGED, 5, source=BY_ANOTHER, msisdn=NUMBER, imei=OTHER_PHONE),
-            signal(K.NUMBER_CHANGED, 6, source=BY_ANOTHER, msisdn=OTHER_NUMBER, previous=NUMBER),
+            signal(K.NUMBER_CHANGED, 6, source=BY_ANOTHER, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=OTHER_SIM),
             signal(K.TERMINATED, 7, source=BY_ANOTHER, msisdn=NUMBER),
             signal(K.PORTED_OUT, 8, source=BY_ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM),
         ],
@@ -480,9 +486,9 @@ def test_a_late_signal_of_an_earlier_holder_takes_no_subject_away(world):
 def test_a_former_number_does_not_get_its_subject_back(world):
     world.record(SUBSCRIBED)
     world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
-    world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER))
+    world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM))
     world.lines.map_subject("https://id.example", "alice", OTHER_NUMBER, OPERATOR)
-    world.record(signal(K.NUMBER_CHANGED, 5, msisdn=NUMBER, previous=OTHER_NUMBER))
+    world.record(signal(K.NUMBER_CHANGED, 5, msisdn=NUMBER, previous=OTHER_NUMBER, iccid=SIM))
     assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(OTHER_NUMBER)
     world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
     assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(NUMBER)
@@ -547,7 +553,7 @@ def test_a_number_whose_present_holder_is_erased_is_nobodys_whoever_had_it_befor
 def test_a_subject_follows_its_holder_to_another_number(world):
     world.record(SUBSCRIBED)
     world.lines.map_subject("https://id.example", "alice", NUMBER, OPERATOR)
-    world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER))
+    world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM))
     assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(NUMBER)
     world.lines.map_subject("https://id.example", "alice", OTHER_NUMBER, OPERATOR)
     assert world.lines.stream_of_subject("https://id.example", "alice") == world.lines.stream_of_number(OTHER_NUMBER)

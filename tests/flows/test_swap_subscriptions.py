@@ -361,7 +361,7 @@ def test_a_subscription_that_is_deleted_is_told_so_with_its_credential_which_goe
     [
         (signal(K.TERMINATED, 300, msisdn=NUMBER), 0),
         (signal(K.PORTED_OUT, 300, msisdn=NUMBER), 0),
-        (signal(K.NUMBER_CHANGED, 300, msisdn=OTHER_NUMBER, previous=NUMBER), 0),
+        (signal(K.NUMBER_CHANGED, 300, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM), 0),
         (signal(K.SUBSCRIBED, 300, msisdn=NUMBER, imsi=OTHER_IMSI, iccid=OTHER_SIM), 1),
     ],
     ids=lambda one: getattr(one, "kind", ""),

@@ -23,9 +23,13 @@ Case = tuple[str, dict[str, Any], SignalKind, dict[str, str]]
 CASES: list[Case] = [
     (
         "HandleMobileSubscriptionIdentifierChangedNotification",
-        {"MobileSubscriptionOldIdentifier": LINE, "MobileSubscriptionNewIdentifier": OTHER_LINE},
+        {
+            "MobileSubscriptionOldIdentifier": LINE,
+            "MobileSubscriptionNewIdentifier": OTHER_LINE,
+            "Extensions": {"SecureElement": CARD},
+        },
         SignalKind.NUMBER_CHANGED,
-        {"msisdn": OTHER_NUMBER, "previous": NUMBER},
+        {"msisdn": OTHER_NUMBER, "previous": NUMBER, "iccid": SIM},
     ),
     *[
         (STATUS, {"MobileSubscription": LINE, "NewStatus": status, "Reason": "told"}, kind, {"msisdn": NUMBER})

@@ -138,11 +138,11 @@ CHANGES = {
         (3, 0, True),
     ),
     "its number changed": (
-        [SUBSCRIBED, signal(K.NUMBER_CHANGED, 2, msisdn=OTHER_NUMBER, previous=NUMBER)],
+        [SUBSCRIBED, signal(K.NUMBER_CHANGED, 2, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM)],
         (0, 0, False),
     ),
     "a number that came by a change": (
-        [signal(K.NUMBER_CHANGED, 2, msisdn=NUMBER, previous=OTHER_NUMBER, imei=PHONE)],
+        [signal(K.NUMBER_CHANGED, 2, msisdn=NUMBER, previous=OTHER_NUMBER, iccid=SIM, imei=PHONE)],
         (2, 2, True),
     ),
     "a recycled number": ([SUBSCRIBED, signal(K.SUBSCRIBED, 2, msisdn=NUMBER, iccid=OTHER_SIM)], (2, None, True)),

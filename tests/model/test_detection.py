@@ -22,6 +22,7 @@ from line_samples import (
     names,
     signal,
 )
+from msgspec import structs
 
 from tsm.model.bindings import Known
 from tsm.model.detection import CONDITIONS, assess
@@ -54,6 +55,18 @@ def found(signals: list[Signal], iccid: str = SIM) -> list[tuple[Condition, floa
     return sorted((f.condition, (f.since - NOON) / timedelta(hours=1)) for f in findings)
 
 
+def in_app(hours: float, imei: str) -> Signal:
+    return signal(K.OBSERVED, hours, source="app", iccid=SIM, imei=imei)
+
+
+def told_as(one: Signal, id: str) -> Signal:
+    return structs.replace(one, id=id)
+
+
+def used(hours: float, imei: str) -> Signal:
+    return signal(K.CREDENTIAL_USED, hours, source="app", iccid=SIM, imei=imei)
+
+
 CASES: dict[str, tuple[list[Signal], list[tuple[Condition, float]]]] = {
     "nothing happens": ([], []),
     # Another device
@@ -75,6 +88,30 @@ CASES: dict[str, tuple[list[Signal], list[tuple[Condition, float]]]] = {
     "announced, but too long ago": ([announced(2, 3), moved(4)], [(C.DEVICE_CHANGED, 4)]),
     "used after an announced change": (
         [announced(2, 10), moved(3), signal(K.CREDENTIAL_USED, 40, source="app", iccid=SIM, imei=OTHER_PHONE)],
+        [],
+    ),
+    "it moved once more, and nobody ever tells where": (
+        [signal(K.DEVICE_CHANGED, h, iccid=SIM) for h in (3, 100, 200)],
+        [(C.DEVICE_CHANGED, 3), (C.DEVICE_CHANGED, 100), (C.DEVICE_CHANGED, 200)],
+    ),
+    "an announced move, then another of which nobody tells where": (
+        [announced(2, 10), *(signal(K.DEVICE_CHANGED, h, iccid=SIM) for h in (3, 100))],
+        [(C.DEVICE_CHANGED, 100)],
+    ),
+    "it moved, nobody told where, and then it moved into a device that is named": (
+        [announced(2, 10), *(signal(K.DEVICE_CHANGED, h, iccid=SIM, imei=p) for h, p in ((3, ""), (100, OTHER_PHONE)))],
+        [(C.DEVICE_CHANGED, 100)],
+    ),
+    "the phone says that it moved as announced, the operator says that it moves into that phone now": (
+        [announced(2, 10), in_app(3, OTHER_PHONE), signal(K.DEVICE_CHANGED, 100, iccid=SIM, imei=OTHER_PHONE)],
+        [(C.DEVICE_CHANGED, 100)],
+    ),
+    "the operator has seen it there before it says so": (
+        [announced(2, 10), moved(3), signal(K.DEVICE_CHANGED, 100, iccid=SIM, imei=OTHER_PHONE)],
+        [],
+    ),
+    "used after an announced change, into which device only the phone told": (
+        [announced(2, 10), signal(K.DEVICE_CHANGED, 3, iccid=SIM), in_app(40, OTHER_PHONE), used(40, OTHER_PHONE)],
         [],
     ),
     # To and fro
@@ -168,7 +205,7 @@ CASES: dict[str, tuple[list[Signal], list[tuple[Condition, float]]]] = {
     "a change of number, told after the number was seen": (
         [
             signal(K.OBSERVED, 3, msisdn=OTHER_NUMBER, iccid=SIM, imei=PHONE),
-            signal(K.NUMBER_CHANGED, 4, msisdn=OTHER_NUMBER, previous=NUMBER),
+            signal(K.NUMBER_CHANGED, 4, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM),
         ],
         [],
     ),
@@ -179,6 +216,13 @@ CASES: dict[str, tuple[list[Signal], list[tuple[Condition, float]]]] = {
     "restricted": ([signal(K.RESTRICTED, 3, msisdn=NUMBER)], [(C.RESTRICTED, 3)]),
     "restricted and restored": ([signal(K.RESTRICTED, 3, msisdn=NUMBER), signal(K.RESTORED, 4, msisdn=NUMBER)], []),
     "lost": ([signal(K.LOST, 3, msisdn=NUMBER)], [(C.LOST, 3)]),
+    "the end is told for the very same time": (
+        [
+            told_as(signal(kind, 3, msisdn=NUMBER), name)
+            for kind, name in ((K.SUSPENDED, "b"), (K.RESTORED, "a"), (K.LOST, "d"), (K.RECOVERED, "c"))
+        ],
+        [],
+    ),
     "lost and found": ([signal(K.LOST, 3, msisdn=NUMBER), signal(K.RECOVERED, 4, iccid=SIM)], []),
     "found before it was lost": ([signal(K.LOST, 3, msisdn=NUMBER), signal(K.RECOVERED, 2, iccid=SIM)], [(C.LOST, 3)]),
     "the owner called": ([signal(K.LOCK_REQUESTED, 3, msisdn=NUMBER)], [(C.OWNER_CALLED, 3)]),
@@ -220,7 +264,9 @@ BY_ANOTHER = {
     "another device": signal(K.OBSERVED, 3, source=ANOTHER, msisdn=NUMBER, imei=OTHER_PHONE),
     "another card": signal(K.OBSERVED, 3, source=ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM),
     "replaced": signal(K.SIM_REPLACED, 3, source=ANOTHER, iccid=OTHER_SIM, previous=SIM),
-    "a change of number": signal(K.NUMBER_CHANGED, 3, source=ANOTHER, msisdn=OTHER_NUMBER, previous=NUMBER),
+    "a change of number": signal(
+        K.NUMBER_CHANGED, 3, source=ANOTHER, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=OTHER_SIM
+    ),
 }
 
 

@@ -18,15 +18,14 @@ lines live to see: `MOST_SIGNALS` of one line, `MOST_NAMES` cards of a number, a
 from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
 from operator import itemgetter
 from typing import NamedTuple
 
 from tsm.application import ERASED, Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.model.bindings import Known, begins_tenure, cards_of, moment
+from tsm.model.bindings import Known, Moment, begins_tenure, cards_of, moment
 from tsm.model.event import Event
-from tsm.model.line import Signal, SignalKind, SignalRecorded, TenureErased
+from tsm.model.line import ENDS_SUSPICION, Signal, SignalKind, SignalRecorded, TenureErased
 
 MSISDN, CARD, SIGNAL = "line.msisdn", "line.card", "line.signal"
 TOLD, TENURE = "line.told", "line.tenure"
@@ -36,7 +35,6 @@ MOST_SIGNALS = 1000  # of one source in one line, that are not erased
 MOST_NAMES = 32  # cards in one line, or lines of one card, as one source tells
 
 Place = tuple[str, str]  # purpose and value of a row
-Moment = tuple[datetime, str, str]  # by which signals are ordered
 
 
 class Filed(NamedTuple):
@@ -69,7 +67,7 @@ class Line:
         self.version = event.originator_version
         match event.fact:
             case SignalRecorded() as fact:
-                at = (event.occurred_at, fact.source, fact.signal)
+                at = (event.occurred_at, fact.kind in ENDS_SUSPICION, fact.source, fact.signal)
                 self._note(at, fact.subject, begins=fact.begins_tenure)
                 signal = signal_of(event, fact)
                 if signal is not None:

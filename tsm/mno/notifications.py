@@ -8,8 +8,9 @@ The names of events (`SE_LOST`), which that code does not show, are ours, and so
     {"id": "n-17", "occurred_at": "2026-11-21T09:30:00Z",
      "HandleSERenewalNotification": {"OldSecureElement": {"ICCID": "89811..."}, "NewSecureElement": {"ICCID": ".."}}}
 
-Two notifications say less than the signal that they become: HandleSEDeviceChangedNotification names capability
-profiles of devices, not devices, so the IMEI comes in `Extensions` or remains unknown; and
+Three notifications say less than the signal that they become: HandleSEDeviceChangedNotification names capability
+profiles of devices, not devices, so the IMEI comes in `Extensions` or remains unknown;
+HandleMobileSubscriptionIdentifierChangedNotification does not name the card, so `Extensions` has to; and
 HandleServiceEnvironmentChangeNotification names a service instance by a reference that two parties agreed upon, so
 `SecureElement` or `MobileSubscription` beside it say whose it is.
 """
@@ -49,6 +50,7 @@ class Extensions(Message, frozen=True, kw_only=True):
     """What the standard's members do not tell: ours."""
 
     imei: str = msgspec.field(name="IMEI", default="")  # of the device that the card is in now
+    secure_element: SecureElement | None = None  # whose number changed
     new_secure_element: SecureElement | None = None  # of SE_RENEWED
 
 
@@ -171,7 +173,9 @@ def _signal(request: Request, made: "partial[Signal]") -> Signal:
     match request:
         case IdentifierChanged():
             old, new = request.mobile_subscription_old_identifier, request.mobile_subscription_new_identifier
-            return made(kind=SignalKind.NUMBER_CHANGED, msisdn=new.number, previous=old.number)
+            card = request.extensions.secure_element
+            iccid = card.iccid if card is not None else ""
+            return made(kind=SignalKind.NUMBER_CHANGED, msisdn=new.number, previous=old.number, iccid=iccid)
         case SubscriptionStatusChange():
             kind = _named(STATUSES, request.new_status, "NewStatus")
             return made(kind=kind, msisdn=request.mobile_subscription.number)

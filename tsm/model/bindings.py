@@ -1,7 +1,8 @@
 """Bindings: which SIM and which phone a number had when, and which number and phone a card.
 
 Pure folds over what is known. Whatever order signals came in, they are folded in the order of the times that they
-claim, so the result depends on the set alone. Signals at one moment are ordered by source and id: arbitrary, but fixed.
+claim, so the result depends on the set alone. Of signals at one time those that end something come last; otherwise
+source and id decide: arbitrary, but fixed.
 
 An IMSI without a card is taken for the card that the number's other signals name with it: one SIM has one IMSI at a
 time. A signal without a number says nothing about numbers. Nothing goes over from one holder of a number to the next.
@@ -15,12 +16,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from tsm.model.line import BY_OPERATOR, ENDS_TENURE, Signal, SignalKind
+from tsm.model.line import BY_OPERATOR, ENDS_SUSPICION, ENDS_TENURE, Signal, SignalKind
 
 BINDS = frozenset({
     SignalKind.OBSERVED, SignalKind.SUBSCRIBED, SignalKind.PORTED_IN, SignalKind.SIM_REPLACED,
     SignalKind.NUMBER_CHANGED, SignalKind.DEVICE_CHANGED,
 })  # fmt: skip
+Moment = tuple[datetime, bool, str, str]  # by which signals are ordered
 NEW_SIM = frozenset({SignalKind.SUBSCRIBED, SignalKind.PORTED_IN, SignalKind.NUMBER_CHANGED})
 
 
@@ -82,9 +84,10 @@ def ordered(known: Iterable[Known]) -> list[Known]:
     return sorted(once.values(), key=lambda one: moment(one.signal))
 
 
-def moment(signal: Signal) -> tuple[datetime, str, str]:
-    """By which signals are ordered."""
-    return signal.occurred_at, signal.source, signal.id
+def moment(signal: Signal) -> Moment:
+    """By which signals are ordered. What ends something comes after what began it, also where days are all that is
+    told: at one and the same time."""
+    return signal.occurred_at, signal.kind in ENDS_SUSPICION, signal.source, signal.id
 
 
 def begins_tenure(msisdn: str, signal: Signal) -> bool:

@@ -61,6 +61,7 @@ class Stay(NamedTuple):
     first: Known
     last: Known
     named: str  # the same, but where a phone alone told which: it could say the one that was announced
+    claimed: bool  # by the phone in it, and by nobody else so far
 
 
 def assess(iccid: str, known: Iterable[Known], policy: Policy, operator: str) -> tuple[Finding, ...]:
@@ -131,6 +132,7 @@ def _foreign_device(card: Card, rule: Rule) -> list[Case]:
     """Once for each device that the credential was not written in; from when on the card was seen there."""
     written: Known | None = None
     found: dict[tuple[str, str], Case] = {}
+    stays = _stays(card)
     for one in card.own:
         signal = one.signal
         if signal.kind is SignalKind.CREDENTIAL_WRITTEN and signal.imei:
@@ -138,28 +140,27 @@ def _foreign_device(card: Card, rule: Rule) -> list[Case]:
         elif signal.kind is SignalKind.CREDENTIAL_USED and signal.imei and written is not None:
             place = (written.signal.imei, signal.imei)
             if signal.imei != written.signal.imei and place not in found:
-                since = _seen_in(card, signal.imei, after=written) or signal.occurred_at
+                since = _seen_in(stays, signal.imei, after=written) or signal.occurred_at
                 found[place] = Case(min(since, signal.occurred_at), (one,), (written,))
     return [case for (_, imei), case in found.items() if not _announced(card, imei, case.since)]
 
 
 def _stays(card: Card) -> list[Stay]:
+    """That it moved is always news, but for the device that others than the phone in it have named already."""
     stays: list[Stay] = []
     for one in card.own:
         signal = one.signal
-        if signal.kind not in BINDS or not (signal.imei or signal.kind is SignalKind.DEVICE_CHANGED):
+        moves, by_phone = signal.kind is SignalKind.DEVICE_CHANGED, signal.source == APP
+        if signal.kind not in BINDS or not (signal.imei or moves):
             continue
-        if stays and stays[-1].imei == signal.imei != "":
-            stays[-1] = stays[-1]._replace(last=one, named=stays[-1].named or _named(signal))
-        elif stays and stays[-1].imei == "" and stays[-1].first.signal.kind is SignalKind.DEVICE_CHANGED:
-            stays[-1] = Stay(signal.imei, stays[-1].first, one, _named(signal))  # now somebody told which
+        last, named = stays[-1] if stays else None, "" if by_phone else signal.imei
+        if last is not None and last.imei == signal.imei != "" and not (moves and last.claimed):
+            stays[-1] = last._replace(last=one, named=last.named or named, claimed=last.claimed and by_phone)
+        elif last is not None and last.imei == "" and not moves:  # now somebody told which
+            stays[-1] = Stay(signal.imei, last.first, one, named, claimed=False)
         else:
-            stays.append(Stay(signal.imei, one, one, signal.imei))
+            stays.append(Stay(signal.imei, one, one, signal.imei, claimed=by_phone))
     return stays
-
-
-def _named(signal: Signal) -> str:
-    return "" if signal.source == APP else signal.imei
 
 
 def _announced(card: Card, imei: str, at: datetime) -> bool:
@@ -170,14 +171,12 @@ def _announced(card: Card, imei: str, at: datetime) -> bool:
     )
 
 
-def _seen_in(card: Card, imei: str, after: Known) -> datetime | None:
-    """When the card was first seen in that device, after some signal."""
-    times = (
-        one.signal.occurred_at
-        for one in card.own
-        if one.signal.kind in BINDS and one.signal.imei == imei and moment(one.signal) > moment(after.signal)
-    )
-    return next(times, None)
+def _seen_in(stays: Sequence[Stay], imei: str, after: Known) -> datetime | None:
+    """Since when the card was in that device, after some signal, though it may be told later which device that was."""
+    for stay in stays:
+        if stay.imei == imei and moment(stay.last.signal) > moment(after.signal):
+            return max(stay.first.signal.occurred_at, after.signal.occurred_at)
+    return None
 
 
 # Numbers and SIMs

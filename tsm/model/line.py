@@ -62,6 +62,7 @@ class SignalKind(StrEnum):
 
 
 ENDS_TENURE = frozenset({SignalKind.TERMINATED, SignalKind.PORTED_OUT})
+ENDS_SUSPICION = frozenset({SignalKind.RESTORED, SignalKind.RECOVERED, SignalKind.UNLOCK_REQUESTED})
 HAS_PREVIOUS = frozenset({SignalKind.SIM_REPLACED, SignalKind.NUMBER_CHANGED})
 APP_MAY_SAY = frozenset({
     SignalKind.OBSERVED, SignalKind.CREDENTIAL_WRITTEN, SignalKind.CREDENTIAL_USED, SignalKind.WRONG_CARD,
@@ -186,6 +187,8 @@ def _check_kind(signal: Signal) -> None:
         case SignalKind.NUMBER_CHANGED:
             if not signal.msisdn:
                 raise refusal("msisdn", "which number")
+            if not signal.iccid:  # or nothing that is told of the new number would reach the card
+                raise refusal("iccid", "on which card")
             check_identifier(Msisdn, signal.previous, "previous")
         case SignalKind.INDICATION:
             check_text(signal.indication, "indication")
