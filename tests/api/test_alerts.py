@@ -596,6 +596,84 @@ def test_an_operator_is_told_of_its_own_cards_and_what_it_said_itself(world: Wor
     assert {s["source"] for s in others["signals"]} == {f"operator:{OTHER_OPERATOR}"}
 
 
+TOLD = "signals { position source msisdn imsi imei } bindings { msisdn imsi iccid imei }"
+OF_CARD = f'query ($of: String!) {{ told: cardSwapHistory(iccid: $of, purpose: "case 12") {{ {TOLD} }} }}'
+OF_DEVICE = f'query ($of: String!) {{ told: deviceSwapHistory(imei: $of, purpose: "case 12") {{ {TOLD} }} }}'
+OF_LINE = f'query ($of: String!) {{ told: lineSwapHistory(msisdn: $of, purpose: "case 12") {{ {TOLD} }} }}'
+NOTHING: dict[str, Any] = {"signals": [], "bindings": []}
+
+
+def customer_of_another(world: World) -> dict[str, str]:
+    """A line that another operator told of, in a card that nobody registered."""
+    card = iccid(next(_cards))
+    digits = f"001010{card[-9:-1]}"
+    line = {"iccid": card, "msisdn": number_of(card), "imsi": f"00101{card[-11:-1]}"}
+    line["imei"] = digits + luhn_digit(digits)
+    say(world, SignalKind.SUBSCRIBED, OTHER_OPERATOR, occurred_at=datetime.now(UTC) - timedelta(days=100), **line)
+    return line
+
+
+def test_an_operator_that_registers_anothers_card_is_not_told_of_its_customer(world: World, alice: Client) -> None:
+    line = customer_of_another(world)
+    world.party(OPERATOR).done("cardRegister", rows=[row(line["iccid"])])
+    assert alice.data(OF_CARD, of=line["iccid"])["told"] == NOTHING
+    assert alice.data(OF_LINE, of=line["msisdn"])["told"] == NOTHING
+    say(world, SignalKind.PORTED_IN, iccid=line["iccid"], msisdn=line["msisdn"])
+    told = alice.data(OF_CARD, of=line["iccid"])["told"]
+    assert {one["source"] for one in told["signals"]} == {f"operator:{OPERATOR}"}
+    own = {"msisdn": line["msisdn"], "imsi": None, "iccid": line["iccid"], "imei": None}
+    assert told["bindings"] == [own]
+
+
+@pytest.mark.parametrize("kind", [SignalKind.PORTED_IN, SignalKind.OBSERVED])
+def test_an_operator_finds_out_nothing_of_a_line_by_speaking_of_it(
+    world: World, alice: Client, card: str, kind: SignalKind
+) -> None:
+    """A port-in keeps the phone that the number had; an IMSI is looked for in the card that others named with it."""
+    line = customer_of_another(world)
+    say(world, kind, iccid=card, msisdn=line["msisdn"])
+    say(world, kind, msisdn=line["msisdn"], imsi=line["imsi"])
+    told = alice.data(OF_LINE, of=line["msisdn"])["told"]
+    assert len(told["signals"]) == 2
+    assert {one["imei"] for one in told["bindings"]} == {None}
+    assert {one["iccid"] for one in told["bindings"]} <= {card, None}
+    assert alice.data(OF_DEVICE, of=line["imei"])["told"] == NOTHING
+
+
+def test_a_card_or_a_device_leads_an_operator_to_no_number_that_it_did_not_tie_to_it_itself(
+    world: World, alice: Client, card: str
+) -> None:
+    """It says something of many numbers, and asks for a device: which of them comes back?"""
+    line = customer_of_another(world)
+    planted = say(world, SignalKind.INDICATION, msisdn=line["msisdn"], indication="proxy")
+    assert alice.data(OF_DEVICE, of=line["imei"])["told"] == NOTHING
+    assert alice.data(OF_CARD, of=line["iccid"])["told"] == NOTHING
+    [own] = alice.data(OF_LINE, of=line["msisdn"])["told"]["signals"]
+    assert own["position"] == planted
+
+    seen, moved = move(world, card)
+    weak = say(world, SignalKind.INDICATION, msisdn=number_of(card), indication="proxy")
+    told = alice.data(OF_CARD, of=card)["told"]
+    assert {one["position"] for one in told["signals"]} == {seen, moved, weak}
+    assert [one["imei"] for one in told["bindings"]] == [PHONE, OTHER_PHONE]
+
+
+def test_an_operator_sees_what_phones_said_of_its_cards_and_of_no_others(
+    world: World, alice: Client, officer: Client, card: str
+) -> None:
+    other = iccid(next(_cards))
+    world.party(OTHER_OPERATOR).done("cardRegister", rows=[row(other)])
+    for number, seen in enumerate((card, other)):
+        said = Signal(
+            id=f"app-{seen}-{number}", source="app", kind=SignalKind.OBSERVED, occurred_at=datetime.now(UTC),
+            iccid=seen, imei=THIRD_PHONE,
+        )  # fmt: skip
+        (outcome,) = world.parts.lines.record([said], Context(actor="app", role="system", tenant="", correlation="x"))
+        assert outcome.error is None
+    assert len(officer.data(OF_DEVICE, of=THIRD_PHONE)["told"]["bindings"]) >= 2
+    assert {one["iccid"] for one in alice.data(OF_DEVICE, of=THIRD_PHONE)["told"]["bindings"]} == {card}
+
+
 def test_an_overseer_of_a_provider_is_told_nothing(world: World, card: str) -> None:
     move(world, card)
     auditor = world.person("auditor", f"provider:{PROVIDER}", "petra")

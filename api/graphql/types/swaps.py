@@ -4,7 +4,7 @@ Numbers, SIMs and devices are personal data: who asks names a purpose, and whose
 leaves. No list of other things leads here, and no subscription.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from enum import Enum
@@ -21,11 +21,13 @@ from api.graphql.types.events import time_of
 from api.graphql.types.scalars import Position
 from projections.viewer import EVERYTHING
 from tsm.errors import ErrorCode, TsmError
+from tsm.flows.known_signals import homes
 from tsm.flows.lines import History
 from tsm.identifiers import Iccid, Imei, Msisdn
 from tsm.model import swap_policy
-from tsm.model.bindings import Binding, Known
+from tsm.model.bindings import Binding, Known, bindings_of_number, cards_of, devices_of_card, numbers_of
 from tsm.model.card import stream as card_stream
+from tsm.model.line import BY_OPERATOR, Signal
 from tsm.model.swap_policy import Policy, PolicyAdopted
 from tsm.store.loop import aside
 
@@ -66,7 +68,8 @@ class LineSignal:
 
 @strawberry.type(
     description="What was told of a number, a card or a device, in the order of the times that sources claim. Whose"
-    " tenure is erased is left out. An operator is shown what concerns its cards, and what it said itself of others."
+    " tenure is erased is left out. An operator is shown what it said itself, and what phones, cards and clerks said of"
+    " its cards, as if no other operator had said anything."
 )
 class SwapHistory:
     bindings: list[LineBinding] = strawberry.field(description="What belonged together, and when.")
@@ -79,7 +82,7 @@ def line_swap_history(
     purpose: Purpose,
     since: Since = None,
 ) -> SwapHistory:
-    return told(info.context, purpose, since, lambda lines: lines.history(msisdn=str(Msisdn(msisdn))))
+    return told(info.context, purpose, since, msisdn=str(Msisdn(msisdn)))
 
 
 def card_swap_history(
@@ -88,7 +91,7 @@ def card_swap_history(
     purpose: Purpose,
     since: Since = None,
 ) -> SwapHistory:
-    return told(info.context, purpose, since, lambda lines: lines.history(iccid=str(Iccid(iccid))))
+    return told(info.context, purpose, since, iccid=str(Iccid(iccid)))
 
 
 def device_swap_history(
@@ -97,38 +100,73 @@ def device_swap_history(
     purpose: Purpose,
     since: Since = None,
 ) -> SwapHistory:
-    return told(info.context, purpose, since, lambda lines: lines.history(imei=str(Imei(imei))))
+    return told(info.context, purpose, since, imei=str(Imei(imei)))
 
 
-def told(context: Context, purpose: str, since: datetime | None, ask: Callable[[Any], History]) -> SwapHistory:
+def told(context: Context, purpose: str, since: datetime | None, **asked: str) -> SwapHistory:
     """As far as the caller may see; whose data was read is recorded whatever of it he is shown."""
     purpose, since = read_purpose(purpose), time_of("since", since)
-    history = ask(context.parts.lines)
+    history = context.parts.lines.history(**asked)
     for subject in history.subjects:
         context.unsealed.add(subject, purpose)
-    may_see = sight(context, history)
-    bindings = [one for one in history.bindings if may_see(one.iccid, one.evidence)]
-    signals = [one for one in history.signals if may_see(one.signal.iccid, (one.position,))]
+    if context.viewer != EVERYTHING:
+        history = as_seen(context, history, **asked)
     return SwapHistory(
-        bindings=[binding(one) for one in bindings if since is None or one.until is None or one.until >= since],
-        signals=[signal(one) for one in signals if since is None or one.signal.occurred_at >= since],
+        bindings=[binding(one) for one in history.bindings if since is None or one.until is None or one.until >= since],
+        signals=[signal(one) for one in history.signals if since is None or one.signal.occurred_at >= since],
     )
 
 
-def sight(context: Context, history: History) -> Callable[[str, Sequence[int]], bool]:
-    """Whether the caller may see what concerns a card, or rests on signals at these positions."""
+def as_seen(context: Context, history: History, **asked: str) -> History:
+    """As if nobody had said anything that the caller may not see.
+
+    So whatever he asks, and has said of others' numbers to find out, nothing tells him what others said: neither which
+    number a device belongs to, for only numbers count that he tied to it himself, nor what a binding took over from one
+    before it.
+    """
+    seen = visible(context, history.signals)
+    of_it = [one.signal for one in seen if not named_in(one.signal).isdisjoint(asked.values())]
+    streams = {home for said in of_it for home in homes(said)}
+    signals = [one for one in seen if not streams.isdisjoint(homes(one.signal))]
+    return history._replace(signals=tuple(signals), bindings=bindings_among(signals, **asked))
+
+
+def visible(context: Context, signals: Sequence[Known]) -> list[Known]:
+    """To an operator what it said itself, and what phones, cards and clerks said of its cards; to others nothing.
+
+    What another operator says is that one's, also where it names a card that this one registered.
+    """
     viewer = context.viewer
-    if viewer == EVERYTHING:
-        return lambda iccid, positions: True
     if viewer.kind != "operator":
-        return lambda iccid, positions: False
-    named = {card for one in history.signals for card in (one.signal.iccid, one.signal.previous)}
-    named |= {one.iccid for one in history.bindings}
-    cards = {card_stream(iccid): iccid for iccid in named if iccid}
-    registered = {cards[stream] for stream in context.log.existing(list(cards))}
+        return []
+    cards = {card_stream(one.signal.iccid): one.signal.iccid for one in signals if one.signal.iccid}
+    registered = [cards[stream] for stream in context.log.existing(list(cards))]
     own = {iccid for iccid in registered if context.log.card_of(iccid).operator == viewer.party}
-    said = {one.position for one in history.signals if one.signal.source == f"operator:{viewer.party}"}
-    return lambda iccid, positions: iccid in own if iccid in registered else said.issuperset(positions)
+    return [one for one in signals if said_by(viewer.party, one.signal) or is_of(own, one.signal)]
+
+
+def said_by(operator: str, said: Signal) -> bool:
+    return said.source == f"{BY_OPERATOR}{operator}"
+
+
+def is_of(cards: set[str], said: Signal) -> bool:
+    return said.iccid in cards and not said.source.startswith(BY_OPERATOR)
+
+
+def named_in(said: Signal) -> set[str]:
+    """Of what one asks by; digits and signs tell numbers, cards and devices apart."""
+    return {said.msisdn, said.previous, said.iccid, said.imei}
+
+
+def bindings_among(known: Sequence[Known], *, msisdn: str = "", iccid: str = "", imei: str = "") -> tuple[Binding, ...]:
+    """Of the number, the card or the device, as these signals say; the same fold as that of the whole history."""
+    numbers = [msisdn] if msisdn else list(dict.fromkeys(n for one in known for n in numbers_of(one.signal)))
+    bindings = [binding for number in numbers for binding in bindings_of_number(number, known)]
+    if not msisdn:
+        cards = [iccid] if iccid else list(dict.fromkeys(i for one in known for i in cards_of(one.signal)))
+        unnumbered = [one for one in known if not one.signal.msisdn]
+        bindings += [binding for card in cards for binding in devices_of_card(card, unnumbered)]
+    return tuple(one for one in bindings if iccid in ("", one.iccid) and imei in ("", one.imei))
 
 
 def binding(one: Binding) -> LineBinding:
