@@ -394,7 +394,15 @@ def test_an_alert_is_taken_further_and_closed(world: World, officer: Client, car
     assert over == {
         "state": "CLOSED", "verdict": "FALSE_ALARM", "inForce": False, "standing": {"level": "NONE", "onHold": False},
     }  # fmt: skip
-    assert officer.refused("alertClose", verdict="CONFIRMED", **given) == [("NOT_FOUND", ["suspicion"])]
+    assert officer.refused("alertClose", verdict="CONFIRMED", **given) == [("NOT_FOUND", ["alert"])]
+
+
+def test_an_alert_that_is_not_there_is_refused_by_its_name_in_the_input(alice: Client, card: str) -> None:
+    given = {"iccid": card, "alert": "0" * 32, "reason": WHY}
+    unknown = [("NOT_FOUND", ["alert"])]
+    assert alice.refused("alertAcknowledge", **given) == unknown
+    assert alice.refused("alertEscalate", level="LOCK", **given) == unknown
+    assert alice.refused("alertClose", verdict="FALSE_ALARM", **given) == unknown
 
 
 @pytest.mark.parametrize("verdict", [None, "CONFIRMED"])
@@ -524,12 +532,15 @@ def test_what_was_not_locked_at_the_holders_word_is_not_unlocked_at_it(world: Wo
     assert unlocked["standing"] == {"level": "HOLD"}
 
 
+@pytest.mark.parametrize("mutation", ["cardLockRequest", "cardUnlockRequest"])
 @pytest.mark.parametrize(
-    ("called", "field"), [("2026-11-21T12:00:00", "calledAt"), ("2999-01-01T00:00:00Z", "calledAt")]
+    "called",
+    ["2026-11-21T12:00:00", "2999-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"],
 )
-def test_a_call_has_a_time_that_was(alice: Client, card: str, called: str, field: str) -> None:
-    refused = alice.refused("cardLockRequest", iccid=card, calledAt=called, reason=WHY)
-    assert refused == [("INVALID_INPUT", [field])]
+def test_a_call_has_a_time_that_was(alice: Client, card: str, mutation: str, called: str) -> None:
+    """The last two are times that cannot be written in UTC."""
+    refused = alice.refused(mutation, iccid=card, calledAt=called, reason=WHY)
+    assert refused == [("INVALID_INPUT", ["calledAt"])]
 
 
 # Histories
@@ -742,6 +753,22 @@ def test_a_policy_that_is_none_is_refused_with_its_place(officer: Client, rule: 
     [(code, place)] = officer.refused("swapPolicyAdopt", policy=policy, reason=WHY)
     assert code == "INVALID_INPUT" and place is not None
     assert (place[:2], place[-1]) == (["policy", "rules"], field)
+
+
+def test_a_trial_says_where_its_policy_is_none(officer: Client) -> None:
+    query = "query ($policy: SwapPolicyInput!) { swapPolicyTrial(policy: $policy) { cards } }"
+    policy = {"version": 2, "settleHours": 24, "rules": [RULE, {**RULE, "name": "b", "withinHours": 24}]}
+    [error] = officer.ask(query, policy=policy)["errors"]
+    assert error["extensions"]["code"] == "INVALID_INPUT"
+    assert error["message"] == "policy.rules.1.withinHours is missing or not as specified"
+
+
+def test_an_indication_that_has_two_weights_is_refused_with_its_place(officer: Client) -> None:
+    weights = [{"indication": "proxy", "weight": 3}, {"indication": "proxy", "weight": 1}]
+    rule = {**RULE, "condition": "WEAK_SIGNALS", "withinHours": 24, "weights": weights, "threshold": 2}
+    policy = {"version": 2, "settleHours": 24, "rules": [rule]}
+    place = ["policy", "rules", "0", "weights", "1", "indication"]
+    assert officer.refused("swapPolicyAdopt", policy=policy, reason=WHY) == [("INVALID_INPUT", place)]
 
 
 def test_a_policy_is_adopted_by_two_officers_who_are_appointed_for_all(world: World, officer: Client) -> None:

@@ -6,7 +6,9 @@ releases: a clerk has seen the holder and her papers, an operator has made sure 
 call makes sure who calls: what is unlocked at her word is only what was locked at it.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 
@@ -22,6 +24,7 @@ from api.graphql.mutations.rows import Row, changed
 from api.graphql.mutations.whose import card_at_hand, issued_card, refuse_other_tenants
 from api.graphql.types.alerts import Alert, Standing
 from api.graphql.types.swaps import SwapLevel, SwapPolicyInput, document_of, read_policy
+from api.rest.signals import in_utc
 from tsm.errors import ErrorCode, TsmError, within
 from tsm.model import event, standing, swap_policy
 from tsm.model.checks import check_text, refusal
@@ -95,7 +98,8 @@ class SwapPolicyAdoptInput(Keyed):
 
 def acknowledge(act: Act, given: AlertAcknowledgeInput) -> None:
     context = act.of(issued_card(act, given.iccid).operator, given.reason or "")
-    act.parts.standings.acknowledge(given.iccid, given.alert, context, act.command)
+    with alert_named():
+        act.parts.standings.acknowledge(given.iccid, given.alert, context, act.command)
 
 
 def escalate(act: Act, given: AlertEscalateInput) -> None:
@@ -104,7 +108,8 @@ def escalate(act: Act, given: AlertEscalateInput) -> None:
     level = Level[value_of(SwapLevel, given.level)]
     if level is Level.REVOKE:
         raise refusal("level", "one person takes nothing so far")
-    act.parts.standings.escalate(given.iccid, given.alert, level, context, act.command)
+    with alert_named():
+        act.parts.standings.escalate(given.iccid, given.alert, level, context, act.command)
 
 
 def close(act: Act, given: AlertCloseInput) -> None:
@@ -113,7 +118,18 @@ def close(act: Act, given: AlertCloseInput) -> None:
     verdict = standing.Verdict(value_of(Verdict, given.verdict))
     if verdict is standing.Verdict.CONFIRMED and not context.person:
         raise TsmError(ErrorCode.FORBIDDEN, f"{context.actor} is a program")
-    act.parts.standings.close(given.iccid, given.alert, verdict, context, act.command)
+    with alert_named():
+        act.parts.standings.close(given.iccid, given.alert, verdict, context, act.command)
+
+
+@contextmanager
+def alert_named() -> Iterator[None]:
+    """What is a suspicion to the card's standing is an alert in the input."""
+    try:
+        yield
+    except TsmError as error:
+        error.field = ("alert",) if error.field == ("suspicion",) else error.field
+        raise
 
 
 def release(act: Act, given: CardHoldReleaseInput) -> None:
@@ -135,14 +151,13 @@ def call(act: Act, given: CardLockRequestInput | CardUnlockRequestInput, kind: S
     """What the holder wants is filed as a signal, named by the key: the same again, also after a crash, is no news."""
     card, tenants = card_at_hand(act, given.iccid)
     is_operators = act.caller.viewer.kind == "operator"
-    if given.called_at.utcoffset() is None:
-        raise refusal("called_at", "no offset from UTC")
+    called_at = in_utc(given.called_at, "called_at")
     context = because(act, card.operator, given.reason, tenants)
     asked = Signal(
         id=sha256(act.command.id.encode()).hexdigest(),
         source=f"operator:{card.operator}" if is_operators else f"clerk:{act.caller.viewer.party}",
         kind=kind,
-        occurred_at=given.called_at.astimezone(UTC),
+        occurred_at=called_at,
         iccid=card.iccid,
     )
     (outcome,) = act.parts.lines.record([asked], context)

@@ -14,19 +14,21 @@ from typing import Annotated, Any
 import msgspec
 import strawberry
 from strawberry.types import Info
+from strawberry.utils.str_converters import to_camel_case
 
 from api.graphql.context import Context
 from api.graphql.types.credentials import Purpose, read_purpose
 from api.graphql.types.events import time_of
-from api.graphql.types.scalars import Position
+from api.graphql.types.scalars import Position, refuse
 from projections.viewer import EVERYTHING
-from tsm.errors import ErrorCode, TsmError
+from tsm.errors import ErrorCode, TsmError, within
 from tsm.flows.known_signals import homes
 from tsm.flows.lines import History
 from tsm.identifiers import Iccid, Imei, Msisdn
 from tsm.model import swap_policy
 from tsm.model.bindings import Binding, Known, bindings_of_number, cards_of, devices_of_card, numbers_of
 from tsm.model.card import stream as card_stream
+from tsm.model.checks import refusal
 from tsm.model.line import BY_OPERATOR, Signal
 from tsm.model.swap_policy import Policy, PolicyAdopted
 from tsm.store.loop import aside
@@ -298,7 +300,7 @@ def read_policy(given: SwapPolicyInput) -> Policy:
 
 
 def document_of(given: SwapPolicyInput) -> bytes:
-    """As a policy is written down elsewhere, too."""
+    """As a policy is written down elsewhere, too. INVALID_INPUT where an indication has two weights."""
     rules = [
         {
             "name": rule.name,
@@ -306,12 +308,23 @@ def document_of(given: SwapPolicyInput) -> bytes:
             "level": str(SwapLevel(rule.level).value),
             "within_hours": rule.within_hours,
             "lasts_hours": rule.lasts_hours,
-            "weights": {each.indication: each.weight for each in rule.weights},
+            "weights": weights_of(number, rule),
             "threshold": rule.threshold,
         }
-        for rule in given.rules
+        for number, rule in enumerate(given.rules)
     ]
     return msgspec.json.encode({"version": given.version, "settle_hours": given.settle_hours, "rules": rules})
+
+
+def weights_of(number: int, rule: SwapRuleInput) -> dict[str, int]:
+    """By indication. The number is the rule's place in its policy."""
+    weights: dict[str, int] = {}
+    for place, each in enumerate(rule.weights):
+        with within("rules", str(number), "weights", str(place)):
+            if each.indication in weights:
+                raise refusal("indication", "it has a weight already")
+        weights[each.indication] = each.weight
+    return weights
 
 
 def swap_policies(info: Info[Context, None]) -> list[SwapPolicy]:
@@ -360,7 +373,7 @@ def swap_policy_trial(
     ] = None,
 ) -> SwapPolicyTrial:
     """In a thread of its own, and never two at once: STORE_BUSY. An operator's is about its own cards."""
-    context, wanted, begin = info.context, read_policy(policy), time_of("since", since)
+    context, wanted, begin = info.context, policy_to_try(policy), time_of("since", since)
     viewer = context.viewer
     if viewer.kind not in ("everything", "operator"):
         raise TsmError(ErrorCode.FORBIDDEN, f"{viewer.kind} {viewer.party}")
@@ -375,3 +388,12 @@ def swap_policy_trial(
         rules=[SwapRuleTrial(**rule._asdict()) for rule in trial.rules],
         missed=[MissedCase(iccid=one.iccid, alert=one.suspicion) for one in trial.missed],
     )
+
+
+def policy_to_try(given: SwapPolicyInput) -> Policy:
+    """INVALID_INPUT, and the message says where: a query's errors have no field."""
+    try:
+        return read_policy(given)
+    except TsmError as error:
+        place = ".".join(map(to_camel_case, ("policy", *error.field)))
+        raise refuse(f"{place} is missing or not as specified") from None
