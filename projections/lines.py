@@ -321,7 +321,8 @@ def standing_line(fact: Fact) -> str | None:
         case standing.SuspicionRaised():
             evidence = ", ".join(map(str, fact.evidence))
             what = f"{fact.condition}, {level(fact.level)} by rule {fact.rule} of policy {fact.policy}"
-            return f"suspicion {fact.suspicion} raised: {what}; evidence at {evidence}"
+            instead = f", in place of {fact.succeeds}" if fact.succeeds else ""
+            return f"suspicion {fact.suspicion} raised{instead}: {what}; evidence at {evidence}"
         case standing.SuspicionWithdrawn():
             return f"suspicion {fact.suspicion} withdrawn: by what is known now it does not apply"
         case standing.SuspicionAcknowledged():

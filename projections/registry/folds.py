@@ -194,6 +194,8 @@ def _of_standing(book: Book, event: Event) -> Iterator[Need]:
     yield book.cards, iccid
     if suspicion := getattr(fact, "suspicion", ""):
         yield book.alerts, suspicion
+    if succeeds := getattr(fact, "succeeds", ""):
+        yield book.alerts, succeeds
 
 
 def _of_party(book: Book, event: Event) -> Iterator[Need]:

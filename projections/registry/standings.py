@@ -24,16 +24,14 @@ from tsm.model.swap_policy import Level
 
 OPEN, ACKNOWLEDGED, CLOSED = "OPEN", "ACKNOWLEDGED", "CLOSED"  # of `state`, as the next two
 WITHDRAWN, RELEASED = "WITHDRAWN", "RELEASED"
-KEPT = (
-    "escalated", "verdict", "raised_at", "acknowledged_at", "acknowledged_by", "escalated_by", "closed_at", "closed_by",
-    "overtaken", "position",
-)  # fmt: skip
+SAID = ("escalated", "verdict", "acknowledged_at", "acknowledged_by", "escalated_by", "closed_at", "closed_by")
 
 
 def raised(book: Book, event: Event, fact: SuspicionRaised) -> None:
-    """Raised again it keeps what persons said to it."""
+    """Raised again it keeps what persons said to it, and in place of another what they said to that."""
     standing = _touched(book, event)
     known = book.alerts.get(fact.suspicion)
+    said = known or (book.alerts.get(fact.succeeds) if fact.succeeds else None)
     row = AlertRow(
         alert=fact.suspicion,
         iccid=standing.iccid,
@@ -62,11 +60,13 @@ def raised(book: Book, event: Event, fact: SuspicionRaised) -> None:
         position=event.position,
         changed=event.position,
     )
-    if known is not None:
+    if said is not None:
         row = row._replace(
-            state=CLOSED if known.verdict else ACKNOWLEDGED if known.acknowledged_at else OPEN,
-            **{column: getattr(known, column) for column in KEPT},
+            state=CLOSED if said.verdict else ACKNOWLEDGED if said.acknowledged_at else OPEN,
+            **{column: getattr(said, column) for column in SAID},
         )
+    if known is not None:
+        row = row._replace(raised_at=known.raised_at, overtaken=known.overtaken, position=known.position)
     book.alerts.put(row._replace(level=_level(row)))
 
 

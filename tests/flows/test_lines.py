@@ -179,7 +179,7 @@ BAD = {
         "msisdn": OTHER_NUMBER,
         "previous": NUMBER,
         "iccid": "",
-    },  # fmt: skip
+    },
     "a port-out of no number": {"kind": K.PORTED_OUT, "msisdn": ""},
     "an announcement without an end": {"kind": K.MODEL_CHANGE_ANNOUNCED},
     "an announcement whose end is not UTC": {"kind": K.MODEL_CHANGE_ANNOUNCED, "until": at(1).replace(tzinfo=None)},

@@ -34,7 +34,7 @@ from tsm.model.detection import Finding
 from tsm.model.event import Context
 from tsm.model.operation import OperationRequested
 from tsm.model.standing import Proof, Verdict
-from tsm.model.swap_policy import Condition, Level
+from tsm.model.swap_policy import DEFAULT, Condition, Level
 
 APP = APPLICATION.hex().upper()
 SETTLE = timedelta(hours=24)
@@ -86,7 +86,7 @@ class Desk(Deployment):
             Finding(f"{n:032x}", f"rule-{n}", condition, level, now, None, (1,), revoke_from(level, now))
             for n, level in enumerate(levels)
         ]
-        self.decide(lambda state: standings.reassess(state, findings, 1, now), iccid)
+        self.decide(lambda state: standings.reassess(state, findings, DEFAULT, now), iccid)
 
     def release(self):
         now = self.world.tsm.now()
@@ -650,7 +650,7 @@ def test_a_server_that_died_between_its_steps_goes_on(world, desk, credential, m
         deaths += 1
         return commit(*changes, **options)
 
-    world.record(standings.stream(ICCID), *standings.reassess(None, [finding(world)], 1, world.tsm.now()))
+    world.record(standings.stream(ICCID), *standings.reassess(None, [finding(world)], DEFAULT, world.tsm.now()))
     world.clock.pass_by(hours=25)
     monkeypatch.setattr(world.tsm, "commit", dying)
     for _ in range(12):
@@ -689,7 +689,7 @@ def test_a_server_that_dies_at_each_commit_holds_and_releases_once(world, desk, 
         monkeypatch.undo()
 
     stream = standings.stream(ICCID)
-    world.record(stream, *standings.reassess(None, [finding(world, Level.LOCK)], 1, world.tsm.now()))
+    world.record(stream, *standings.reassess(None, [finding(world, Level.LOCK)], DEFAULT, world.tsm.now()))
     to_the_end()
     desk.contact()
     cleared = standings.release(world.tsm.load(stream, standings.evolve).state, Proof.CLERK, "", world.tsm.now())
@@ -722,7 +722,7 @@ def test_two_servers_on_one_log_do_it_once(world, desk, credential):
         found = [] if level is Level.NONE else [finding(world, level)]
         world.clock.pass_by(seconds=5)
         state = world.tsm.load(stream, standings.evolve).state
-        world.record(stream, *standings.reassess(state, found, 1, world.tsm.now()))
+        world.record(stream, *standings.reassess(state, found, DEFAULT, world.tsm.now()))
     deadline = time.monotonic() + 10
     while world.credential(credential).hold is not Hold.HELD or desk.asked[-1:] != [("lock", "WAITING")]:
         assert time.monotonic() < deadline
@@ -761,7 +761,7 @@ class Restless:
 
     def suspect(self, level):
         found = [] if level is Level.NONE else [finding(self.world, level, Condition.LOST)]
-        self.decide(lambda state: standings.reassess(state, found, 1, self.world.tsm.now()))
+        self.decide(lambda state: standings.reassess(state, found, DEFAULT, self.world.tsm.now()))
 
     def release(self):
         now = self.world.tsm.now()

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 from functools import reduce
 
 import hypothesis.strategies as st
-import msgspec
 import pytest
 from given import given as given_facts
 from hypothesis import given
 from line_samples import SIMS, arrivals, at, known, names
+from msgspec import structs
 
 from tsm.errors import ErrorCode
 from tsm.model.bindings import Known
@@ -34,7 +34,7 @@ from tsm.model.standing import (
     reassess,
     release,
 )
-from tsm.model.swap_policy import DEFAULT, Condition, Level
+from tsm.model.swap_policy import DEFAULT, Condition, Level, Rule
 
 NOW = at(0)
 SETTLE = timedelta(hours=24)
@@ -52,13 +52,13 @@ def raised(
         since=at(since),
         until=None if until is None else at(until),
         evidence=(3,),
-        revoke_from=at(20) if level is Level.REVOKE else None,
+        revoke_from=at(24) if level is Level.REVOKE else None,
     )
 
 
 def finding(fact: SuspicionRaised) -> Finding:
     return Finding(
-        fact.suspicion, fact.rule, Condition.LOST, Level(fact.level), fact.since, fact.until, fact.evidence,
+        fact.suspicion, fact.rule, Condition(fact.condition), Level(fact.level), fact.since, fact.until, fact.evidence,
         fact.revoke_from,
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ def level(level: Level, revoke_from: float | None = None) -> LevelChanged:
 
 
 HELD = (raised(), level(Level.HOLD))
-DOOMED = (raised("dd", Level.REVOKE), level(Level.REVOKE, 20))
+DOOMED = (raised("dd", Level.REVOKE), level(Level.REVOKE, 24))
 CLEARED = CardCleared(proof=Proof.CLERK, cleared_at=NOW)
 REFUTED = SuspicionClosed(suspicion="aa", verdict=Verdict.FALSE_ALARM, closed_at=NOW)
 CONFIRMED = SuspicionClosed(suspicion="aa", verdict=Verdict.CONFIRMED, closed_at=NOW)
@@ -85,43 +85,121 @@ def test_nothing_is_suspected_of_a_new_card() -> None:
 @pytest.mark.parametrize("of", Level)
 def test_a_finding_is_raised_and_makes_the_level(of: Level) -> None:
     found = raised(level=of)
-    follows = [] if of is Level.NONE else [level(of, 20 if of is Level.REVOKE else None)]
-    given_facts(evolve).when(reassess, findings(found), 1, NOW).then(found, *follows)
+    follows = [] if of is Level.NONE else [level(of, 24 if of is Level.REVOKE else None)]
+    given_facts(evolve).when(reassess, findings(found), DEFAULT, NOW).then(found, *follows)
     assert reduce(evolve, [found, *follows], Standing()).on_hold is (of >= Level.HOLD)
 
 
 def test_what_is_raised_is_no_news() -> None:
-    given_facts(evolve, *HELD).when(reassess, findings(raised()), 1, NOW).then_nothing()
+    given_facts(evolve, *HELD).when(reassess, findings(raised()), DEFAULT, NOW).then_nothing()
 
 
 def test_a_new_version_of_the_policy_that_says_the_same_is_no_news() -> None:
-    given_facts(evolve, *HELD).when(reassess, findings(raised()), 2, NOW).then_nothing()
+    given_facts(evolve, *HELD).when(
+        reassess, findings(raised()), structs.replace(DEFAULT, version=2), NOW
+    ).then_nothing()
 
 
 def test_a_policy_that_takes_it_more_seriously_raises_it_again() -> None:
     graver = raised(level=Level.LOCK)
-    given_facts(evolve, *HELD).when(reassess, findings(graver), 1, NOW).then(graver, level(Level.LOCK))
+    given_facts(evolve, *HELD).when(reassess, findings(graver), DEFAULT, NOW).then(graver, level(Level.LOCK))
 
 
 def test_the_highest_level_counts() -> None:
     low = raised("bb", Level.ALERT)
-    given_facts(evolve, *HELD).when(reassess, findings(raised(), low), 1, NOW).then(low)
+    given_facts(evolve, *HELD).when(reassess, findings(raised(), low), DEFAULT, NOW).then(low)
 
 
 def test_what_is_found_no_more_is_withdrawn() -> None:
     withdrawn = SuspicionWithdrawn(suspicion="aa")
-    given_facts(evolve, *HELD).when(reassess, [], 1, NOW).then(withdrawn, level(Level.NONE))
+    given_facts(evolve, *HELD).when(reassess, [], DEFAULT, NOW).then(withdrawn, level(Level.NONE))
 
 
 def test_a_suspicion_ends_at_its_time_and_not_before() -> None:
     ends = raised(until=1)
     state = given_facts(evolve, ends, level(Level.HOLD))
-    state.when(reassess, findings(ends), 1, at(0.9)).then_nothing()
-    state.when(reassess, findings(ends), 1, at(1)).then(SuspicionWithdrawn(suspicion="aa"), level(Level.NONE))
+    state.when(reassess, findings(ends), DEFAULT, at(0.9)).then_nothing()
+    state.when(reassess, findings(ends), DEFAULT, at(1)).then(SuspicionWithdrawn(suspicion="aa"), level(Level.NONE))
 
 
 def test_what_is_over_is_not_raised_any_more() -> None:
-    given_facts(evolve).when(reassess, findings(raised(until=-0.5)), 1, NOW).then_nothing()
+    given_facts(evolve).when(reassess, findings(raised(until=-0.5)), DEFAULT, NOW).then_nothing()
+
+
+# The settle window
+
+
+def test_no_settle_window_begins_before_anybody_could_have_heard_of_it() -> None:
+    long_ago = structs.replace(raised(level=Level.REVOKE), revoke_from=at(-100))
+    for facts in ((), HELD):
+        fresh = raised(level=Level.REVOKE)
+        given_facts(evolve, *facts).when(reassess, findings(long_ago), DEFAULT, NOW).then(
+            fresh, level(Level.REVOKE, 24)
+        )
+
+
+def test_late_evidence_makes_a_revocation_wait_longer_but_none_that_is_due() -> None:
+    later = structs.replace(DOOMED[0], evidence=(3, 9), revoke_from=at(40))
+    told = given_facts(evolve, *DOOMED)
+    told.when(reassess, findings(later), DEFAULT, at(23)).then(later, level(Level.REVOKE, 40))
+    told.when(reassess, findings(later), DEFAULT, at(24)).then(structs.replace(later, revoke_from=at(24)))
+
+
+# A suspicion in place of another
+
+HEIR = raised("bb", since=-2)
+GONE = SuspicionWithdrawn(suspicion="aa")
+
+
+def test_a_signal_that_tells_earlier_of_the_same_case_changes_nothing_of_what_persons_said() -> None:
+    locked = [*HELD, SuspicionEscalated(suspicion="aa", level=Level.LOCK), level(Level.LOCK)]
+    taken_over = structs.replace(HEIR, succeeds="aa")
+    told = given_facts(evolve, *locked)
+    told.when(reassess, findings(HEIR), DEFAULT, NOW).then(taken_over, GONE)
+    told = given_facts(evolve, *locked, taken_over, GONE)
+    told.when(reassess, findings(HEIR), DEFAULT, NOW).then_nothing()
+    refuted = SuspicionClosed(suspicion="bb", verdict=Verdict.FALSE_ALARM, closed_at=NOW)
+    told.when(close, "bb", Verdict.FALSE_ALARM, NOW).then(refuted, level(Level.NONE))
+
+
+def test_nor_does_it_raise_a_false_alarm_again() -> None:
+    told = given_facts(evolve, *HELD, REFUTED, level(Level.NONE))
+    told.when(reassess, findings(HEIR), DEFAULT, NOW).then_nothing()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [raised("bb", since=-0.5)],  # begins later
+        [raised(), HEIR],  # both are there
+        [structs.replace(HEIR, condition=Condition.SUSPENDED)],
+    ],
+    ids=["later", "another", "another condition"],
+)
+def test_another_case_is_judged_anew(found: list[SuspicionRaised]) -> None:
+    told = given_facts(evolve, *HELD, REFUTED, level(Level.NONE))
+    new = next(fact for fact in found if fact.suspicion == "bb")
+    told.when(reassess, findings(*found), DEFAULT, NOW).then(new, level(Level.HOLD))
+
+
+def test_only_the_nearest_takes_over() -> None:
+    far = raised("cc", since=-3)
+    told = given_facts(evolve, *HELD, REFUTED, level(Level.NONE))
+    told.when(reassess, findings(far, HEIR), DEFAULT, NOW).then(far, level(Level.HOLD))
+
+
+def test_a_rule_that_got_another_name_takes_over_and_one_that_is_there_beside_it_does_not() -> None:
+    renamed = structs.replace(raised("bb"), rule="renamed")
+    rules = [Rule(name=name, condition=Condition.LOST, level=Level.HOLD) for name in ("renamed", "rule")]
+    told = given_facts(evolve, *HELD, REFUTED, level(Level.NONE))
+    for number, follows in ((1, []), (2, [renamed, level(Level.HOLD)])):
+        policy = structs.replace(DEFAULT, rules=tuple(rules[:number]))
+        told.when(reassess, findings(renamed), policy, NOW).then(*follows)
+
+
+def test_what_is_confirmed_stays_and_is_not_handed_on() -> None:
+    told = given_facts(evolve, *HELD, CONFIRMED)
+    told.when(reassess, findings(HEIR), DEFAULT, NOW).then(HEIR)
 
 
 # Persons
@@ -161,40 +239,42 @@ def test_what_was_escalated_does_not_end_by_itself() -> None:
     ends = raised(level=Level.ALERT, until=1)
     escalated = SuspicionEscalated(suspicion="aa", level=Level.HOLD)
     state = given_facts(evolve, ends, level(Level.ALERT), escalated, level(Level.HOLD))
-    state.when(reassess, findings(ends), 1, at(2)).then_nothing()
+    state.when(reassess, findings(ends), DEFAULT, at(2)).then_nothing()
 
 
 def test_a_false_alarm_ends_it_for_good() -> None:
     given_facts(evolve, *HELD).when(close, "aa", Verdict.FALSE_ALARM, NOW).then(REFUTED, level(Level.NONE))
-    given_facts(evolve, *HELD, REFUTED, level(Level.NONE)).when(reassess, findings(raised()), 1, NOW).then_nothing()
+    given_facts(evolve, *HELD, REFUTED, level(Level.NONE)).when(
+        reassess, findings(raised()), DEFAULT, NOW
+    ).then_nothing()
 
 
 def test_what_is_withdrawn_and_found_again_is_as_serious_and_as_seen_as_persons_left_it() -> None:
     seen = (SuspicionAcknowledged(suspicion="aa"), SuspicionEscalated(suspicion="aa", level=Level.LOCK))
     gone = (SuspicionWithdrawn(suspicion="aa"), level(Level.NONE))
     told = given_facts(evolve, *HELD, *seen, level(Level.LOCK), *gone)
-    told.when(reassess, findings(raised()), 1, NOW).then(raised(), level(Level.LOCK))
+    told.when(reassess, findings(raised()), DEFAULT, NOW).then(raised(), level(Level.LOCK))
     told = given_facts(evolve, *HELD, *seen, level(Level.LOCK), *gone, raised(), level(Level.LOCK))
     told.when(acknowledge, "aa").then_nothing()
 
 
 def test_a_revocation_that_is_due_is_not_explained_away_and_a_person_may_call_it_off() -> None:
-    given_facts(evolve, *DOOMED).when(reassess, [], 1, at(19)).then(
+    given_facts(evolve, *DOOMED).when(reassess, [], DEFAULT, at(23)).then(
         SuspicionWithdrawn(suspicion="dd"), level(Level.NONE)
     )
-    given_facts(evolve, *DOOMED).when(reassess, [], 1, at(20)).then_nothing()
-    closed = SuspicionClosed(suspicion="dd", verdict=Verdict.FALSE_ALARM, closed_at=at(20))
-    given_facts(evolve, *DOOMED).when(close, "dd", Verdict.FALSE_ALARM, at(20)).then(closed, level(Level.NONE))
+    given_facts(evolve, *DOOMED).when(reassess, [], DEFAULT, at(24)).then_nothing()
+    closed = SuspicionClosed(suspicion="dd", verdict=Verdict.FALSE_ALARM, closed_at=at(24))
+    given_facts(evolve, *DOOMED).when(close, "dd", Verdict.FALSE_ALARM, at(24)).then(closed, level(Level.NONE))
 
 
 def test_a_false_alarm_stays_one_when_the_suspicion_is_withdrawn_and_found_again() -> None:
     facts = [*HELD, REFUTED, SuspicionWithdrawn(suspicion="aa"), level(Level.NONE)]
-    given_facts(evolve, *facts).when(reassess, findings(raised()), 1, NOW).then_nothing()
+    given_facts(evolve, *facts).when(reassess, findings(raised()), DEFAULT, NOW).then_nothing()
 
 
 def test_what_is_confirmed_is_not_explained_away() -> None:
     given_facts(evolve, *HELD).when(close, "aa", Verdict.CONFIRMED, NOW).then(CONFIRMED)
-    given_facts(evolve, *HELD, CONFIRMED).when(reassess, [], 1, NOW).then_nothing()
+    given_facts(evolve, *HELD, CONFIRMED).when(reassess, [], DEFAULT, NOW).then_nothing()
     given_facts(evolve, *HELD, CONFIRMED).when(close, "aa", Verdict.CONFIRMED, NOW).then_nothing()
 
 
@@ -217,13 +297,13 @@ def test_a_release_settles_what_began_before_it() -> None:
 
 def test_a_release_settles_also_what_turns_up_late() -> None:
     released = given_facts(evolve, *HELD, CLEARED, level(Level.NONE))
-    released.when(reassess, findings(raised(), raised("bb", since=-5)), 1, NOW).then_nothing()
+    released.when(reassess, findings(raised(), raised("bb", since=-5)), DEFAULT, NOW).then_nothing()
 
 
 def test_a_release_settles_nothing_that_began_after_it() -> None:
     later = raised("bb", since=0.1)
     released = given_facts(evolve, *HELD, CLEARED, level(Level.NONE))
-    released.when(reassess, findings(raised(), later), 1, at(1)).then(later, level(Level.HOLD))
+    released.when(reassess, findings(raised(), later), DEFAULT, at(1)).then(later, level(Level.HOLD))
 
 
 def test_a_release_settles_what_a_source_whose_clock_is_ahead_has_told() -> None:
@@ -241,7 +321,7 @@ def test_a_release_takes_nothing_back_of_the_one_before_it() -> None:
 def test_a_release_settles_no_revocation_that_turns_up_late() -> None:
     late = raised("dd", Level.REVOKE, since=-5)
     released = given_facts(evolve, *HELD, CLEARED, level(Level.NONE))
-    released.when(reassess, findings(raised(), late), 1, NOW).then(late, level(Level.REVOKE, 20))
+    released.when(reassess, findings(raised(), late), DEFAULT, NOW).then(late, level(Level.REVOKE, 24))
 
 
 @pytest.mark.parametrize("facts", [(), (raised(level=Level.ALERT), level(Level.ALERT)), DOOMED])
@@ -261,11 +341,10 @@ PERSONS: st.SearchStrategy[list[tuple[str, int]]] = st.lists(
 )
 
 
-FORMER = msgspec.structs.replace(  # everything is graver, and ends by itself
+FORMER = structs.replace(  # everything is graver, and ends by itself
     DEFAULT,
     rules=tuple(
-        msgspec.structs.replace(rule, level=Level(min(Level.LOCK, rule.level + 1)), lasts_hours=30)
-        for rule in DEFAULT.rules
+        structs.replace(rule, level=Level(min(Level.LOCK, rule.level + 1)), lasts_hours=30) for rule in DEFAULT.rules
     ),
 )
 
@@ -277,9 +356,9 @@ def live(arrived: Sequence[Known], iccid: str, now: datetime, said: Sequence[Fac
         if count == min(after, len(arrived)):
             state = reduce(evolve, said, state)
         policy = FORMER if count < min(after, len(arrived)) else DEFAULT
-        facts = reassess(state, assess(iccid, arrived[:count], policy, "MNO00001"), policy.version, now)
+        facts = reassess(state, assess(iccid, arrived[:count], policy, "MNO00001"), policy, now)
         state = reduce(evolve, facts, state)
-        assert reassess(state, assess(iccid, arrived[:count], policy, "MNO00001"), policy.version, now) == []
+        assert reassess(state, assess(iccid, arrived[:count], policy, "MNO00001"), policy, now) == []
     return state
 
 

@@ -48,7 +48,7 @@ from tsm.model.standing import (
     SuspicionWithdrawn,
     Verdict,
 )
-from tsm.model.swap_policy import Condition, Level
+from tsm.model.swap_policy import DEFAULT, Condition, Level
 
 ALICE, KEN = f"operator:{MNO}/alice", f"clerk:{MUNICIPALITY}/ken"
 HOUR = timedelta(hours=1)
@@ -239,7 +239,7 @@ def decided(state: Any, step: Any) -> list[Fact]:
                     Finding(name, "r", Condition.DEVICE_CHANGED, Level.HOLD, SINCE[name], None, (1,), None)
                     for name in sorted(names)
                 ]
-                return standings.reassess(state, found, 1, now)
+                return standings.reassess(state, found, DEFAULT, now)
             case ("said", name, "ack"):
                 return standings.acknowledge(state, name)
             case ("said", name, Verdict() as verdict):

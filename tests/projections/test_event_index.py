@@ -65,7 +65,7 @@ NOT_SOUGHT = {
     "acknowledged", "applicant", "approved_by", "attempts", "begins_tenure", "cleared_at", "closed_at", "condition",
     "device_changed_at", "evidence", "imei", "imsi", "in_service", "indication", "issuer", "level",
     "msisdn", "policy", "previous", "proof", "revoke_from", "rule", "signal", "sim_changed_at", "since", "source",
-    "suspicion", "until", "use", "verdict", "authentication_ca", "authentication_certificate_sha256",
+    "succeeds", "suspicion", "until", "use", "verdict", "authentication_ca", "authentication_certificate_sha256",
     "authentication_crl_url", "authentication_serial", "authority",
     "card_challenge", "card_version", "certificate_fingerprint", "chaining", "check_value", "check_values", "cin",
     "code", "command", "commands", "content_index", "correlation", "counter", "derivation", "diversification",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tsm.application import Change, Command, Tsm, decided
+from tsm.application import Change, Command, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.follower import SCAN, Follower, StoredPosition, for_each
 from tsm.flows.known_signals import ICCID, cards_in, gather, read_lines
@@ -132,8 +132,10 @@ class Standings:
         existing = self._tsm.existing([cards.stream(iccid) for iccid in iccids])
         registered = [iccid for iccid in iccids if cards.stream(iccid) in existing]
         while registered:
-            known, policy = gather(self._tsm, registered), self.policy()
-            registered = [i for i in registered if self._assess(i, known.get(i, []), policy, context)]
+            # Before the signals: whoever then decided on more than we know has made it another standing.
+            loaded = {iccid: self._tsm.load(standings.stream(iccid), standings.evolve) for iccid in registered}
+            policy, known = self.policy(), gather(self._tsm, registered)
+            registered = [i for i in registered if self._assess(i, loaded[i], known.get(i, []), policy, context)]
 
     def settled(self, positions: range) -> None:
         """Whatever follows from the signals at these positions is recorded."""
@@ -194,11 +196,12 @@ class Standings:
 
     # Inside
 
-    def _assess(self, iccid: str, known: Sequence[Known], policy: Policy, context: Context) -> bool:
+    def _assess(
+        self, iccid: str, loaded: Loaded[Standing], known: Sequence[Known], policy: Policy, context: Context
+    ) -> bool:
         """Whether anything new followed, or somebody else decided meanwhile: then it is assessed again."""
         findings = assess(iccid, known, policy, self._tsm.card_of(iccid).operator)
-        loaded = self._tsm.load(standings.stream(iccid), standings.evolve)
-        facts = standings.reassess(loaded.state, findings, policy.version, self._clock())
+        facts = standings.reassess(loaded.state, findings, policy, self._clock())
         if not facts:
             return False
         change = Change(standings.stream(iccid), loaded.version, facts)

@@ -4,6 +4,9 @@ What is suspicious follows from the set of signals (`tsm.model.detection`). Here
 was known then: each suspicion raised or withdrawn, with the positions of its evidence; acknowledged, escalated, closed,
 released by a person; and the level that results, which is what sessions, certificates and card operations go by.
 
+What persons said goes with the case. A signal that tells earlier of the same thing gives it another name, as another
+policy may: then the new suspicion takes over what was said to the one that went.
+
 A release says: at that time somebody made sure that the card is where it belongs. So it settles every suspicion that
 began at or before it, also one that turns up late, but none of the level REVOKE.
 
@@ -22,7 +25,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.model.checks import SHA256_OCTETS, check_hex
 from tsm.model.detection import Finding
 from tsm.model.event import Fact
-from tsm.model.swap_policy import Level
+from tsm.model.swap_policy import Level, Policy
 
 
 class Proof(StrEnum):
@@ -63,6 +66,7 @@ class SuspicionRaised(Fact, frozen=True, kw_only=True):
     until: datetime | None = None  # when it ends by itself
     evidence: tuple[int, ...]  # positions of the signals, ascending; 0 never
     revoke_from: datetime | None = None  # of the level REVOKE: when its settle window is over
+    succeeds: str = ""  # the suspicion whose decision it takes over
 
 
 class SuspicionWithdrawn(Fact, frozen=True, kw_only=True):
@@ -146,6 +150,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     revoke_from: datetime | None = None  # of an escalation to REVOKE
     verdict: Verdict | None = None
     closed_at: datetime | None = None
+    about: SuspicionRaised | None = None  # as it was then
 
 
 UNDECIDED = Decision()
@@ -202,6 +207,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         found = [suspicion for suspicion in self.suspicions.values() if suspicion.is_open(self.cleared_at)]
         return tuple(sorted(found, key=lambda suspicion: (suspicion.raised.since, suspicion.id)))
 
+    def decision_on(self, raised: SuspicionRaised) -> Decision:
+        """What persons said to it, or to the one that it takes over from."""
+        return self.decisions.get(raised.suspicion) or self.decisions.get(raised.succeeds, UNDECIDED)
+
     def suspicion(self, id: str) -> Suspicion:
         """NOT_FOUND unless it is open."""
         for suspicion in self.open:
@@ -215,22 +224,28 @@ def stream(iccid: str) -> str:
     return f"standing-{iccid}"
 
 
-def reassess(state: Standing | None, findings: Sequence[Finding], policy: int, now: datetime) -> list[Fact]:
+def reassess(state: Standing | None, findings: Sequence[Finding], policy: Policy, now: datetime) -> list[Fact]:
     """Decide what follows from what is found now: a function of findings, persons' decisions, and the time.
 
     What a person takes more seriously than its rule does not end by itself any more; what a person confirmed is not
     explained away by what is told later, nor is a revocation that is due: it is carried out, and its evidence may be
-    erased then.
+    erased then. No settle window begins before a person could have heard of it, however old the evidence is.
     """
     known = state or Standing()
-    found = {f.suspicion: _raised(f, policy) for f in findings if not _is_over(known, f.suspicion, f.until, now)}
-    facts: list[Fact] = []
-    for id, raised in found.items():
-        fresh = Suspicion(raised=raised, decision=known.decisions.get(id, UNDECIDED))
-        if fresh.is_open(known.cleared_at) and not _same(known.suspicions.get(id), raised):
-            facts.append(raised)
+    heirs = _heirs(known, findings, policy)
+    found: dict[str, Suspicion] = {}
+    for finding in findings:
+        raised = _raised(known, finding, heirs.get(finding.suspicion, ""), policy, now)
+        suspicion = Suspicion(raised=raised, decision=known.decision_on(raised))
+        if not _is_over(suspicion, now):
+            found[suspicion.id] = suspicion
+    facts: list[Fact] = [
+        suspicion.raised
+        for id, suspicion in found.items()
+        if suspicion.is_open(known.cleared_at) and not _same(known.suspicions.get(id), suspicion.raised)
+    ]
     for suspicion in known.open:
-        over = _is_over(known, suspicion.id, suspicion.raised.until, now)
+        over = _is_over(suspicion, now)
         due = suspicion.revoke_from is not None and suspicion.revoke_from <= now
         stands = due or (suspicion.decision.verdict is Verdict.CONFIRMED and not over)
         if suspicion.id not in found and not stands:
@@ -280,7 +295,7 @@ def evolve(state: Standing | None, fact: Fact) -> Standing:
     known = state or Standing()
     match fact:
         case SuspicionRaised(suspicion=id):
-            raised = Suspicion(raised=fact, decision=known.decisions.get(id, UNDECIDED))
+            raised = Suspicion(raised=fact, decision=known.decision_on(fact))
             return msgspec.structs.replace(known, suspicions={**known.suspicions, id: raised})
         case SuspicionWithdrawn(suspicion=id):
             left = {other: suspicion for other, suspicion in known.suspicions.items() if other != id}
@@ -310,30 +325,69 @@ def _with_level(known: Standing, facts: Sequence[Fact]) -> list[Fact]:
 
 
 def _decided(known: Standing, id: str, **said: object) -> Standing:
-    decision = msgspec.structs.replace(known.decisions.get(id, UNDECIDED), **said)
-    suspicions = dict(known.suspicions)
+    decision, suspicions = known.decisions.get(id, UNDECIDED), dict(known.suspicions)
+    if id in suspicions:
+        decision = msgspec.structs.replace(suspicions[id].decision, about=suspicions[id].raised)
+    decision = msgspec.structs.replace(decision, **said)
     if id in suspicions:
         suspicions[id] = msgspec.structs.replace(suspicions[id], decision=decision)
     return msgspec.structs.replace(known, suspicions=suspicions, decisions={**known.decisions, id: decision})
 
 
-def _raised(finding: Finding, policy: int) -> SuspicionRaised:
+def _raised(known: Standing, finding: Finding, succeeds: str, policy: Policy, now: datetime) -> SuspicionRaised:
+    before = known.suspicions.get(finding.suspicion)
     return SuspicionRaised(
         suspicion=finding.suspicion,
         rule=finding.rule,
         condition=finding.condition,
         level=finding.level.value,
-        policy=policy,
+        policy=policy.version,
         since=finding.since,
         until=finding.until,
         evidence=finding.evidence,
-        revoke_from=finding.revoke_from,
+        revoke_from=_revoke_from(before, finding, policy, now),
+        succeeds=succeeds if before is None else before.raised.succeeds,
     )
 
 
-def _is_over(known: Standing, suspicion: str, until: datetime | None, now: datetime) -> bool:
-    escalated = known.decisions.get(suspicion, UNDECIDED).level > Level.NONE
-    return until is not None and until <= now and not escalated
+def _revoke_from(before: Suspicion | None, finding: Finding, policy: Policy, now: datetime) -> datetime | None:
+    """When the settle window is over: later, when evidence comes while it lasts; never again, once it is over."""
+    if finding.revoke_from is None:
+        return None
+    told = before.raised.revoke_from if before is not None else None
+    if told is None:
+        return max(finding.revoke_from, now + timedelta(hours=policy.settle_hours))
+    return told if told <= now else max(finding.revoke_from, told)
+
+
+def _heirs(known: Standing, findings: Sequence[Finding], policy: Policy) -> dict[str, str]:
+    """By suspicion that is found and was not known, the one that went, whose decision it takes over.
+
+    That is the next one before it of the same rule; where the policy has that rule no more, of any with its condition.
+    """
+    found, rules = {finding.suspicion for finding in findings}, {rule.name for rule in policy.rules}
+    heirs: dict[str, str] = {}
+    for id, decision in known.decisions.items():
+        about = decision.about
+        if about is None or id in found or decision.verdict is Verdict.CONFIRMED:  # which never goes
+            continue
+        after = [
+            finding
+            for finding in findings
+            if finding.condition == about.condition
+            and (finding.rule == about.rule or about.rule not in rules)
+            and finding.since <= about.since
+            and finding.suspicion not in known.suspicions
+        ]
+        if after:
+            heirs[max(after, key=lambda finding: finding.since).suspicion] = id
+    return heirs
+
+
+def _is_over(suspicion: Suspicion, now: datetime) -> bool:
+    """Whether its time is; what a person takes more seriously has none."""
+    until = suspicion.raised.until
+    return until is not None and until <= now and suspicion.decision.level == Level.NONE
 
 
 def _same(known: Suspicion | None, raised: SuspicionRaised) -> bool:
