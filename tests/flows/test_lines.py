@@ -299,6 +299,18 @@ TOO_MANY = {
 }
 
 
+@pytest.mark.parametrize("first", [K.INDICATION, K.LOST])
+def test_what_is_told_every_day_does_not_silence_the_rest_nor_the_other_way_round(world, monkeypatch, first):
+    monkeypatch.setattr(known_signals, "MOST_SIGNALS", 3)
+    told = {
+        K.INDICATION: [signal(K.INDICATION, n, msisdn=NUMBER, indication="failed-authentication") for n in range(4)],
+        K.LOST: [signal(K.LOST, n, msisdn=NUMBER) for n in range(4)],
+    }
+    for kind in (first, *told.keys() - {first}):
+        codes = [outcome.error and outcome.error.code for outcome in world.record(*told[kind])]
+        assert codes == [None, None, None, ErrorCode.TOO_MANY_SIGNALS]
+
+
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("what", TOO_MANY)
 def test_one_source_tells_only_so_much_of_a_line_or_a_card(world, monkeypatch, what, together):

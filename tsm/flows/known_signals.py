@@ -12,7 +12,8 @@ and whose they are, is told without anything personal, so that it stays known: w
 count for the one before whom an erased one was.
 
 All that is known around a card is read whenever a signal comes. So what one source may tell is bounded, far above what
-lines live to see: `MOST_SIGNALS` of one line, `MOST_NAMES` cards of a number, and as many numbers of a card.
+lines live to see: `MOST_SIGNALS` of one line, `MOST_NAMES` cards of a number, and as many numbers of a card. What comes
+every day and the rest are counted apart, so that whoever makes the one happen often does not silence the other.
 """
 
 from bisect import bisect_right, insort
@@ -31,7 +32,11 @@ MSISDN, CARD, SIGNAL = "line.msisdn", "line.card", "line.signal"
 TOLD, TENURE = "line.told", "line.tenure"
 ICCID, IMSI, IMEI = "line.iccid", "line.imsi", "line.imei"
 SEALED = SignalRecorded.sealed
-MOST_SIGNALS = 1000  # of one source in one line, that are not erased
+EVERYDAY = frozenset({
+    SignalKind.OBSERVED, SignalKind.INDICATION, SignalKind.CREDENTIAL_WRITTEN, SignalKind.CREDENTIAL_USED,
+    SignalKind.WRONG_CARD, SignalKind.COUNTER_JUMPED,
+})  # fmt: skip
+MOST_SIGNALS = 1000  # of one source in one line, that are not erased: everyday ones, and others
 MOST_NAMES = 32  # cards in one line, or lines of one card, as one source tells
 
 Place = tuple[str, str]  # purpose and value of a row
@@ -60,7 +65,7 @@ class Line:
         self._erased: set[str] = set()
         self._number = place[1] if place is not None and place[0] == MSISDN else ""
         self._lost: list[tuple[Event, SignalRecorded]] = []  # erased, and a tenure began with it
-        self._told: Counter[str] = Counter()  # signals by source
+        self._told: Counter[tuple[str, bool]] = Counter()  # signals by source, and whether they are everyday ones
         self._named: dict[str, set[str]] = {}  # cards by source
 
     def fold(self, event: Event) -> None:
@@ -97,7 +102,7 @@ class Line:
 
     def refuse_more(self, signal: Signal) -> None:
         """TOO_MANY_SIGNALS when its source has told enough of this line, or named too many cards."""
-        if self._told[signal.source] >= MOST_SIGNALS:
+        if self._told[signal.source, signal.kind in EVERYDAY] >= MOST_SIGNALS:
             raise TsmError(ErrorCode.TOO_MANY_SIGNALS, f"{MOST_SIGNALS} of {self.stream} by {signal.source}")
         if len(self._named.get(signal.source, set()).union(cards_of(signal))) > MOST_NAMES:
             raise TsmError(ErrorCode.TOO_MANY_SIGNALS, f"{MOST_NAMES} cards in {self.stream} by {signal.source}")
@@ -154,7 +159,7 @@ class Line:
     def _take(self, filed: Filed) -> None:
         self.filed.append(filed)
         signal = filed.known.signal
-        self._told[signal.source] += 1
+        self._told[signal.source, signal.kind in EVERYDAY] += 1
         self._named.setdefault(signal.source, set()).update(cards_of(signal))
 
     def _note(self, at: Moment, subject: str, *, begins: bool) -> None:

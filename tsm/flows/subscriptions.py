@@ -205,8 +205,7 @@ class SwapWatcher(Follower):
         for_each(list(self._seen), lambda line: self._look_at(line, streams[line]))
 
     def _look_at(self, line: str, streams: Sequence[str]) -> None:
-        for event in self._seen[line]:
-            news = news_of(self._tsm, event)
+        for news in news_of(self._tsm, line, self._seen[line]):
             for stream in streams:
                 decided(partial(self._note, stream, news))
         del self._seen[line]
@@ -245,18 +244,25 @@ def line_at(tsm: Tsm, stream: str) -> LineNow:
     return LineNow(line.latest, in_service, line.version)
 
 
-def news_of(tsm: Tsm, event: Event) -> News:
-    """What an event of a line is news of, after all that the log said of this line before."""
+def news_of(tsm: Tsm, stream: str, events: Sequence[Event]) -> list[News]:
+    """What each of these events of a line is news of, after all that the log said of this line before it."""
+    wanted, last = {event.position for event in events}, max(event.position for event in events)
+    line, latest, found = Line(stream), None, []
+    for event in tsm.history(stream, position=last, unseals={}):
+        line.fold(event)
+        if event.position in wanted:
+            found.append(_news(event, line, latest))
+        if isinstance(event.fact, SignalRecorded) and event.fact.sim_changed_at is not None:
+            latest = max(latest or event.fact.sim_changed_at, event.fact.sim_changed_at)
+    return found
+
+
+def _news(event: Event, line: Line, latest: datetime | None) -> News:
+    """`line` as it is with the event, `latest` the SIM change that was known before it."""
     fact = event.fact
     if isinstance(fact, TenureErased):
         return News(event.position, None, over=FORGOTTEN, erased=fact.subject)
     assert isinstance(fact, SignalRecorded)  # noqa: S101  its topics alone are declared
-    line, known = Line(event.originator_id), []
-    for earlier in tsm.history(event.originator_id, position=event.position, unseals={}):
-        line.fold(earlier)
-        if isinstance(earlier.fact, SignalRecorded) and earlier.position < event.position:
-            known.append(earlier.fact.sim_changed_at)
-    latest = max((time for time in known if time is not None), default=None)
     changed_at = fact.sim_changed_at
     swapped = changed_at is not None and (latest is None or changed_at > latest)
     over = ""
