@@ -67,7 +67,7 @@ class AuditClient:
     """One server, as one auditor sees it."""
 
     def __init__(self, server: str, ca: Path | None, identity: Identity) -> None:
-        """INVALID_INPUT for files that are not as they should be."""
+        """INVALID_INPUT for an address that is none, and for files that are not as they should be."""
         self.server = server
         self._http = client_of(server, ca, identity)
 
@@ -220,7 +220,8 @@ def read_ending(whole: bytes, form: Form) -> Ending | None:
 
 
 def client_of(server: str, ca: Path | None, identity: Identity) -> httpx.Client:
-    """INVALID_INPUT for files that are not as they should be."""
+    """INVALID_INPUT for an address that is none, and for files that are not as they should be."""
+    check_server(server)
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
         if identity.certificate is not None:
@@ -231,13 +232,36 @@ def client_of(server: str, ca: Path | None, identity: Identity) -> httpx.Client:
     return httpx.Client(base_url=server, verify=context, headers=headers, timeout=SECONDS)
 
 
+def check_server(server: str) -> None:
+    """INVALID_INPUT for what could never be connected to, so that nobody tries again and again."""
+    try:
+        url = httpx.URL(server)
+        sound = url.scheme in ("https", "http") and bool(url.host.encode("idna"))
+    except (httpx.InvalidURL, UnicodeError):
+        sound = False
+    if not sound:
+        raise TsmError(ErrorCode.INVALID_INPUT, "the server's address is none: https://host:port", ("server",))
+
+
 @contextmanager
 def reaching() -> Iterator[None]:
-    """UPSTREAM_UNAVAILABLE when the server cannot be reached, or goes away."""
+    """UPSTREAM_UNAVAILABLE when the server cannot be reached, or goes away; CERTIFICATE_INVALID for one not known."""
     try:
         yield
     except httpx.HTTPError as error:
+        why = unverified(error)
+        if why:
+            raise TsmError(ErrorCode.CERTIFICATE_INVALID, f"the server's: {why}; --ca names its authority") from error
         raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, type(error).__name__) from error
+
+
+def unverified(error: BaseException | None) -> str:
+    """Why the server's certificate was not taken; empty when something else went wrong."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def read_json(answer: httpx.Response) -> dict[str, Any]:

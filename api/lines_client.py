@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import httpx
+import msgspec
 
-from api.audit_client import ATTEMPTS, NOT_NOW, PAUSE, known_code, reaching, read_json, refusal
+from api.audit_client import ATTEMPTS, NOT_NOW, PAUSE, reaching, read_json, refusal
 from api.rest.feed import LONGEST_LINE, MEDIA_TYPE
+from api.rest.messages import UNREADABLE
 from tsm.errors import MESSAGES, ErrorCode, TsmError
 from tsm.model.line import Signal
 
@@ -33,6 +35,43 @@ class Row(NamedTuple):
     line: int  # its place in the file, from 1
     octets: int  # of the file up to its end, more or less
     text: bytes  # as it is sent
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a line, or the rest of them, is not taken."""
+
+    code: str
+    message: str
+    field: tuple[str, ...]
+
+
+class Said(msgspec.Struct, frozen=True, rename="camel"):
+    """A line of an answer; without a number it says why there are no more."""
+
+    line: int = 0
+    id: str = ""
+    position: int = 0
+    repeated: bool = False
+    error: Problem | None = None
+    request_id: str = "unknown"
+
+    def __post_init__(self) -> None:
+        if self.error is None and not (self.line and self.position):
+            raise ValueError("neither taken nor refused")
+
+    @property
+    def is_for_later(self) -> bool:
+        return self.error is not None and self.error.code in AGAIN
+
+
+SAID = msgspec.json.Decoder(Said)
+
+
+class Answer(NamedTuple):
+    """What became of a part: of fewer lines than it has when the server could not go on, and why it could not."""
+
+    lines: list[Said]
+    ended: TsmError | None = None
 
 
 class Refusal(NamedTuple):
@@ -53,12 +92,10 @@ class Summary:
     repeated: int = 0
     refused: list[Refusal] = field(default_factory=list)
 
-    def take(self, row: Row, told: dict[str, Any]) -> None:
-        if "error" in told:
-            error = told["error"]
-            named = str(told["id"]), str(error["code"]), str(error["message"]), tuple(error["field"])
-            self.refused.append(Refusal(row.line, *named))
-        elif told["repeated"]:
+    def take(self, row: Row, said: Said) -> None:
+        if (error := said.error) is not None:
+            self.refused.append(Refusal(row.line, said.id, error.code, error.message, error.field))
+        elif said.repeated:
             self.repeated += 1
         else:
             self.recorded += 1
@@ -78,50 +115,69 @@ class LinesClient:
         while part := list(islice(rows, PART)):
             too_long = [row for row in part if len(row.text) > LONGEST_LINE]
             summary.refused += [Refusal(row.line, "", TOO_LARGE, MESSAGES[TOO_LARGE], ()) for row in too_long]
-            for row, told in self._insist([row for row in part if row not in too_long]):
-                summary.take(row, told)
+            for row, said in self._insist([row for row in part if row not in too_long]):
+                summary.take(row, said)
             progress(part[-1].octets)
         summary.refused.sort()
         return summary
 
-    def _insist(self, part: Sequence[Row]) -> list[tuple[Row, dict[str, Any]]]:
-        """Each with its answer; what could not be taken now is sent again, for as long as that helps."""
-        answered: list[tuple[Row, dict[str, Any]]] = []
+    def _insist(self, part: Sequence[Row]) -> list[tuple[Row, Said]]:
+        """Each with its answer; what could not be taken now is sent again, for as long as that helps.
+
+        In the end whatever the server, or the way to it, was in want of is raised.
+        """
+        answered: list[tuple[Row, Said]] = []
         failures = 0
         while part:
-            try:
-                told = self._post(part)
-            except TsmError as error:
-                if error.code not in AGAIN:
-                    raise
-                told = []
-            later = [row for row, said in zip(part, told, strict=False) if is_for_later(said)]
-            answered += [(row, said) for row, said in zip(part, told, strict=False) if not is_for_later(said)]
-            later += part[len(told) :]
+            lines, ended = self._attempt(part)
+            told = list(zip(part, lines, strict=False))
+            later = [row for row, said in told if said.is_for_later] + [*part[len(lines) :]]
+            answered += [(row, said) for row, said in told if not said.is_for_later]
             failures = failures + 1 if len(later) == len(part) else 0
             if failures > ATTEMPTS:
-                raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "the server takes nothing: import it again later")
+                why = ended or refused_of(lines[0])
+                raise TsmError(why.code, f"{why.detail}: import it again later")
             if later:
                 self._sleep(PAUSE * 2**failures)
             part = later
         return answered
 
-    def _post(self, part: Sequence[Row]) -> list[dict[str, Any]]:
-        """The answers; fewer than lines when the server could not go on."""
+    def _attempt(self, part: Sequence[Row]) -> Answer:
+        """What will not be otherwise the next time is raised."""
+        try:
+            answer = self._post(part)
+        except TsmError as error:
+            answer = Answer([], error)
+        if answer.ended is not None and answer.ended.code not in AGAIN:
+            raise answer.ended
+        return answer
+
+    def _post(self, part: Sequence[Row]) -> Answer:
         body = b"\n".join(row.text for row in part)
         with reaching():
             response = self._http.post("/mno/signals", content=body, headers={"Content-Type": MEDIA_TYPE})
         if not response.is_success:
             raise refusal(read_json(response), f"HTTP {response.status_code}")
-        told = [json.loads(line) for line in response.content.splitlines()]
-        ended = next((said for said in told if "line" not in said), None)
-        if ended is not None and known_code(ended["error"]["code"]) not in AGAIN:
-            raise refusal({**ended["error"], "requestId": ended["requestId"]}, "the feed was ended")
-        return [said for said in told if "line" in said]
+        told = read_answer(response.content)
+        lines = [said for said in told if said.line]
+        if len(lines) > len(part) or not told:
+            raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "not the answers of a feed")
+        ended = next((refused_of(said) for said in told if not said.line), None)
+        return Answer(lines, ended)
 
 
-def is_for_later(said: dict[str, Any]) -> bool:
-    return "error" in said and said["error"]["code"] in AGAIN
+def read_answer(content: bytes) -> list[Said]:
+    """UPSTREAM_UNAVAILABLE when it is none: something else answers at that address."""
+    try:
+        return [SAID.decode(line) for line in content.splitlines()]
+    except UNREADABLE:
+        raise TsmError(ErrorCode.UPSTREAM_UNAVAILABLE, "not the answers of a feed") from None
+
+
+def refused_of(said: Said) -> TsmError:
+    """Of a line that says so."""
+    assert said.error is not None  # noqa: S101  whoever is told of nothing else was refused
+    return refusal({"code": said.error.code, "requestId": said.request_id}, said.error.message)
 
 
 def read_rows(path: Path, lines: IO[bytes]) -> Iterator[Row]:

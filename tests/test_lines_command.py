@@ -35,8 +35,10 @@ class Operator:
     folder: Path
     url: str
     capsys: pytest.CaptureFixture[str]
+    ca: Path | None = None
 
     def __post_init__(self) -> None:
+        self.ca = self.world.parts.settings.tls.party_ca
         self.certificate = self.folder / OPERATOR / "cert.pem"
         shown = x509.load_der_x509_certificate(self.world.certificates[OPERATOR])
         self.certificate.write_bytes(shown.public_bytes(Encoding.PEM))
@@ -57,7 +59,7 @@ class Operator:
 
     def run(self, file: Path, *words: str) -> tuple[int, str, str]:
         """Exit code, what it printed, and what it complained of."""
-        shown = ["--ca", self.world.parts.settings.tls.party_ca, "--certificate", self.certificate]
+        shown = [*(["--ca", self.ca] if self.ca else []), "--certificate", self.certificate]
         key = self.folder / OPERATOR / "key.pem"
         command = ["lines", "import", "--server", self.url, *shown, "--key", key, *words, file]
         given = cli.parser().parse_args([str(word) for word in command])
@@ -164,6 +166,25 @@ def test_a_file_that_is_not_there_is_refused(operator: Operator) -> None:
     assert refused.value.code is ErrorCode.INVALID_INPUT
 
 
+def test_a_server_whose_certificate_does_not_verify_is_left_at_once(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines_client, "PAUSE", -1.0)  # to wait for a second attempt would be a ValueError
+    operator.ca = None
+    with pytest.raises(TsmError) as refused:
+        operator.run(operator.write("signals.jsonl", BOUND))
+    assert refused.value.code is ErrorCode.CERTIFICATE_INVALID and "--ca" in refused.value.detail
+    assert operator.known() == []
+
+
+@pytest.mark.parametrize("server", ["https://[::1", "https://server:https", "ftp://server", "server:8443", "https://"])
+def test_an_address_that_is_none_is_refused_before_anything_is_sent(operator: Operator, server: str) -> None:
+    operator.url = server
+    with pytest.raises(TsmError) as refused:
+        operator.run(operator.write("signals.jsonl", BOUND))
+    assert (refused.value.code, refused.value.field) == (ErrorCode.INVALID_INPUT, ("server",))
+
+
 # A server in trouble
 
 
@@ -178,7 +199,7 @@ def taken(line: int) -> Line:
 ENDED = {"error": {"code": "TIMEOUT", "message": "", "field": []}, "requestId": "r"}
 
 
-def send(lines: int, *answers: Sequence[Line] | int) -> tuple[lines_client.Summary, list[int]]:
+def send(lines: int, *answers: Sequence[Line] | int | bytes) -> tuple[lines_client.Summary, list[int]]:
     """To a server that answers so; how many lines it was sent each time. A number is a status without an answer."""
     sent, left = list[int](), list(answers)
 
@@ -187,6 +208,8 @@ def send(lines: int, *answers: Sequence[Line] | int) -> tuple[lines_client.Summa
         said = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(said, int):
             return httpx.Response(said, json={"code": {503: "STORE_BUSY", 403: "FORBIDDEN"}[said]})
+        if isinstance(said, bytes):
+            return httpx.Response(200, content=said)
         return httpx.Response(200, content=b"".join(json.dumps(line).encode() + b"\n" for line in said))
 
     with httpx.Client(transport=httpx.MockTransport(answer), base_url="https://server") as http:
@@ -206,9 +229,46 @@ def test_a_feed_that_ends_early_goes_on_behind_its_last_answer() -> None:
     assert (sent, summary.recorded) == ([3, 2], 3)
 
 
-def test_a_server_that_takes_nothing_is_left_alone_in_the_end() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [503, [taken(1), refusal(2, "STORE_BUSY")], [{**ENDED, "error": ENDED["error"] | {"code": "STORE_BUSY"}}]],
+    ids=["all", "a line", "the rest"],
+)
+def test_a_server_that_takes_nothing_is_left_alone_in_the_end_with_what_it_said_last(answer: Any) -> None:
     with pytest.raises(TsmError) as refused:
-        send(2, 503)
+        send(2, answer, *([answer] if answer == 503 else [[refusal(1, "STORE_BUSY")]]))
+    assert refused.value.code is ErrorCode.STORE_BUSY and "import it again later" in refused.value.detail
+
+
+def test_a_server_that_cannot_be_reached_is_said_to_be_so() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(answer), base_url="https://server") as http,
+        pytest.raises(TsmError) as refused,
+    ):
+        LinesClient(http, sleep=lambda _: None).send(json_rows(io.BytesIO(b"{}")), lambda _: None)
+    assert refused.value.code is ErrorCode.UPSTREAM_UNAVAILABLE and "ConnectError" in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>", b"[]", b"null", b'"x"', b"1", b"\xff\xfe", b"[" * 100_000, b"{}", b'{"line":1}',
+        b'{"line":1,"id":"a"}', b'{"line":1,"id":"a","error":{}}', b'{"error":{}}', b"",
+        b'{"line":"1","id":"a","position":4,"repeated":false}',
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_none_of_a_feed_is_that_of_no_server_of_ours(body: bytes) -> None:
+    with pytest.raises(TsmError) as refused:
+        send(2, body)
+    assert refused.value.code is ErrorCode.UPSTREAM_UNAVAILABLE
+
+
+def test_more_answers_than_lines_are_none_of_a_feed() -> None:
+    with pytest.raises(TsmError) as refused:
+        send(1, [taken(1), taken(2)])
     assert refused.value.code is ErrorCode.UPSTREAM_UNAVAILABLE
 
 

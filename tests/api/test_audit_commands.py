@@ -126,7 +126,14 @@ def test_a_server_that_is_not_the_one_is_not_told_the_token(auditor: Auditor) ->
         pytest.raises(TsmError) as error,
     ):
         client.search({}, 1)
-    assert error.value.code is ErrorCode.UPSTREAM_UNAVAILABLE
+    assert error.value.code is ErrorCode.CERTIFICATE_INVALID
+
+
+@pytest.mark.parametrize("server", ["https://[::1", "ftp://server", "server", "https://" + "a" * 64 + ".example"])
+def test_an_address_that_is_none_is_refused(server: str) -> None:
+    with pytest.raises(TsmError) as refused:
+        AuditClient(server, None, Identity(token="tsm_secret"))
+    assert (refused.value.code, refused.value.field) == (ErrorCode.INVALID_INPUT, ("server",))
 
 
 # Exports
