@@ -38,6 +38,7 @@ from tsm.flows.lines import Outcome
 from tsm.keys.vault import SoftwareVault
 from tsm.model.event import Context
 from tsm.model.line import SignalKind, SignalRecorded
+from tsm.model.standing import Proof
 from tsm.model.swap_policy import Level
 from tsm.store.memory import MemoryRecorder
 from tsm.store.opening import open_recorder
@@ -704,6 +705,36 @@ def test_the_evidence_of_a_hold_is_not_erased(world):
     with pytest.raises(TsmError) as refusal:
         world.lines.erase(OPERATOR, msisdn=NUMBER)
     assert refusal.value.code is ErrorCode.WRONG_ORDER
+
+
+def test_nor_is_what_explains_a_loss_until_the_loss_itself_is_forgotten(world):
+    world.record(SUBSCRIBED, signal(K.LOST, 3, msisdn=NUMBER), signal(K.RECOVERED, 4, iccid=SIM))
+    assert not world.standing().on_hold
+    with pytest.raises(TsmError) as refusal:
+        world.lines.erase(OPERATOR, iccid=SIM)
+    assert refusal.value.code is ErrorCode.WRONG_ORDER
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    world.lines.erase(OPERATOR, iccid=SIM)
+    world.standings.reassess(SIM, SYSTEM)
+    assert world.standing().level is Level.NONE
+
+
+def test_a_hold_whose_evidence_is_erased_at_the_very_moment_stays(world, monkeypatch):
+    """Whoever sent the signal was told that the card is on hold."""
+    world.record(SUBSCRIBED)
+    destroy = world.vault.destroy_subject
+
+    def overtaken(subject):
+        monkeypatch.setattr(world.vault, "destroy_subject", destroy)
+        world.record(MOVED)
+        return destroy(subject)
+
+    monkeypatch.setattr(world.vault, "destroy_subject", overtaken)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    world.record(signal(K.OBSERVED, 6, iccid=SIM, imei=PHONE))
+    assert world.standing().level is Level.HOLD
+    world.standings.release(SIM, Proof.OPERATOR, "", SYSTEM)
+    assert world.standing().level is Level.NONE
 
 
 def test_an_erasure_that_was_cut_off_is_completed_when_it_is_ordered_again(world, monkeypatch):

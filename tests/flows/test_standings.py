@@ -358,6 +358,49 @@ def test_two_servers_that_record_at_once_end_in_what_both_know(world, monkeypatc
     assert world.standing().level is Level.NONE
 
 
+def test_what_another_server_has_put_on_hold_is_not_let_go_by_one_that_read_its_signals_before(world, monkeypatch):
+    """Not even for a moment: a session could begin in it."""
+    world.record(SUBSCRIBED)
+    rival, rivals, gather = world.another(), [MOVED], standings.gather
+
+    def overtaken(tsm, iccids):
+        known = gather(tsm, iccids)
+        if rivals:
+            rival.record([rivals.pop()], CLERK_OF_THE_SYSTEM)
+        return known
+
+    monkeypatch.setattr(standings, "gather", overtaken)
+    world.record(SUBSCRIBED)
+    assert rivals == []
+    assert levels(world) == [Level.HOLD]
+
+
+def test_a_policy_that_makes_more_of_what_is_long_known_gives_the_settle_window_to_object(world, position):
+    world.record(SUBSCRIBED, signal(K.LOST, 3, msisdn=NUMBER), MOVED)
+    world.standings.release(SIM, Proof.CLERK, "", CLERK)
+    world.now += timedelta(days=400)
+    rules = tuple(
+        msgspec.structs.replace(rule, level=Level.REVOKE, name=f"graver-{rule.name}")
+        for rule in DEFAULT.rules
+        if rule.condition in (Condition.LOST, Condition.DEVICE_CHANGED)
+    )
+    world.standings.adopt(msgspec.structs.replace(DEFAULT, version=2, rules=rules), CLERK)
+    let_the_worker_run_until(world, position, lambda: world.standing().level is Level.REVOKE)
+    assert world.standing().revoke_from == world.now + timedelta(hours=DEFAULT.settle_hours)
+
+
+def test_a_daily_file_that_tells_of_the_same_move_takes_nothing_back_of_what_a_person_said(world):
+    world.record(SUBSCRIBED, MOVED)
+    [suspicion] = world.standing().open
+    world.standings.escalate(SIM, suspicion.id, Level.LOCK, CLERK)
+    world.record(signal(K.DEVICE_CHANGED, 2.5, iccid=SIM, imei=OTHER_PHONE))
+    assert levels(world) == [Level.HOLD, Level.LOCK]
+    [suspicion] = world.standing().open
+    world.standings.close(SIM, suspicion.id, Verdict.FALSE_ALARM, CLERK)
+    world.record(signal(K.DEVICE_CHANGED, 2.2, iccid=SIM, imei=OTHER_PHONE))
+    assert levels(world) == [Level.HOLD, Level.LOCK, Level.NONE]
+
+
 @pytest.mark.parametrize(
     ("told", "level"),
     [

@@ -118,6 +118,14 @@ class Line:
         others = {s for at, s in self._subjects if s not in self._erased and self._period(at) in periods}
         return [*sorted(others - {subject}), subject]
 
+    def explained_by(self, subject: str) -> set[int]:
+        """Positions of what will not be known any more when that key is gone: all but that a tenure began."""
+        return {
+            filed.known.position
+            for filed in self.filed
+            if filed.subject == subject and not self.begins(filed.known.signal)
+        }
+
     @property
     def subjects(self) -> set[str]:
         """Of all tenures that are not erased."""

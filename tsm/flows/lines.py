@@ -199,7 +199,7 @@ class Lines:
         A signal that came before anybody told that the tenure had begun lies under the former holder's key: that goes
         as well, with what else it sealed.
         INVALID_INPUT; NOT_FOUND; WRONG_ORDER while a card that it names is on hold, and not revoked by now:
-        it is the evidence.
+        it is the evidence; and while it explains what would put a card on hold without it.
         STORE_UNAVAILABLE when a file is held by others: repeat it.
         """
         place = _one_of((MSISDN, msisdn), (CARD, iccid))
@@ -207,9 +207,12 @@ class Lines:
         tenures = [(line, meant) for line in found if (meant := subject or line.latest) in line.subjects]
         if not tenures:
             raise TsmError(ErrorCode.NOT_FOUND, "no such tenure", ("subject",))
-        if any(self._needs_evidence(self.standings.of(card)) for card in cards_in(found)):
+        named, keys = cards_in(found), [(line, each) for line, meant in tenures for each in line.sealed_for(meant)]
+        if any(self._needs_evidence(self.standings.of(card)) for card in named):
             raise TsmError(ErrorCode.WRONG_ORDER, "a card of this line is on hold")
-        for stream, sealed in [(line.stream, each) for line, meant in tenures for each in line.sealed_for(meant)]:
+        if self.standings.would_hold(named, {at for line, sealed in keys for at in line.explained_by(sealed)}):
+            raise TsmError(ErrorCode.WRONG_ORDER, "it explains what would put a card on hold")
+        for stream, sealed in [(line.stream, sealed) for line, sealed in keys]:
             # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.
             self._vault.destroy_subject(sealed)
             position = decided(partial(self._record_erasure, stream, place, sealed, context))

@@ -137,6 +137,17 @@ class Standings:
             policy, known = self.policy(), gather(self._tsm, registered)
             registered = [i for i in registered if self._assess(i, loaded[i], known.get(i, []), policy, context)]
 
+    def would_hold(self, iccids: Collection[str], without: Collection[int]) -> bool:
+        """Whether one of these cards would come on hold if nobody knew of these positions: they explain something."""
+        existing, policy = self._tsm.existing([cards.stream(iccid) for iccid in iccids]), self.policy()
+        for iccid, known in gather(self._tsm, [i for i in iccids if cards.stream(i) in existing]).items():
+            operator = self._tsm.card_of(iccid).operator
+            found = {finding.suspicion for finding in assess(iccid, known, policy, operator)}
+            left = assess(iccid, [one for one in known if one.position not in without], policy, operator)
+            if any(finding.level >= Level.HOLD and finding.suspicion not in found for finding in left):
+                return True
+        return False
+
     def settled(self, positions: range) -> None:
         """Whatever follows from the signals at these positions is recorded."""
         with self._settled_lock:
@@ -201,7 +212,9 @@ class Standings:
     ) -> bool:
         """Whether anything new followed, or somebody else decided meanwhile: then it is assessed again."""
         findings = assess(iccid, known, policy, self._tsm.card_of(iccid).operator)
-        facts = standings.reassess(loaded.state, findings, policy, self._clock())
+        evidence = {p for suspicion in (loaded.state or Standing()).open for p in suspicion.raised.evidence}
+        forgotten = evidence - {one.position for one in known}
+        facts = standings.reassess(loaded.state, findings, policy, self._clock(), forgotten)
         if not facts:
             return False
         change = Change(standings.stream(iccid), loaded.version, facts)

@@ -13,7 +13,7 @@ began at or before it, also one that turns up late, but none of the level REVOKE
 Stream: `standing-<iccid>`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import reduce
@@ -224,8 +224,16 @@ def stream(iccid: str) -> str:
     return f"standing-{iccid}"
 
 
-def reassess(state: Standing | None, findings: Sequence[Finding], policy: Policy, now: datetime) -> list[Fact]:
+def reassess(
+    state: Standing | None,
+    findings: Sequence[Finding],
+    policy: Policy,
+    now: datetime,
+    forgotten: Collection[int] = (),
+) -> list[Fact]:
     """Decide what follows from what is found now: a function of findings, persons' decisions, and the time.
+
+    `forgotten`: positions of evidence that were erased. What holds a card does not end because nobody knows why.
 
     What a person takes more seriously than its rule does not end by itself any more; what a person confirmed is not
     explained away by what is told later, nor is a revocation that is due: it is carried out, and its evidence may be
@@ -247,7 +255,8 @@ def reassess(state: Standing | None, findings: Sequence[Finding], policy: Policy
     for suspicion in known.open:
         over = _is_over(suspicion, now)
         due = suspicion.revoke_from is not None and suspicion.revoke_from <= now
-        stands = due or (suspicion.decision.verdict is Verdict.CONFIRMED and not over)
+        lost = suspicion.level >= Level.HOLD and not {*forgotten}.isdisjoint(suspicion.raised.evidence)
+        stands = due or ((suspicion.decision.verdict is Verdict.CONFIRMED or lost) and not over)
         if suspicion.id not in found and not stands:
             facts.append(SuspicionWithdrawn(suspicion=suspicion.id))
     return _with_level(known, facts)
