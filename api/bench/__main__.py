@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument(
         "parts", nargs="*", choices=(*PARTS, LINES, *SERVERS, []), metavar="PART", help=", ".join((*PARTS, LINES))
     )
-    parser.add_argument("--runs", type=int, default=3, help="how often each side is measured")
+    parser.add_argument("--runs", type=int, default=3, help="how often each side is measured, where sides take turns")
     parser.add_argument("--data", type=Path, default=swap.DATA, help=f"where {LINES} keeps its data: %(default)s")
     parser.add_argument("--lines", type=int, default=swap.LINES, help=f"how many, of {LINES}: %(default)s")
     given = parser.parse_args()

@@ -365,7 +365,7 @@ def lines(name: str, pages: Pages) -> Iterator[Line]:
 
 def growth(measured: dict[str, list[Pages]], sizes: Sizes) -> Table:
     """What a page costs at each size."""
-    table = Table(title=f"A page as the log grows: ms for {CLIENTS} clients at once, and of it the server's CPU")
+    table = Table(title=f"A page as the log grows: ms from one to the next for {CLIENTS} clients, and the server's CPU")
     table.add_column("events")
     for size in sizes.events:
         table.add_column(f"{size:,}", justify="right")
