@@ -430,12 +430,16 @@ def test_a_fault_in_the_middle_is_the_last_line_and_says_nothing_of_itself(
     assert codes([ended]) == [ErrorCode.INTERNAL] and "division" not in json.dumps(ended)
 
 
-def test_every_line_of_the_documentation_is_taken(world: World) -> None:
+def test_the_lines_of_the_documentation_are_answered_as_it_says(world: World) -> None:
     """In its order: what it says of subjects comes last."""
     document = Path(__file__).parents[2].joinpath("docs", "lines.md").read_text()
     blocks = re.findall(r"```json\n(.*?)```", document, re.DOTALL)
     signals, subjects = ([line.encode() for line in block.splitlines()] for block in blocks)
-    assert codes(post(world, SIGNALS, *signals)) == [""] * 6
+    shown = re.findall(r"^\{\"line\".*$", document, re.MULTILINE)
+    answers = post(world, SIGNALS, *signals)
+    assert codes(answers) == ["", ErrorCode.INVALID_INPUT, "", "", "", ""]
+    first, second = map(json.loads, shown)
+    assert answers[:2] == [{**first, "position": answers[0]["position"]}, second]
     assert codes(post(world, SUBJECTS, *subjects)) == [""]
 
 
