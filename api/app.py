@@ -46,7 +46,7 @@ def create_app(parts: Parts) -> Starlette:
         finally:
             parts.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *mas.routes(parts.sessions, parts.access),
             *common_app.routes(parts),
@@ -66,3 +66,5 @@ def create_app(parts: Parts) -> Starlette:
         exception_handlers={TsmError: refuse, Exception: refuse},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a path with a slash too many is none of ours
+    return app

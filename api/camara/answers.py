@@ -184,9 +184,10 @@ class Api:
 
 
 def mounted(path: str, routes: Sequence[BaseRoute]) -> Route:
-    """The route of an API: everything below `path` (`/sim-swap/v2`); its own routes have whole paths."""
+    """The route of an API: `path` (`/sim-swap/v2`) and everything below it; its own routes have whole paths."""
     route = Route(f"{path}/{{rest:path}}", Api(routes))
-    route.path_regex = re.compile(f"{re.escape(path)}/(?P<rest>.*)\\Z", re.DOTALL)  # the framework's ends with a line
+    # The framework's ends with a line, and has neither the path itself nor what comes behind a line's end.
+    route.path_regex = re.compile(f"{re.escape(path)}(?:/(?P<rest>.*))?\\Z", re.DOTALL)
     return route
 
 

@@ -253,7 +253,11 @@ def subscription_schemas(event: str) -> Json:
                     "properties": {"phoneNumber": {"$ref": "#/components/schemas/PhoneNumber"}},
                 },
                 "subscriptionExpireTime": TIME,
-                "subscriptionMaxEvents": {"type": "integer", "minimum": 1},
+                "subscriptionMaxEvents": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "description": "With which event it ends; 2147483647 at most, which the definition does not bound.",
+                },
             },
         },
         "Protocol": {

@@ -7,8 +7,8 @@
 
 A line that was never swapped has the time of its activation, or of its first phone. What happened before the period
 that the settings allow to tell of is null, and its `monitoredPeriod` says how long that is; `maxAge` reaches as far. A
-line whose activation nobody told us of, and no change since, has null as well. One that was never seen in a phone has
-no device to be swapped: SERVICE_NOT_APPLICABLE.
+line whose activation nobody told us of, and no change since, has null as well, without a period, for that would say
+that nothing changed in it. One that was never seen in a phone has no device to be swapped: SERVICE_NOT_APPLICABLE.
 
 A look-up is a reading of personal data: who asked whose line, and what for, is committed before the answer leaves. What
 was asked is recorded as a hash without the number, for a hash of a number is that number to whoever tries them all.
@@ -101,7 +101,7 @@ class SwapRoutes:
         asked = await read_object(request, LineAsked)
         seen = await run(self._look_up, request, consumer, asked.number, "retrieve-date")
         days = self._monitored
-        if days is None or seen.changed_within(timedelta(days=days)):
+        if days is None or seen.changed_at is None or seen.changed_within(timedelta(days=days)):
             return answer({self._api.latest: seen.changed_at})
         return answer({self._api.latest: None, "monitoredPeriod": days})
 

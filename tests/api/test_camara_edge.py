@@ -294,10 +294,20 @@ def test_another_method_is_refused_in_the_same_form(world: World, method: str) -
 
 
 @pytest.mark.parametrize(
-    "path", ["/sim-swap/v2/", "/sim-swap/v2/check/", "/sim-swap/v2/nothing", "/device-swap/v1/x/y"]
-)
+    "path",
+    ["/sim-swap/v2", "/sim-swap/v2/", "/sim-swap/v2/check/", "/sim-swap/v2/nothing", "/device-swap/v1/x/y",
+     "/sim-swap-subscriptions/v0.3"],
+)  # fmt: skip
 def test_another_path_is_refused_in_the_same_form(world: World, path: str) -> None:
-    refused(world.ask(path, ASKED), 404, "NOT_FOUND")
+    answer = world.ask(path, ASKED, x_correlator="story-1")
+    refused(answer, 404, "NOT_FOUND")
+    assert answer.headers["x-correlator"] == "story-1"
+
+
+@pytest.mark.parametrize("path", ["/health/", "/graphql/", "/sim-swap/v22", "/sim-swap/v2\n"])
+def test_a_path_that_is_nearly_one_is_none_and_leads_nowhere(world: World, path: str) -> None:
+    answer = world.send("GET", path.replace("\n", "%0a"))
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)
 
 
 def test_an_error_that_nobody_expected_tells_nothing_of_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,6 +311,7 @@ def test_a_sink_is_told_of_swaps_and_of_the_end_as_the_definition_says(
         ({"config": {"subscriptionDetail": {"phoneNumber": None}}}, "INVALID_ARGUMENT"),
         ({"config": {"subscriptionMaxEvents": 0}}, "INVALID_ARGUMENT"),
         ({"config": {"subscriptionMaxEvents": "5"}}, "INVALID_ARGUMENT"),
+        ({"config": {"subscriptionMaxEvents": 2**31}}, "INVALID_ARGUMENT"),
         ({"config": {"subscriptionExpireTime": "2026-11-21T09:30:00Z"}}, "INVALID_ARGUMENT"),
         ({"config": {"subscriptionExpireTime": "2027-11-21T09:30:00"}}, "INVALID_ARGUMENT"),
         ({"config": {"subscriptionExpireTime": "9999-12-31T23:59:59-23:59"}}, "INVALID_ARGUMENT"),
