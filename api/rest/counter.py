@@ -3,7 +3,8 @@
     POST /counter/challenges     -> {challenge}
     POST /counter/applications   {document, signature, certificate: Base64}
                                  -> {credentialId, slip: {accessCode, password, expiresAt, text}}
-    POST /counter/cards/lock     {iccid, call, calledAt} -> {position}; the holder called, `call` names that for ever
+    POST /counter/cards/lock     {iccid, call, calledAt} -> {position}; the holder called, `call` names that for ever;
+                                 the time is in UTC: 2026-11-21T01:00:00Z
     POST /counter/cards/release  {document, signature, certificate: Base64} -> {position}
     POST /counter/cards/release-by-clerk    {iccid, visit, reason} -> {position}; `visit` names it likewise
 
