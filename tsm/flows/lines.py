@@ -48,11 +48,9 @@ from tsm.model.bindings import (
     Binding,
     Changes,
     Known,
-    bindings_of_number,
+    bindings_among,
     cards_of,
     changes_of_number,
-    devices_of_card,
-    numbers_of,
     ordered,
     teller_of_number,
 )
@@ -133,16 +131,9 @@ class Lines:
         known = ordered(known for line in read for known in line.known())
         signals = ordered(filed.known for line in read for filed in line.filed)
         told = {one.position for one in signals}
-        numbers = [msisdn] if msisdn else list(dict.fromkeys(n for one in known for n in numbers_of(one.signal)))
-        bindings = [binding for number in numbers for binding in bindings_of_number(number, known)]
-        if not msisdn:
-            named = [iccid] if iccid else list(dict.fromkeys(i for one in known for i in cards_of(one.signal)))
-            unnumbered = [one for one in known if not one.signal.msisdn]
-            bindings += [binding for card in named for binding in devices_of_card(card, unnumbered)]
+        bindings = bindings_among(known, msisdn=msisdn, iccid=iccid, imei=imei)
         return History(
-            bindings=tuple(
-                b for b in bindings if iccid in ("", b.iccid) and imei in ("", b.imei) and told & {*b.evidence}
-            ),
+            bindings=tuple(binding for binding in bindings if told & {*binding.evidence}),
             signals=tuple(signals),
             subjects=tuple(sorted({subject for line in read for subject in line.subjects})),
         )

@@ -173,6 +173,17 @@ def devices_of_card(iccid: str, known: Iterable[Known]) -> tuple[Binding, ...]:
     )
 
 
+def bindings_among(known: Sequence[Known], *, msisdn: str = "", iccid: str = "", imei: str = "") -> tuple[Binding, ...]:
+    """Those of the number, the card or the device, as these ordered signals say."""
+    numbers = [msisdn] if msisdn else list(dict.fromkeys(n for one in known for n in numbers_of(one.signal)))
+    bindings = [binding for number in numbers for binding in bindings_of_number(number, known)]
+    if not msisdn:
+        cards = [iccid] if iccid else list(dict.fromkeys(i for one in known for i in cards_of(one.signal)))
+        unnumbered = [one for one in known if not one.signal.msisdn]
+        bindings += [binding for card in cards for binding in devices_of_card(card, unnumbered)]
+    return tuple(one for one in bindings if iccid in ("", one.iccid) and imei in ("", one.imei))
+
+
 def about_cards(known: Sequence[Known]) -> list[tuple[Known, str]]:
     """Each of the ordered signals with the card that it is about: what it names, or its number's at that time."""
     cards = {

@@ -26,7 +26,7 @@ from tsm.flows.known_signals import homes
 from tsm.flows.lines import History
 from tsm.identifiers import Iccid, Imei, Msisdn
 from tsm.model import swap_policy
-from tsm.model.bindings import Binding, Known, bindings_of_number, cards_of, devices_of_card, numbers_of
+from tsm.model.bindings import Binding, Known, bindings_among
 from tsm.model.card import stream as card_stream
 from tsm.model.checks import refusal
 from tsm.model.line import BY_OPERATOR, Signal
@@ -158,17 +158,6 @@ def is_of(cards: set[str], said: Signal) -> bool:
 def named_in(said: Signal) -> set[str]:
     """Of what one asks by; digits and signs tell numbers, cards and devices apart."""
     return {said.msisdn, said.previous, said.iccid, said.imei}
-
-
-def bindings_among(known: Sequence[Known], *, msisdn: str = "", iccid: str = "", imei: str = "") -> tuple[Binding, ...]:
-    """Of the number, the card or the device, as these signals say; the same fold as that of the whole history."""
-    numbers = [msisdn] if msisdn else list(dict.fromkeys(n for one in known for n in numbers_of(one.signal)))
-    bindings = [binding for number in numbers for binding in bindings_of_number(number, known)]
-    if not msisdn:
-        cards = [iccid] if iccid else list(dict.fromkeys(i for one in known for i in cards_of(one.signal)))
-        unnumbered = [one for one in known if not one.signal.msisdn]
-        bindings += [binding for card in cards for binding in devices_of_card(card, unnumbered)]
-    return tuple(one for one in bindings if iccid in ("", one.iccid) and imei in ("", one.imei))
 
 
 def binding(one: Binding) -> LineBinding:
