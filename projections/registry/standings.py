@@ -31,7 +31,8 @@ def raised(book: Book, event: Event, fact: SuspicionRaised) -> None:
     """Raised again it keeps what persons said to it, and in place of another what they said to that."""
     standing = _touched(book, event)
     known = book.alerts.get(fact.suspicion)
-    said = known or (book.alerts.get(fact.succeeds) if fact.succeeds else None)
+    former = book.alerts.get(fact.succeeds) if fact.succeeds else None
+    said = known if former is None or (known is not None and known.in_force) else former
     row = AlertRow(
         alert=fact.suspicion,
         iccid=standing.iccid,

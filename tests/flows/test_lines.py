@@ -38,7 +38,7 @@ from tsm.flows.lines import Outcome
 from tsm.keys.vault import SoftwareVault
 from tsm.model.event import Context
 from tsm.model.line import SignalKind, SignalRecorded
-from tsm.model.standing import Proof
+from tsm.model.standing import Proof, Verdict
 from tsm.model.swap_policy import Level
 from tsm.store.memory import MemoryRecorder
 from tsm.store.opening import open_recorder
@@ -715,6 +715,34 @@ def test_nor_is_what_explains_a_loss_until_the_loss_itself_is_forgotten(world):
     assert refusal.value.code is ErrorCode.WRONG_ORDER
     world.lines.erase(OPERATOR, msisdn=NUMBER)
     world.lines.erase(OPERATOR, iccid=SIM)
+    world.standings.reassess(SIM, SYSTEM)
+    assert world.standing().level is Level.NONE
+
+
+BY_CARD = signal(K.DEVICE_CHANGED, 3.5, iccid=SIM, imei=OTHER_PHONE)
+IN_APP = signal(K.OBSERVED, 4, source="app", iccid=SIM, imei=OTHER_PHONE)
+
+
+@pytest.mark.parametrize("told", [[BY_CARD], [signal(K.OBSERVED, 3, **BOUND | {"imei": OTHER_PHONE}), IN_APP]])
+@pytest.mark.parametrize("settle", ["release", "false alarm"])
+def test_what_was_settled_stands_in_no_erasure_s_way(world, told, settle):
+    world.record(SUBSCRIBED, *told)
+    if settle == "release":
+        world.standings.release(SIM, Proof.OPERATOR, "", SYSTEM)
+    for suspicion in world.standing().open:
+        world.standings.close(SIM, suspicion.id, Verdict.FALSE_ALARM, SYSTEM)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    world.standings.reassess(SIM, SYSTEM)
+    assert world.standing().level is Level.NONE
+
+
+def test_the_phone_of_a_tenure_s_beginning_explains_as_well(world):
+    world.record(SUBSCRIBED, signal(K.DEVICE_CHANGED, 3, iccid=SIM, imei=PHONE))
+    with pytest.raises(TsmError) as refusal:
+        world.lines.erase(OPERATOR, msisdn=NUMBER)
+    assert (refusal.value.code, world.standing().level) == (ErrorCode.WRONG_ORDER, Level.NONE)
+    world.lines.erase(OPERATOR, iccid=SIM)
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
     world.standings.reassess(SIM, SYSTEM)
     assert world.standing().level is Level.NONE
 

@@ -114,6 +114,17 @@ CASES: dict[str, tuple[list[Signal], list[tuple[Condition, float]]]] = {
         [announced(2, 10), signal(K.DEVICE_CHANGED, 3, iccid=SIM), in_app(40, OTHER_PHONE), used(40, OTHER_PHONE)],
         [],
     ),
+    "it moved, and only the phone tells whereto when it is used there": (
+        [signal(K.DEVICE_CHANGED, 3, iccid=SIM), used(450, OTHER_PHONE), in_app(450, OTHER_PHONE)],
+        [(C.DEVICE_CHANGED, 3), (C.FOREIGN_DEVICE, 450)],
+    ),
+    "it moved, the phone tells whereto, and then it moves there as the operator says": (
+        [
+            *(signal(K.DEVICE_CHANGED, h, iccid=SIM, imei=p) for h, p in ((3, ""), (5, OTHER_PHONE))),
+            in_app(4, OTHER_PHONE),
+        ],
+        [(C.DEVICE_CHANGED, 3), (C.DEVICE_CHANGED, 5)],
+    ),
     # To and fro
     "back within a day": (
         [moved(3), moved(20, PHONE)],

@@ -167,14 +167,29 @@ def test_nor_does_it_raise_a_false_alarm_again() -> None:
     told.when(reassess, findings(HEIR), DEFAULT, NOW).then_nothing()
 
 
+def test_what_was_said_last_holds_also_when_a_policy_is_taken_back() -> None:
+    renamed = structs.replace(raised("bb"), rule="renamed")
+    told = [
+        *HELD, SuspicionAcknowledged(suspicion="aa"), structs.replace(renamed, succeeds="aa"), GONE,
+        SuspicionEscalated(suspicion="bb", level=Level.LOCK), level(Level.LOCK),
+    ]  # fmt: skip
+    back = structs.replace(raised(), succeeds="bb")
+    rules = (Rule(name="rule", condition=Condition.LOST, level=Level.HOLD),)
+    again, gone = structs.replace(DEFAULT, rules=rules), SuspicionWithdrawn(suspicion="bb")
+    given_facts(evolve, *told).when(reassess, findings(raised()), again, NOW).then(back, gone)
+    [suspicion] = reduce(evolve, [*told, back, gone, CONFIRMED], Standing()).open
+    assert (suspicion.level, suspicion.decision.verdict) == (Level.LOCK, Verdict.CONFIRMED)
+
+
 @pytest.mark.parametrize(
     "found",
     [
         [raised("bb", since=-0.5)],  # begins later
+        [structs.replace(HEIR, evidence=(4,))],
         [raised(), HEIR],  # both are there
         [structs.replace(HEIR, condition=Condition.SUSPENDED)],
     ],
-    ids=["later", "another", "another condition"],
+    ids=["later", "on other evidence", "another", "another condition"],
 )
 def test_another_case_is_judged_anew(found: list[SuspicionRaised]) -> None:
     told = given_facts(evolve, *HELD, REFUTED, level(Level.NONE))

@@ -118,12 +118,12 @@ class Line:
         others = {s for at, s in self._subjects if s not in self._erased and self._period(at) in periods}
         return [*sorted(others - {subject}), subject]
 
-    def explained_by(self, subject: str) -> set[int]:
-        """Positions of what will not be known any more when that key is gone: all but that a tenure began."""
+    def left_of(self, subject: str) -> dict[int, Known | None]:
+        """By position, what will be known of its signals when that key is gone: that a tenure began, or nothing."""
         return {
-            filed.known.position
-            for filed in self.filed
-            if filed.subject == subject and not self.begins(filed.known.signal)
+            known.position: known._replace(signal=begun(known.signal)) if self.begins(known.signal) else None
+            for known, owner in self.filed
+            if owner == subject
         }
 
     @property
@@ -235,6 +235,13 @@ def begun_by(event: Event, fact: SignalRecorded, msisdn: str) -> Signal:
     """What is left of an erased signal with which a tenure began."""
     return Signal(
         id=fact.signal, source=fact.source, kind=SignalKind(fact.kind), occurred_at=event.occurred_at, msisdn=msisdn
+    )
+
+
+def begun(signal: Signal) -> Signal:
+    """The same, of one that is still to be erased."""
+    return Signal(
+        id=signal.id, source=signal.source, kind=signal.kind, occurred_at=signal.occurred_at, msisdn=signal.msisdn
     )
 
 

@@ -201,7 +201,8 @@ class Lines:
         named, keys = cards_in(found), [(line, each) for line, meant in tenures for each in line.sealed_for(meant)]
         if any(self._needs_evidence(self.standings.of(card)) for card in named):
             raise TsmError(ErrorCode.WRONG_ORDER, "a card of this line is on hold")
-        if self.standings.would_hold(named, {at for line, sealed in keys for at in line.explained_by(sealed)}):
+        left = {at: known for line, sealed in keys for at, known in line.left_of(sealed).items()}
+        if self.standings.would_hold(named, left):
             raise TsmError(ErrorCode.WRONG_ORDER, "it explains what would put a card on hold")
         for stream, sealed in [(line.stream, sealed) for line, sealed in keys]:
             # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.

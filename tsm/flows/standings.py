@@ -8,8 +8,9 @@ A policy can be tried on the past: what it would find in all that is known today
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
 from threading import Lock
 from typing import NamedTuple
 
@@ -137,14 +138,15 @@ class Standings:
             policy, known = self.policy(), gather(self._tsm, registered)
             registered = [i for i in registered if self._assess(i, loaded[i], known.get(i, []), policy, context)]
 
-    def would_hold(self, iccids: Collection[str], without: Collection[int]) -> bool:
-        """Whether one of these cards would come on hold if nobody knew of these positions: they explain something."""
-        existing, policy = self._tsm.existing([cards.stream(iccid) for iccid in iccids]), self.policy()
+    def would_hold(self, iccids: Collection[str], left: Mapping[int, Known | None]) -> bool:
+        """Whether a card would come on hold if of the signals at these positions no more than that were known."""
+        existing, policy, now = self._tsm.existing([cards.stream(i) for i in iccids]), self.policy(), self._clock()
         for iccid, known in gather(self._tsm, [i for i in iccids if cards.stream(i) in existing]).items():
-            operator = self._tsm.card_of(iccid).operator
-            found = {finding.suspicion for finding in assess(iccid, known, policy, operator)}
-            left = assess(iccid, [one for one in known if one.position not in without], policy, operator)
-            if any(finding.level >= Level.HOLD and finding.suspicion not in found for finding in left):
+            state = self.of(iccid)
+            kept = [one for each in known if (one := left.get(each.position, each)) is not None]
+            findings = assess(iccid, kept, policy, self._tsm.card_of(iccid).operator)
+            facts = standings.reassess(state, findings, policy, now)
+            if not state.on_hold and reduce(standings.evolve, facts, state).on_hold:
                 return True
         return False
 

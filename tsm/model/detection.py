@@ -129,9 +129,13 @@ def _two_devices(card: Card, rule: Rule) -> list[Case]:
 
 
 def _foreign_device(card: Card, rule: Rule) -> list[Case]:
-    """Once for each device that the credential was not written in; from when on the card was seen there."""
+    """Once for each device that the credential was not written in; from when on the card was seen there.
+
+    Where only the phone tells which device it is, from when on it did: a release before that does not speak of it. But
+    a change was announced, or not, for the time at which the card moved.
+    """
     written: Known | None = None
-    found: dict[tuple[str, str], Case] = {}
+    found: dict[tuple[str, str], tuple[Case, datetime]] = {}
     stays = _stays(card)
     for one in card.own:
         signal = one.signal
@@ -140,9 +144,11 @@ def _foreign_device(card: Card, rule: Rule) -> list[Case]:
         elif signal.kind is SignalKind.CREDENTIAL_USED and signal.imei and written is not None:
             place = (written.signal.imei, signal.imei)
             if signal.imei != written.signal.imei and place not in found:
-                since = _seen_in(stays, signal.imei, after=written) or signal.occurred_at
-                found[place] = Case(min(since, signal.occurred_at), (one,), (written,))
-    return [case for (_, imei), case in found.items() if not _announced(card, imei, case.since)]
+                stay, seen = _stay_in(stays, signal.imei, written), _seen_in(card, signal.imei, written)
+                moved = _later(stay.first, written) if stay is not None else signal.occurred_at
+                since = moved if stay is not None and stay.named else seen or signal.occurred_at
+                found[place] = Case(min(since, signal.occurred_at), (one,), (written,)), min(moved, signal.occurred_at)
+    return [case for (_, imei), (case, moved) in found.items() if not _announced(card, imei, moved)]
 
 
 def _stays(card: Card) -> list[Stay]:
@@ -157,7 +163,7 @@ def _stays(card: Card) -> list[Stay]:
         if last is not None and last.imei == signal.imei != "" and not (moves and last.claimed):
             stays[-1] = last._replace(last=one, named=last.named or named, claimed=last.claimed and by_phone)
         elif last is not None and last.imei == "" and not moves:  # now somebody told which
-            stays[-1] = Stay(signal.imei, last.first, one, named, claimed=False)
+            stays[-1] = Stay(signal.imei, last.first, one, named, claimed=by_phone)
         else:
             stays.append(Stay(signal.imei, one, one, signal.imei, claimed=by_phone))
     return stays
@@ -171,12 +177,23 @@ def _announced(card: Card, imei: str, at: datetime) -> bool:
     )
 
 
-def _seen_in(stays: Sequence[Stay], imei: str, after: Known) -> datetime | None:
-    """Since when the card was in that device, after some signal, though it may be told later which device that was."""
-    for stay in stays:
-        if stay.imei == imei and moment(stay.last.signal) > moment(after.signal):
-            return max(stay.first.signal.occurred_at, after.signal.occurred_at)
-    return None
+def _stay_in(stays: Sequence[Stay], imei: str, after: Known) -> Stay | None:
+    """The first in that device that lasts beyond some signal."""
+    return next((s for s in stays if s.imei == imei and moment(s.last.signal) > moment(after.signal)), None)
+
+
+def _seen_in(card: Card, imei: str, after: Known) -> datetime | None:
+    """When the card was first seen in that device, after some signal."""
+    times = (
+        one.signal.occurred_at
+        for one in card.own
+        if one.signal.kind in BINDS and one.signal.imei == imei and moment(one.signal) > moment(after.signal)
+    )
+    return next(times, None)
+
+
+def _later(one: Known, other: Known) -> datetime:
+    return max(one.signal.occurred_at, other.signal.occurred_at)
 
 
 # Numbers and SIMs

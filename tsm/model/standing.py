@@ -191,7 +191,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """A card's standing as its facts say."""
 
     suspicions: Mapping[str, Suspicion] = msgspec.field(default_factory=dict)  # raised, not withdrawn
-    decisions: Mapping[str, Decision] = msgspec.field(default_factory=dict)  # by suspicion
+    decisions: Mapping[str, Decision] = msgspec.field(default_factory=dict)  # by suspicion, the last one last
     cleared_at: datetime | None = None
     level: Level = Level.NONE
     revoke_from: datetime | None = None
@@ -208,8 +208,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(sorted(found, key=lambda suspicion: (suspicion.raised.since, suspicion.id)))
 
     def decision_on(self, raised: SuspicionRaised) -> Decision:
-        """What persons said to it, or to the one that it takes over from."""
-        return self.decisions.get(raised.suspicion) or self.decisions.get(raised.succeeds, UNDECIDED)
+        """What persons said last to it, or to the one that it takes over from."""
+        said = [each for id, each in self.decisions.items() if id in (raised.suspicion, raised.succeeds)]
+        return said[-1] if said else UNDECIDED
 
     def suspicion(self, id: str) -> Suspicion:
         """NOT_FOUND unless it is open."""
@@ -340,7 +341,8 @@ def _decided(known: Standing, id: str, **said: object) -> Standing:
     decision = msgspec.structs.replace(decision, **said)
     if id in suspicions:
         suspicions[id] = msgspec.structs.replace(suspicions[id], decision=decision)
-    return msgspec.structs.replace(known, suspicions=suspicions, decisions={**known.decisions, id: decision})
+    others = {other: each for other, each in known.decisions.items() if other != id}
+    return msgspec.structs.replace(known, suspicions=suspicions, decisions={**others, id: decision})
 
 
 def _raised(known: Standing, finding: Finding, succeeds: str, policy: Policy, now: datetime) -> SuspicionRaised:
@@ -372,12 +374,14 @@ def _revoke_from(before: Suspicion | None, finding: Finding, policy: Policy, now
 def _heirs(known: Standing, findings: Sequence[Finding], policy: Policy) -> dict[str, str]:
     """By suspicion that is found and was not known, the one that went, whose decision it takes over.
 
-    That is the next one before it of the same rule; where the policy has that rule no more, of any with its condition.
+    That is the next one before it that shares evidence and has the same rule; where the policy has that rule no more,
+    the same condition. What was said last counts.
     """
     found, rules = {finding.suspicion for finding in findings}, {rule.name for rule in policy.rules}
     heirs: dict[str, str] = {}
-    for id, decision in known.decisions.items():
+    for id, decision in known.decisions.items():  # in the order in which they were made
         about = decision.about
+        heirs.pop(id, None)
         if about is None or id in found or decision.verdict is Verdict.CONFIRMED:  # which never goes
             continue
         after = [
@@ -386,6 +390,7 @@ def _heirs(known: Standing, findings: Sequence[Finding], policy: Policy) -> dict
             if finding.condition == about.condition
             and (finding.rule == about.rule or about.rule not in rules)
             and finding.since <= about.since
+            and not {*finding.evidence}.isdisjoint(about.evidence)
             and finding.suspicion not in known.suspicions
         ]
         if after:
