@@ -7,6 +7,7 @@ import signal
 import ssl
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -78,7 +79,9 @@ def test_a_demo_that_is_kept_leaves_everything_up_until_it_is_interrupted(tmp_pa
     citizen, folder = tmp_path / "citizen.json", tmp_path / "kept"
     citizen.write_text(json.dumps(CITIZEN))
     command = [sys.executable, "-m", "api.cli", "demo", "--json", "--keep", "--citizen", str(citizen)]
-    with subprocess.Popen([*command, "--folder", str(folder)], stdout=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever runs this in the background ignores it
+    command += ["--folder", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         assert process.stdout is not None
         report = json.loads(until_the_report_ends(process))
         trust = ssl.create_default_context(cafile=str(folder / "tsm" / "tls" / "ca.pem"))
