@@ -9,7 +9,7 @@ from api.bench.postgres import Database
 from tests.conftest import run_demo
 
 
-@pytest.mark.parametrize(("act", "checks"), [("issue", 12), ("swap", 33)])
+@pytest.mark.parametrize(("act", "checks"), [("issue", 12), ("swap", 34)])
 def test_everything_is_verified_on_postgresql_too(
     tmp_path: Path, postgres_store: Database, act: str, checks: int
 ) -> None:

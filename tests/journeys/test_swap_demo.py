@@ -36,7 +36,7 @@ def events(run: DemoRun, topic: str = "") -> list[dict[str, Any]]:
 def test_everything_was_verified(swap_run: DemoRun) -> None:
     checks = swap_run.report["checks"]
     assert [what for what, holds in checks.items() if not holds] == []
-    assert len(checks) == 33
+    assert len(checks) == 34
     assert swap_run.report["ok"] is True
 
 
