@@ -33,7 +33,7 @@ from tsm.model.delegation import DelegationAccepted
 from tsm.model.detection import Finding
 from tsm.model.event import Context
 from tsm.model.operation import OperationRequested
-from tsm.model.standing import Proof, Verdict
+from tsm.model.standing import LevelChanged, Proof, Verdict
 from tsm.model.swap_policy import DEFAULT, Condition, Level
 
 APP = APPLICATION.hex().upper()
@@ -413,6 +413,13 @@ def test_while_the_card_is_on_hold_nothing_is_unlocked(world, desk):
     desk.suspect()
     desk.contact()
     assert (desk.asked, desk.selects()) == ([("lock", "DONE"), ("unlock", "DONE")], "9000")
+
+
+def test_a_lock_that_waits_serves_again_when_the_level_fell_and_rose_unseen(world, desk):
+    desk.suspect(Level.LOCK)
+    world.record(standings.stream(ICCID), *(LevelChanged(level=level) for level in (Level.HOLD, Level.LOCK)))
+    desk.follow()
+    assert desk.asked == [("lock", "WAITING")]
 
 
 @pytest.mark.parametrize("level", [Level.HOLD, Level.LOCK])

@@ -85,8 +85,8 @@ class Case(NamedTuple):
         return [one for one in self.asked if one.counts and one.operation.kind in kinds]
 
     def was_tried(self, kind: OperationKind) -> bool:
-        """Whether it was asked for since the level is what it is."""
-        return any(one.position > self.began for one in self.of_kinds(kind))
+        """Whether it was asked for since the level is what it is, or before and still waits."""
+        return any(one.position > self.began or one.waits for one in self.of_kinds(kind))
 
     @property
     def may_be_locked_here(self) -> bool:
