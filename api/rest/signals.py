@@ -12,7 +12,7 @@ answered, all that follows from it is in force. STORE_BUSY, STORE_UNAVAILABLE an
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,7 +24,7 @@ from api.rest.messages import UNREADABLE
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Msisdn
 from tsm.mno.notifications import NOTIFICATIONS, signal_of
-from tsm.model.checks import refusal
+from tsm.model.checks import in_utc, refusal
 from tsm.model.event import Context
 from tsm.model.line import Signal, SignalKind
 
@@ -180,15 +180,6 @@ def field_of(error: Exception) -> tuple[str, ...]:
     place = str(error).rpartition("`$.")[2]
     name = place.removesuffix("`")
     return (name,) if name in PlainSignal.__struct_fields__ else ()
-
-
-def in_utc(time: datetime, field: str) -> datetime:
-    if time.utcoffset() is None:
-        raise refusal(field, "a time names its offset from UTC")
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise refusal(field, "no time that there is in UTC") from None
 
 
 def context_of(caller: Caller, request_id: str) -> Context:

@@ -204,10 +204,10 @@ class Lines:
         left = {at: known for line, sealed in keys for at, known in line.left_of(sealed).items()}
         if self.standings.would_hold(named, left):
             raise TsmError(ErrorCode.WRONG_ORDER, "it explains what would put a card on hold")
-        for stream, sealed in [(line.stream, sealed) for line, sealed in keys]:
+        for line, sealed in keys:
             # The vault before the log: a key that is gone can be destroyed again, an event that is early would lie.
             self._vault.destroy_subject(sealed)
-            position = decided(partial(self._record_erasure, stream, place, sealed, context))
+            position = decided(partial(self._record_erasure, line.stream, place, sealed, context))
         self._tsm.erase_remains()
         with self._assigned_lock:
             self._assigned.pop(self._vault.blind_index(*place), None)

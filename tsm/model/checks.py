@@ -1,6 +1,7 @@
-"""What a name, an address or a hex value must look like before it may enter an event."""
+"""What a name, an address, a time or a hex value must look like before it may enter an event."""
 
 import re
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from tsm.errors import ErrorCode, TsmError, within
@@ -46,6 +47,17 @@ def check_https(value: str, what: str) -> None:
         raise refusal(what, "not an address") from None
     if not sound or not VISIBLE.fullmatch(value) or "@" in parts.netloc or "#" in value:
         raise refusal(what, "not an https address")
+
+
+def in_utc(time: datetime, what: str) -> datetime:
+    """The same moment in UTC. INVALID_INPUT for one without an offset, or so near to an end of the calendar that UTC
+    does not have it."""
+    if time.utcoffset() is None:
+        raise refusal(what, "a time names its offset from UTC")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise refusal(what, "no time that there is in UTC") from None
 
 
 def refusal(what: str, why: str) -> TsmError:

@@ -24,10 +24,9 @@ from api.graphql.mutations.rows import Row, changed
 from api.graphql.mutations.whose import card_at_hand, issued_card, refuse_other_tenants
 from api.graphql.types.alerts import Alert, Standing
 from api.graphql.types.swaps import SwapLevel, SwapPolicyInput, document_of, read_policy
-from api.rest.signals import in_utc
 from tsm.errors import ErrorCode, TsmError, within
 from tsm.model import event, standing, swap_policy
-from tsm.model.checks import check_text, refusal
+from tsm.model.checks import check_text, in_utc, refusal
 from tsm.model.line import Signal, SignalKind
 from tsm.model.operation import OperationKind
 from tsm.model.standing import Proof
