@@ -46,6 +46,16 @@ GET_IIN = bytes.fromhex("80CA004200")
 LIMITS = Limits(notify_limit_seconds=0.2)
 
 
+class NoPosition:
+    """For a follower that begins anew at each start."""
+
+    def read(self) -> int:
+        return 0
+
+    def write(self, position: int) -> None:
+        """There is nothing to keep."""
+
+
 class Clock:
     """Time that moves only when told to."""
 

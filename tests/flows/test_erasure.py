@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from itertools import cycle
 from os import urandom
@@ -13,6 +13,7 @@ from os import urandom
 import psycopg
 import pytest
 from issuance_world import AUTHORITY, HANAKO, IssuanceWorld, key_pool
+from line_samples import NUMBER, SIM, at, signal
 from mas_world import ICCID, OPERATOR, PROVIDER
 
 from projections import PROJECTIONS
@@ -20,9 +21,10 @@ from projections.opening import open_views
 from projections.runner import Runner
 from tsm.application import Change, Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows import follower
+from tsm.flows import erasure, follower
 from tsm.flows.erasure import BEFORE_THE_LOG, Erasure, ErasureFollower, SessionUnderWay
 from tsm.flows.issuance import Issuance
+from tsm.flows.lines import Lines
 from tsm.jpki.certificates import Holder, read_certificate, serial_text
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.status import Status
@@ -30,6 +32,7 @@ from tsm.model import credential as credentials
 from tsm.model.credential import CredentialWritten, ErasureOrdered, PersonalizationDelegated, PersonErased, Stage
 from tsm.model.delegation import DelegationAccepted, DelegationEnded
 from tsm.model.event import Context
+from tsm.model.line import SignalKind
 from tsm.model.session import SessionStarted
 from tsm.model.topics import FACTS
 from tsm.store.mapper import ERASED
@@ -576,6 +579,102 @@ def test_when_the_list_was_put_back_as_well_the_log_still_says_who_was_erased(wo
     let_a_server_run_until(world, lambda: world.credential(slip.credential).applied.applicant == ERASED)
     assert topics(world, slip.credential).count("person_erased") == 1
     assert (world.folder / "kek.destroyed").read_text().count("\n") == 1
+
+
+def where_a_follower_begins(world, monkeypatch):
+    """The position of a server's follower, told when it has caught up."""
+    monkeypatch.setattr(erasure, "KEEP_EACH", 1)
+    vault, tsm = restart(world)
+    worker = ErasureFollower(tsm, vault)
+    begun = worker._position.read()
+    worker.start()
+    eventually(lambda: vault.compared_with_log() and vault.compared_with_log()[0] == tsm.position)
+    worker.stop()
+    tsm.close()
+    vault.close()
+    return begun
+
+
+def test_a_start_reads_on_from_where_log_and_data_keys_were_compared(world, monkeypatch):
+    world.apply()
+    assert where_a_follower_begins(world, monkeypatch) == 0
+    compared = world.tsm.position
+    apply_for(world, TARO)
+    assert where_a_follower_begins(world, monkeypatch) == compared
+    assert where_a_follower_begins(world, monkeypatch) == world.tsm.position
+
+
+def test_how_far_they_were_compared_is_kept_seldom(world, monkeypatch):
+    """It makes every process that uses the data keys look at them anew; to read a little again costs less."""
+    world.apply()
+    kept, position = erasure.Compared(world.tsm, world.vault), world.tsm.position
+    kept.write(position)
+    assert kept.read() == 0
+    monkeypatch.setattr(erasure, "KEEP_EACH", position)
+    kept.write(position)
+    assert kept.read() == position
+    kept.write(position - 1)
+    assert kept.read() == position - 1  # what is unfinished lies before
+
+
+def test_older_data_keys_with_an_older_list_are_compared_from_where_they_were_copied(world, monkeypatch):
+    slip, (_, other) = world.apply(), apply_for(world, TARO)
+    where_a_follower_begins(world, monkeypatch)
+    compared, kept = world.tsm.position, back_up(world, "vault/datakeys.sqlite")
+    erase(world, slip.credential)
+    where_a_follower_begins(world, monkeypatch)
+    stop(world)
+    restore(world, "vault/datakeys.sqlite", kept)
+    (world.folder / "kek.destroyed").write_bytes(b"")
+    start(world)
+    assert world.credential(slip.credential).applied.applicant == HANAKO.name
+
+    assert where_a_follower_begins(world, monkeypatch) == compared
+    assert world.credential(slip.credential).applied.applicant == ERASED
+    assert world.credential(other.credential).applied.applicant == TARO.name
+
+
+def test_an_erased_tenure_of_a_line_is_destroyed_again_as_well(world):
+    lines = Lines(world.tsm, world.vault, world.clock, urandom)
+    world.clock.now = at(1)
+    (outcome,) = lines.record([signal(SignalKind.SUBSCRIBED, 0, msisdn=NUMBER, iccid=SIM)], BY_HAND)
+    assert outcome.error is None
+    (subject,) = lines.history(msisdn=NUMBER).subjects
+    kept = back_up(world, "vault/datakeys.sqlite")
+    lines.erase(BY_HAND, msisdn=NUMBER)
+    stop(world)
+    restore(world, "vault/datakeys.sqlite", kept)
+    (world.folder / "kek.destroyed").write_bytes(b"")
+    start(world)
+    assert not world.vault.subject_destroyed(subject)
+
+    let_a_server_run_until(world, lambda: world.vault.subject_destroyed(subject))
+
+
+def test_another_log_is_compared_from_its_beginning_however_long_it_is(world, monkeypatch):
+    """An older log was put back and written on: an order in it, cut off, lies before the position that was compared."""
+    world.apply()
+    kept = back_up(world, "log.sqlite")
+    for _ in range(3):
+        apply_for(world, TARO)
+    where_a_follower_begins(world, monkeypatch)
+    compared = world.tsm.position
+    stop(world)
+    restore(world, "log.sqlite", kept)
+    world.clock.now += timedelta(minutes=1)
+    start(world)
+    slip = world.apply()
+    with monkeypatch.context() as patched:
+        patched.setattr(world.vault, "destroy_subject", crash)
+        with suppress(Crash):
+            erase(world, slip.credential)
+    ordered = world.tsm.position
+    while world.tsm.position <= compared:
+        apply_for(world, TARO)
+    assert ordered < compared
+
+    assert where_a_follower_begins(world, monkeypatch) == 0
+    assert topics(world, slip.credential)[-1] == "person_erased"
 
 
 def test_an_older_log_gets_the_order_again(world):

@@ -24,10 +24,11 @@ from line_samples import (
     signals,
 )
 from line_world import SYSTEM, LineWorld
+from mas_world import NoPosition
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import swap_notices
-from tsm.flows.follower import NoPosition, StoredPosition
+from tsm.flows.follower import StoredPosition
 from tsm.flows.subscriptions import CLIENT, CREDENTIAL, LINE, Credential, Subscriptions, SwapWatcher, Wish, read
 from tsm.flows.swap_notices import GIVE_UP_AFTER, PER_HOST, REFUSALS, THREADS, Answer, Job, SwapNoticesWorker
 from tsm.keys.vault import SoftwareVault

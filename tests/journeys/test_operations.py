@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from mas_world import DOMAIN, GET_KEY_INFORMATION, ICCID, ISD, OPERATOR, OTHER_ICCID, PROVIDER, RETURN_URLS
+from mas_world import DOMAIN, GET_KEY_INFORMATION, ICCID, ISD, OPERATOR, OTHER_ICCID, PROVIDER, RETURN_URLS, NoPosition
 from test_deployment import APPLICATION, LOAD_FILE, Deployment, registered
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.audit import INSTANCES, WITNESS, ask
 from tsm.flows.deployment import Deployments
-from tsm.flows.follower import NoPosition, StoredPosition
+from tsm.flows.follower import StoredPosition
 from tsm.flows.operations import Operations, OperationsWorker, Policy
 from tsm.flows.retired_keys import RetiredKeysWorker
 from tsm.flows.scripts import Scripts

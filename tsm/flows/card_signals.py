@@ -15,7 +15,7 @@ What is refused stays refused: a phone that has accused its card a thousand time
 import logging
 
 from tsm.application import Tsm
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.flows.lines import Lines
 from tsm.mas.status import Status
 from tsm.model import session as sessions
@@ -33,7 +33,7 @@ class CardSignals(Follower):
     name = "card-signals"
     topics = (SessionFailed.topic, ResponseReceived.topic)
 
-    def __init__(self, tsm: Tsm, lines: Lines, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, lines: Lines, position: Position) -> None:
         super().__init__(tsm, position)
         self._lines = lines
         self._waiting: dict[int, tuple[Event, SignalKind]] = {}  # by position

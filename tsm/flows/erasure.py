@@ -10,9 +10,10 @@ From the order on the credential is closed (`tsm.model.credential`), so nothing 
 repeated, and whoever finds an order that is not carried out goes on with it: the command of the administrator when it
 is given again, or the follower of a running server.
 
-The follower begins anew at each start, for it mends what a restored backup undid as well. A log that is younger than
-the key store says who was erased, and the store is made to agree; a log that is older lacks the order, but the key
-store still knows whose keys it destroyed, and the order is given again.
+The follower mends what a restored backup undid as well. A log that is younger than the key store says who was erased,
+and the store is made to agree: how far they were compared is kept with the data keys, so an older copy of these is
+compared from where it was made, and with another log from its beginning. A log that is older lacks the order, but the
+key store still knows whose keys it destroyed, and the order is given again.
 """
 
 import logging
@@ -22,7 +23,7 @@ import msgspec
 
 from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import SCAN, Follower, NoPosition, for_each
+from tsm.flows.follower import SCAN, Follower, for_each
 from tsm.keys.vault import SoftwareVault
 from tsm.mas.status import Status
 from tsm.model import credential as credentials
@@ -31,7 +32,9 @@ from tsm.model import session as sessions
 from tsm.model.credential import Credential, ErasureOrdered, PersonErased
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Context, Event
+from tsm.model.line import TenureErased
 
+KEEP_EACH = 100_000  # positions: to keep one makes every process that uses the data keys look at them anew
 BEFORE_THE_LOG = "the data key was destroyed before this copy of the log was made"
 log = logging.getLogger(__name__)
 
@@ -140,41 +143,63 @@ class Erasure:
         return self._tsm.load(credentials.stream(credential), credentials.evolve).state
 
 
-class ErasureFollower(Follower):
-    """Carries out what was ordered, wherever it was cut off, and mends what a restored backup undid.
-
-    Orders are few, and each start reads all of them.
-    """
-
-    name = "erasure"
-    topics = (ErasureOrdered.topic, PersonErased.topic)
+class Compared:
+    """How far log and data keys were compared, kept with the data keys. Of another log it says nothing."""
 
     def __init__(self, tsm: Tsm, vault: SoftwareVault) -> None:
-        super().__init__(tsm, NoPosition())
+        self._tsm = tsm
+        self._vault = vault
+
+    def read(self) -> int:
+        position, recorded_at = self._vault.compared_with_log() or (0, "")
+        return position if position and self._recorded_at(position) == recorded_at else 0
+
+    def write(self, position: int) -> None:
+        known, _ = self._vault.compared_with_log() or (0, "")
+        if known <= position < known + KEEP_EACH:
+            return
+        if recorded_at := self._recorded_at(position):
+            self._vault.note_compared_with_log(position, recorded_at)
+
+    def _recorded_at(self, position: int) -> str:
+        """Empty for an event that is not there, or cannot be read."""
+        return next((str(event.recorded_at) for event in self._tsm.at([position]) if isinstance(event, Event)), "")
+
+
+class ErasureFollower(Follower):
+    """Carries out what was ordered, wherever it was cut off, and mends what a restored backup undid."""
+
+    name = "erasure"
+    topics = (ErasureOrdered.topic, PersonErased.topic, TenureErased.topic)
+
+    def __init__(self, tsm: Tsm, vault: SoftwareVault) -> None:
+        super().__init__(tsm, Compared(tsm, vault))
         self._vault = vault
         self._erasure = Erasure(tsm, vault)
         self._ordered: dict[str, Event] = {}  # by subject: not carried out, as far as was read
-        self._erased: set[str] = set()  # subjects, to be compared with the vault
-        self._unknown: list[str] | None = None  # subjects whose keys were destroyed without an order in this log
+        self._erased: dict[str, Event] = {}  # by subject: to be compared with the vault
+        self._unknown: list[str] | None = (
+            None  # subjects whose keys were destroyed, perhaps without an order in this log
+        )
 
     def see(self, event: Event) -> None:
         match event.fact:
             case ErasureOrdered(subject=subject):
                 self._ordered[subject] = event
-            case PersonErased(subject=subject):
+            case PersonErased(subject=subject) | TenureErased(subject=subject):
                 self._ordered.pop(subject, None)
-                self._erased.add(subject)
+                self._erased[subject] = event
 
     def act(self) -> None:
         if self._unknown is None:  # the log was read to its end for the first time
-            known = self._erased | self._ordered.keys()
+            known = self._erased.keys() | self._ordered.keys()
             self._unknown = [subject for subject in self._vault.destroyed_subjects() if subject not in known]
         for_each(list(self._ordered), self._carry_out)
         for_each(list(self._erased), self._destroy_again)
         for_each(list(self._unknown), self._order_again)
 
     def unfinished(self) -> int | None:
-        return min((event.position for event in self._ordered.values()), default=None)
+        return min((event.position for event in (*self._ordered.values(), *self._erased.values())), default=None)
 
     def _carry_out(self, subject: str) -> None:
         event = self._ordered[subject]
@@ -186,7 +211,7 @@ class ErasureFollower(Follower):
         if not self._vault.subject_destroyed(subject):
             log.warning("a key that the log says is destroyed was back, as after a restored backup: destroyed again")
             self._vault.destroy_subject(subject)
-        self._erased.discard(subject)
+        del self._erased[subject]
 
     def _order_again(self, subject: str) -> None:
         assert self._unknown is not None  # noqa: S101  act has found it there

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from tsm.application import Tsm
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.flows.session import SessionService
 from tsm.model.delegation import DelegationAccepted, DelegationEnded
 from tsm.model.event import Event
@@ -28,7 +28,7 @@ class ExpiryWorker(Follower):
         DelegationAccepted.topic, DelegationEnded.topic, SessionStarted.topic, CommandSent.topic, DisconnectSent.topic,
     )  # fmt: skip
 
-    def __init__(self, tsm: Tsm, sessions: SessionService, position: StoredPosition, clock: Clock) -> None:
+    def __init__(self, tsm: Tsm, sessions: SessionService, position: Position, clock: Clock) -> None:
         super().__init__(tsm, position)
         self._sessions = sessions
         self._clock = clock

@@ -1,9 +1,9 @@
 """Reading along the log: what a worker does with each event, from where it left off.
 
 A follower is a thread. It goes in rounds: it sees every event of its topics from its position on, in order and at
-least once, acts, and keeps its position in a file. The position says from where a restart must read again, so it stays
-before whatever is unfinished. No fault ends a follower: a round that fails is logged and begun again. Whoever wants to
-know whether rounds still come to their end asks `keeping_up`.
+least once, acts, and keeps its position, mostly in a file. The position says from where a restart must read again, so
+it stays before whatever is unfinished. No fault ends a follower: a round that fails is logged and begun again. Whoever
+wants to know whether rounds still come to their end asks `keeping_up`.
 """
 
 import logging
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
@@ -28,6 +28,14 @@ LATE = 10.0  # seconds without a complete round after which a follower does not 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+
+class Position(Protocol):
+    """Where a follower begins."""
+
+    def read(self) -> int: ...
+
+    def write(self, position: int) -> None: ...
 
 
 class StoredPosition:
@@ -55,26 +63,13 @@ class StoredPosition:
         beside.replace(self._path)
 
 
-class NoPosition(StoredPosition):
-    """For whoever begins anew at each start."""
-
-    def __init__(self) -> None:
-        super().__init__(Path())
-
-    def read(self) -> int:
-        return 0
-
-    def write(self, position: int) -> None:
-        """There is nothing to keep."""
-
-
 class Follower(ABC):
     """A worker that reads along. Events of other topics than its own are not decoded, nor is anything unsealed."""
 
     name = "follower"
     topics: ClassVar[tuple[str, ...]]  # that it sees; empty: all
 
-    def __init__(self, tsm: Tsm, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, position: Position) -> None:
         self._tsm = tsm
         self._position = position
         self._after = 0  # all events up to here were seen

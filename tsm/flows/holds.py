@@ -13,7 +13,7 @@ from hashlib import sha256
 from tsm.application import ATTEMPTS, Change, Loaded, Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.erasure import context_of
-from tsm.flows.follower import StoredPosition
+from tsm.flows.follower import Position
 from tsm.flows.issuance import anchors_of, verified_certificate
 from tsm.flows.orders import OrderFollower, authority_of
 from tsm.jpki.certificate_authority import CertificateAuthority, HoldRequest, ReleaseRequest
@@ -99,7 +99,7 @@ class HoldFollower(OrderFollower):
     end = (CredentialHeld, CredentialReleased, RevocationOrdered, ErasureOrdered)
     topics = tuple(fact.topic for fact in (*begin, *end))
 
-    def __init__(self, tsm: Tsm, authority: CertificateAuthority, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, authority: CertificateAuthority, position: Position) -> None:
         super().__init__(tsm, position)
         self._holds = Holds(tsm, authority)
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from tsm.application import Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.flows.issuance import context_of
 from tsm.jpki.personalisation import APPLICATION
 from tsm.model import credential as credentials
@@ -32,7 +32,7 @@ class IssuanceFollower(Follower):
     name = "issuance"
     topics = (DelegationAccepted.topic, ApplicationPersonalized.topic)
 
-    def __init__(self, tsm: Tsm, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, position: Position) -> None:
         super().__init__(tsm, position)
         self._waiting: dict[str, list[Event]] = {}  # in order, by the story that they belong to
 

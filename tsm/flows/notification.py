@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 from tsm.application import Change, Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import Follower, StoredPosition
+from tsm.flows.follower import Follower, Position
 from tsm.mas.messages import NotificationRequest, NotificationResponse
 from tsm.mas.status import Status
 from tsm.model import delegation as delegations
@@ -77,7 +77,7 @@ class NotificationWorker(Follower):
     name = "notification"
     topics = (ResponseReceived.topic, SessionFailed.topic, SessionExpired.topic, ResultNotified.topic)
 
-    def __init__(self, tsm: Tsm, outbound: Outbound, position: StoredPosition, clock: Clock) -> None:
+    def __init__(self, tsm: Tsm, outbound: Outbound, position: Position, clock: Clock) -> None:
         super().__init__(tsm, position)
         self._outbound = outbound
         self._clock = clock

@@ -28,7 +28,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows import audit, scripts
 from tsm.flows.contacts import Contacts
 from tsm.flows.erasure import SessionUnderWay
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.flows.on_hold import asked_by, refuse_on_hold
 from tsm.flows.scripts import Scripts
 from tsm.globalplatform.apdu import CommandApdu
@@ -741,7 +741,7 @@ class OperationsWorker(Follower):
     name = "operations"
     topics = (*(fact.topic for fact in operations.FACTS), DelegationEnded.topic)
 
-    def __init__(self, tsm: Tsm, operations: Operations, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, operations: Operations, position: Position) -> None:
         super().__init__(tsm, position)
         self._operations = operations
         self._open: dict[str, tuple[int, datetime]] = {}  # position of the request, and until when it may wait

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from tsm.application import Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.model import authority as authorities
 from tsm.model import credential as credentials
 from tsm.model.credential import Credential
@@ -58,7 +58,7 @@ class OrderFollower(Follower):
     begin: ClassVar[tuple[type[Fact], ...]]  # facts that order something
     end: ClassVar[tuple[type[Fact], ...]]  # facts after which nothing is left to do
 
-    def __init__(self, tsm: Tsm, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, position: Position) -> None:
         super().__init__(tsm, position)
         self._open: dict[str, Order] = {}  # by stream: not carried out, as far as was read
 

@@ -7,7 +7,7 @@ worker's position stays before the event that asks for it. An event says that th
 from functools import partial
 
 from tsm.application import Change, Loaded, Tsm, decided
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.keys.vault import SoftwareVault
 from tsm.model import card as cards
 from tsm.model import session as sessions
@@ -21,7 +21,7 @@ class ProvisionalKeysWorker(Follower):
     name = "provisional keys"
     topics = (KeysPut.topic,)
 
-    def __init__(self, tsm: Tsm, vault: SoftwareVault, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, vault: SoftwareVault, position: Position) -> None:
         super().__init__(tsm, position)
         self._vault = vault
         self._waiting: list[Event] = []

@@ -9,7 +9,7 @@ and stay.
 from functools import partial
 
 from tsm.application import Change, Tsm, decided
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.keys.vault import SoftwareVault
 from tsm.model import card as cards
 from tsm.model.card import ContentDeleted, KeysProved, KeysPut, KeysShared, RetiredKeys
@@ -22,7 +22,7 @@ class RetiredKeysWorker(Follower):
     name = "retired keys"
     topics = (KeysPut.topic, KeysProved.topic, KeysShared.topic, ContentDeleted.topic)
 
-    def __init__(self, tsm: Tsm, vault: SoftwareVault, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, vault: SoftwareVault, position: Position) -> None:
         super().__init__(tsm, position)
         self._vault = vault
         self._waiting: dict[str, Event] = {}  # by the card's stream: what asked first

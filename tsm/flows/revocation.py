@@ -18,7 +18,7 @@ from cryptography.x509 import ReasonFlags
 from tsm.application import Change, Command, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.erasure import context_of
-from tsm.flows.follower import StoredPosition
+from tsm.flows.follower import Position
 from tsm.flows.orders import OrderFollower, authority_of
 from tsm.jpki.certificate_authority import CertificateAuthority, RevocationRequest
 from tsm.model import credential as credentials
@@ -94,7 +94,7 @@ class RevocationFollower(OrderFollower):
     begin, end = (RevocationOrdered,), (CredentialRevoked,)
     topics = (RevocationOrdered.topic, CredentialRevoked.topic)
 
-    def __init__(self, tsm: Tsm, authority: CertificateAuthority, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, authority: CertificateAuthority, position: Position) -> None:
         super().__init__(tsm, position)
         self._revocation = Revocation(tsm, authority)
 

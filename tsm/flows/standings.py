@@ -18,7 +18,7 @@ import msgspec
 
 from tsm.application import Change, Command, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import SCAN, Follower, StoredPosition, for_each
+from tsm.flows.follower import SCAN, Follower, Position, for_each
 from tsm.flows.known_signals import ICCID, cards_in, gather, read_lines
 from tsm.model import card as cards
 from tsm.model import standing as standings
@@ -301,7 +301,7 @@ class StandingWorker(Follower):
         SuspicionWithdrawn.topic,
     )  # fmt: skip
 
-    def __init__(self, tsm: Tsm, standings: Standings, position: StoredPosition, clock: Clock) -> None:
+    def __init__(self, tsm: Tsm, standings: Standings, position: Position, clock: Clock) -> None:
         super().__init__(tsm, position)
         self._standings = standings
         self._clock = clock

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from tsm.application import ERASED, Change, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.flows.known_signals import Line
 from tsm.model import subscription as subscriptions
 from tsm.model.event import Context, Event, Fact
@@ -175,7 +175,7 @@ class SwapWatcher(Follower):
     name = "swap-watcher"
     topics = (SignalRecorded.topic, TenureErased.topic)
 
-    def __init__(self, tsm: Tsm, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, position: Position) -> None:
         super().__init__(tsm, position)
         self._seen: dict[str, list[Event]] = {}  # by line: not looked at yet
         self._count = 0

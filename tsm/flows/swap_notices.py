@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from tsm.application import Tsm, decided
 from tsm.errors import TsmError
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.flows.subscriptions import CREDENTIAL, Found, SwapWatcher, by_the_system, commit, read
 from tsm.model import subscription as subscriptions
 from tsm.model.event import Event, Fact
@@ -110,9 +110,7 @@ class SwapNoticesWorker(Follower):
     name = "swap-notices"
     topics = (SubscriptionCreated.topic, SwapNoted.topic, SubscriptionEnded.topic, SinkNotified.topic)
 
-    def __init__(
-        self, tsm: Tsm, outbound: Outbound, watcher: SwapWatcher, position: StoredPosition, clock: Clock
-    ) -> None:
+    def __init__(self, tsm: Tsm, outbound: Outbound, watcher: SwapWatcher, position: Position, clock: Clock) -> None:
         """`watcher`: no subscription ends by time before it knows what was recorded by then."""
         super().__init__(tsm, position)
         self._outbound = outbound

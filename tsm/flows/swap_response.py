@@ -23,7 +23,7 @@ from typing import NamedTuple
 from tsm.application import EARLIEST, Change, Command, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.erasure import context_of
-from tsm.flows.follower import Follower, StoredPosition, for_each
+from tsm.flows.follower import Follower, Position, for_each
 from tsm.flows.issuance_follower import JPKI_APPLICATION
 from tsm.flows.operations import SYSTEM, Operations, Requested
 from tsm.model import credential as credentials
@@ -246,7 +246,7 @@ class SwapResponseFollower(Follower):
     name = "swap-response"
     topics = (LevelChanged.topic, PersonalizationDelegated.topic, OperationEnded.topic)
 
-    def __init__(self, tsm: Tsm, response: SwapResponse, position: StoredPosition) -> None:
+    def __init__(self, tsm: Tsm, response: SwapResponse, position: Position) -> None:
         super().__init__(tsm, position)
         self._response = response
         self._pending: dict[str, Pending] = {}  # by stream

@@ -5,6 +5,9 @@ are sealed with the subject's key and name it by a random id. After `destroy` no
 opens again, in no copy of the log, and nothing new can be sealed for it. The keys lie in a file of their own, wrapped
 under the key-encryption key. An older copy of that file holds keys that were destroyed since: `replay` destroys them
 again, by the list that outlives every copy (`tsm.keys.destroyed_keys`).
+
+The file also says how far it was compared with the log, which knows who was erased: an older copy of the file says so
+of itself.
 """
 
 import json
@@ -22,13 +25,16 @@ from tsm.keys.database import erase_remains, open_database, writing
 from tsm.keys.destroyed_keys import DestroyedKeys
 from tsm.keys.key_encryption import KEY_SIZE, NONCE_SIZE, KeyEncryptionKey, Random, open_sealed
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS data_key (
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS data_key (
   key_id TEXT PRIMARY KEY,
   subject TEXT NOT NULL UNIQUE,
   wrapped BLOB -- NULL: destroyed
-) STRICT
-"""
+) STRICT""",
+    # Few are destroyed of many millions, and each start asks for all of them.
+    "CREATE INDEX IF NOT EXISTS destroyed_key ON data_key (subject) WHERE wrapped IS NULL",
+    "CREATE TABLE IF NOT EXISTS compared (position INTEGER NOT NULL, recorded_at TEXT NOT NULL) STRICT",  # one row
+)
 LISTED = "wrapped IS NOT NULL AND key_id IN (SELECT value FROM json_each(?))"
 log = logging.getLogger(__name__)
 
@@ -44,7 +50,8 @@ class DataKeys:
         self._random = random
         self._lock = RLock()
         self._connection = open_database(path, erasing=True)
-        self._connection.execute(SCHEMA)
+        for statement in SCHEMA:
+            self._connection.execute(statement)
         self._seen = 0  # the version of the file that the caches reflect
         self._key_id = lru_cache(maxsize=4096)(self._find_key_id)
         self._cipher = lru_cache(maxsize=4096)(self._open_cipher)
@@ -98,6 +105,18 @@ class DataKeys:
         with self._lock:
             rows = self._connection.execute("SELECT subject FROM data_key WHERE wrapped IS NULL").fetchall()
         return [subject for (subject,) in rows]
+
+    def compared(self) -> tuple[int, str] | None:
+        """The position in the log up to which this file agrees with it, and when that event was recorded."""
+        with self._lock:
+            row = self._connection.execute("SELECT position, recorded_at FROM compared").fetchone()
+        return (int(row[0]), str(row[1])) if row else None
+
+    def note_compared(self, position: int, recorded_at: str) -> None:
+        """STORE_UNAVAILABLE when the file is held by others."""
+        with self._lock, writing(self._connection):
+            self._connection.execute("DELETE FROM compared")
+            self._connection.execute("INSERT INTO compared VALUES (?, ?)", (position, recorded_at))
 
     def replay(self) -> int:
         """Destroys again what the list names and an older copy of the file brought back; how many keys that were.

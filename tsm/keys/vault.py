@@ -327,6 +327,14 @@ class SoftwareVault:
         """All subjects whose keys were destroyed, as far as this copy of the vault knows."""
         return self._data_keys.destroyed_subjects()
 
+    def compared_with_log(self) -> tuple[int, str] | None:
+        """Up to which position of the log all that it erased is destroyed here, and when that event was recorded."""
+        return self._data_keys.compared()
+
+    def note_compared_with_log(self, position: int, recorded_at: str) -> None:
+        """It goes with every copy of the data keys, so an older copy is known by it. STORE_UNAVAILABLE."""
+        self._data_keys.note_compared(position, recorded_at)
+
     def seal_payload(self, stream: str, name: str, plaintext: bytes) -> bytes:
         """Seals what the store keeps outside the log, under a key of its stream and bound to its name."""
         with self._lock:
