@@ -67,7 +67,7 @@ from projections.building import build, resume
 from projections.line_swaps import LINE_SWAPS
 from tsm.application import Change
 from tsm.errors import ErrorCode
-from tsm.flows.follower import Follower, StoredPosition
+from tsm.flows.follower import Follower
 from tsm.flows.known_signals import MSISDN, TENURE
 from tsm.flows.session import context_of
 from tsm.identifiers import KeyRef, ReceptionNumber, SpId
@@ -128,7 +128,7 @@ class Site(OpenSite):
         with administration.opened(self.data) as parts:
             for worker in parts.workers:
                 if isinstance(worker, Follower):
-                    StoredPosition(self.data / "positions" / worker.name.replace(" ", "-")).write(head)
+                    worker._position.write(head)
 
     def fold(self, lines: int, progress: Progress) -> int:
         """The read model of lines alone, from where it was cut short; how many events were read."""
