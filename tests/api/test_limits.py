@@ -522,7 +522,7 @@ def test_a_query_has_so_much_time(edge: Edge) -> None:
 def test_a_mutation_that_runs_out_of_time_says_what_it_has_committed(edge: Edge) -> None:
     """What came of it stays, and its position is told."""
     before = edge.parts.tsm.position
-    client = edge.client(limits=EdgeLimits(execution_seconds=0.5))
+    client = edge.client(limits=EdgeLimits(execution_seconds=2.0))
     answer = client.ask("mutation { a: enrol b: enrol c: enrol(waits: 30) d: enrol }")
     [error] = answer.json()["errors"]
     assert (answer.status_code, error["extensions"]["code"]) == (503, "TIMEOUT")

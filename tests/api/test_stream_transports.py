@@ -103,7 +103,7 @@ def test_silence_is_filled_with_comments(edge: Edge, monkeypatch: pytest.MonkeyP
 
 
 def test_a_stream_ends_with_its_time_and_is_not_complete(edge: Edge) -> None:
-    _, _, told = ask(edge.client(limits=EdgeLimits(stream_seconds=0.5)), LONG)
+    _, _, told = ask(edge.client(limits=EdgeLimits(stream_seconds=2.0)), LONG)
     assert told and {name for name, _ in told} == {"next"}
 
 
@@ -241,7 +241,7 @@ def test_who_is_withdrawn_begins_nothing_more(edge: Edge, server: Server) -> Non
 
 
 def test_a_websocket_ends_with_its_longest_time(edge: Edge) -> None:
-    with edge.serving(EdgeLimits(stream_seconds=0.5)) as server, dial(server, edge) as socket:
+    with edge.serving(EdgeLimits(stream_seconds=2.0)) as server, dial(server, edge) as socket:
         begin(socket)
         say(socket, type="subscribe", id="x", payload={"query": LONG})
         assert closed(socket) == 4401
