@@ -149,7 +149,7 @@ def test_no_token_variable_path_or_personal_value_is_in_logs_or_metrics(
     assert "GET /fails/{name} 500" in text and "ValueError" in text
     assert any("YAMADA TARO" in answer.text for answer in answers)  # it was shown, and is nowhere here
     secrets = [MARK, MARK.replace("-", ""), auditor, operator, administrator, ICCID, *SECRETS]
-    secrets += [token.rpartition("_")[2] for token in (auditor, operator, administrator)]
+    secrets += [token.split("_", 2)[2] for token in (auditor, operator, administrator)]  # a secret may have a _ in it
     assert [secret for secret in secrets if secret in shown] == []
     assert [secret for secret in secrets if secret in text] == []
 
