@@ -50,8 +50,9 @@ class DataKeys:
         self._random = random
         self._lock = RLock()
         self._connection = open_database(path, erasing=True)
-        for statement in SCHEMA:
-            self._connection.execute(statement)
+        with writing(self._connection):
+            for statement in SCHEMA:
+                self._connection.execute(statement)
         self._seen = 0  # the version of the file that the caches reflect
         self._key_id = lru_cache(maxsize=4096)(self._find_key_id)
         self._cipher = lru_cache(maxsize=4096)(self._open_cipher)
