@@ -3,11 +3,10 @@
 from os import urandom
 
 import pytest
-from mas_world import GET_IIN, ICCID, OPERATOR
+from mas_world import GET_IIN, ICCID, OPERATOR, NoPosition
 
 from tsm.flows import known_signals
 from tsm.flows.card_signals import CardSignals
-from tsm.flows.follower import NoPosition
 from tsm.flows.lines import Lines
 from tsm.globalplatform.commands import InitializeUpdate
 from tsm.mas.status import Status

@@ -11,14 +11,14 @@ from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from issuance_world import IssuanceWorld, key_pool
-from mas_world import ICCID, OPERATOR, OTHER_ICCID, PROVIDER
+from mas_world import ICCID, OPERATOR, OTHER_ICCID, PROVIDER, NoPosition
 from test_deployment import APPLICATION, Deployment
 from test_issuance import write
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import follower, orders
 from tsm.flows.contacts import Contacts
-from tsm.flows.follower import NoPosition, StoredPosition
+from tsm.flows.follower import StoredPosition
 from tsm.flows.holds import HoldFollower, Holds
 from tsm.flows.operations import Operations, OperationsWorker, Policy
 from tsm.flows.revocation import Revocation, RevocationFollower
