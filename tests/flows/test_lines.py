@@ -441,6 +441,17 @@ def test_a_change_of_number_is_told_to_both_lines(world):
     assert world.conditions() == []
 
 
+def test_what_is_told_of_another_number_is_not_read_with_the_one_that_it_was_changed_from(world):
+    """Another operator may say that a number changed into many of its own, and tell a thousand things of each."""
+    world.record(SUBSCRIBED)
+    there = signal(K.OBSERVED, 4, source=BY_ANOTHER, msisdn=OTHER_NUMBER, imei=OTHER_PHONE)
+    away = signal(K.NUMBER_CHANGED, 3, source=BY_ANOTHER, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=OTHER_SIM)
+    world.record(away, there)
+    around = known_signals.gather(world.tsm, [SIM, OTHER_SIM])
+    assert {known.signal.id for known in around[SIM]} == {SUBSCRIBED.id, away.id}
+    assert there.id in {known.signal.id for known in around[OTHER_SIM]}
+
+
 # Looking back
 
 
@@ -773,6 +784,21 @@ def test_an_erasure_that_was_cut_off_is_completed_when_it_is_ordered_again(world
             world.lines.erase(OPERATOR, msisdn=NUMBER)
     world.lines.erase(OPERATOR, msisdn=NUMBER)
     assert world.lines.stream_of_number(NUMBER) is None
+
+
+def test_an_erasure_that_was_cut_off_holds_up_nobody_until_then(world, monkeypatch):
+    """The key is gone, and the log does not say so: also when a log is put back that is older than the erasure."""
+    world.record(SUBSCRIBED, signal(K.SUBSCRIBED, 0, msisdn=OTHER_NUMBER, iccid=OTHER_SIM))
+    with monkeypatch.context() as crash:
+        crash.setattr(world.tsm, "commit", crashes)
+        with pytest.raises(Crash):
+            world.lines.erase(OPERATOR, msisdn=NUMBER)
+    lost = [signal(K.LOST, 5, msisdn=OTHER_NUMBER), signal(K.LOST, 6, msisdn=NUMBER)]
+    assert [outcome.error for outcome in world.record(*lost)] == [None, None]
+    assert world.standing(OTHER_SIM).level is Level.LOCK
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    assert world.lines.stream_of_number(NUMBER) is None
+    assert world.lines.history(msisdn=NUMBER).signals == ()
 
 
 @pytest.mark.parametrize("subject", ["", "tenure-unknown"])

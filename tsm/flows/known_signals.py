@@ -63,6 +63,7 @@ class Line:
         self._begun: list[tuple[Moment, str]] = []  # tenures: when, and the subject
         self._subjects: list[tuple[Moment, str]] = []  # of all signals
         self._erased: set[str] = set()
+        self._gone: set[str] = set()  # whose keys are: also where the log does not say so, or not yet
         self._number = place[1] if place is not None and place[0] == MSISDN else ""
         self._lost: list[tuple[Event, SignalRecorded]] = []  # erased, and a tenure began with it
         self._told: Counter[tuple[str, bool]] = Counter()  # signals by source, and whether they are everyday ones
@@ -80,8 +81,9 @@ class Line:
                     self._take(Filed(Known(event.position, event.recorded_at, signal), fact.subject))
                     away = signal.kind is SignalKind.NUMBER_CHANGED and not fact.begins_tenure
                     self._number = self._number or (signal.previous if away else signal.msisdn)
-                elif fact.begins_tenure:
-                    self._lost.append((event, fact))
+                else:
+                    self._gone.add(fact.subject)
+                    self._lost += [(event, fact)] if fact.begins_tenure else []
             case TenureErased(subject=subject):
                 self._erased.add(subject)
 
@@ -118,6 +120,10 @@ class Line:
         others = {s for at, s in self._subjects if s not in self._erased and self._period(at) in periods}
         return [*sorted(others - {subject}), subject]
 
+    def to_erase(self, subject: str) -> list[str]:
+        """That tenure, or without one the present; and those whose erasure was cut off."""
+        return sorted(({subject or self.latest} & self.subjects) | (self._gone - self._erased))
+
     def left_of(self, subject: str) -> dict[int, Known | None]:
         """By position, what will be known of its signals when that key is gone: that a tenure began, or nothing."""
         return {
@@ -144,9 +150,10 @@ class Line:
             if self._number
         ]
 
-    def numbers(self) -> set[str]:
-        """Every number that the signals here are about."""
-        return {filed.known.signal.msisdn for filed in self.filed if filed.known.signal.msisdn}
+    @property
+    def number(self) -> str:
+        """Whose stream this is; empty for a card's, and where nothing tells it any more."""
+        return self._number
 
     def find(self, source: str, id: str) -> Known | None:
         """The signal of that name, if it lies here or beside it."""
@@ -176,9 +183,10 @@ class Line:
             insort(self._begun, (at, subject))
 
     def _subject_of(self, period: int) -> str:
-        if period and (owner := self._begun[period - 1][1]) not in self._erased:
+        gone = self._erased | self._gone
+        if period and (owner := self._begun[period - 1][1]) not in gone:
             return owner
-        living = ((at, subject) for at, subject in self._subjects if subject not in self._erased)
+        living = ((at, subject) for at, subject in self._subjects if subject not in gone)
         return next((subject for at, subject in living if self._period(at) == period), "")
 
     def _period(self, at: Moment) -> int:
@@ -269,12 +277,12 @@ def gather(tsm: Tsm, iccids: Iterable[str]) -> dict[str, list[Known]]:
     """
     rows = tsm.indexed_many((ICCID, iccid) for iccid in iccids)
     lines = read_lines(tsm, {row.stream for found in rows.values() for row in found})
-    beside = tsm.indexed_many((MSISDN, number) for line in lines.values() for number in line.numbers())
+    beside = tsm.indexed_many((MSISDN, line.number) for line in lines.values() if line.number)
     lines |= read_lines(tsm, {row.stream for found in beside.values() for row in found} - lines.keys())
     around = {}
     for (_, iccid), found in rows.items():
-        numbers = {number for row in found for number in lines[row.stream].numbers()}
-        streams = {row.stream for place in numbers for row in beside.get((MSISDN, place), ())}
+        numbers = {lines[row.stream].number for row in found}
+        streams = {row.stream for number in numbers for row in beside.get((MSISDN, number), ())}
         around[iccid] = [k for stream in {row.stream for row in found} | streams for k in lines[stream].known()]
     return around
 

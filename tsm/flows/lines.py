@@ -195,10 +195,11 @@ class Lines:
         """
         place = _one_of((MSISDN, msisdn), (CARD, iccid))
         found = self._lines_at(place)
-        tenures = [(line, meant) for line in found if (meant := subject or line.latest) in line.subjects]
+        tenures = [(line, each) for line in found for each in line.to_erase(subject)]
         if not tenures:
             raise TsmError(ErrorCode.NOT_FOUND, "no such tenure", ("subject",))
-        named, keys = cards_in(found), [(line, each) for line, meant in tenures for each in line.sealed_for(meant)]
+        named = cards_in(found)
+        keys = list(dict.fromkeys((line, each) for line, meant in tenures for each in line.sealed_for(meant)))
         if any(self._needs_evidence(self.standings.of(card)) for card in named):
             raise TsmError(ErrorCode.WRONG_ORDER, "a card of this line is on hold")
         left = {at: known for line, sealed in keys for at, known in line.left_of(sealed).items()}
