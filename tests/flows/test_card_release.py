@@ -16,15 +16,16 @@ from test_issuance import write
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.card_release import CardReleases
 from tsm.flows.challenges import Challenges
+from tsm.flows.erasure import Erasure
 from tsm.flows.issuance import Counter
 from tsm.flows.lines import Lines
 from tsm.flows.revocation import Revocation
 from tsm.jpki.certificates import Holder, Kind, read_certificate
 from tsm.jpki.release import ReleaseDocument, SignedRelease
-from tsm.model.credential import PersonalizationDelegated
+from tsm.model.credential import CredentialRevoked, PersonalizationDelegated, Stage
 from tsm.model.event import Context
 from tsm.model.line import Signal, SignalKind, SignalRecorded
-from tsm.model.standing import CardCleared
+from tsm.model.standing import CardCleared, Proof
 from tsm.model.swap_policy import Level
 
 ELSEWHERE = Counter("T-27100-01", "27100", "request-2")
@@ -75,6 +76,27 @@ def world(tmp_path):
 @pytest.fixture
 def desk(world):
     return Desk(world)
+
+
+def apply_as_a_thief(world):
+    """His My Number card, and the slip for an application of his own for the card in the phone."""
+    thief = world.authority.issue_main(TARO)
+    own = world.document(applicant=TARO.name, challenge=world.issuance.challenge(ELSEWHERE))
+    return thief, world.apply(world.signed(own, thief.signature_key, thief.signature_certificate), ELSEWHERE)
+
+
+def delegate(world, slip):
+    """A provider delegates for whatever card a browser names."""
+    world.check(slip)
+    world.record(f"credential-{slip.credential}", PersonalizationDelegated(reception="2026112100000001"))
+    assert world.credential(slip.credential).in_use
+
+
+def write_it(world, slip):
+    world.check(slip)
+    write(world, slip)
+    world.follow()
+    assert world.credential(slip.credential).stage is Stage.WRITTEN
 
 
 def refused(code: ErrorCode):
@@ -210,22 +232,77 @@ def test_nor_one_that_is_to_be_revoked(world, desk):
 
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_whoever_has_stolen_it_gains_nothing_by_an_application_of_his_own(world, desk, goes_on):
-    thief = world.authority.issue_main(TARO)
-    slip = world.apply()  # the owner's; it is written
-    world.check(slip)
-    write(world, slip)
-    world.follow()
-    own = world.document(applicant=TARO.name, challenge=world.issuance.challenge(ELSEWHERE))
-    his = world.apply(world.signed(own, thief.signature_key, thief.signature_certificate), ELSEWHERE)
-    if goes_on:  # a provider delegates for whatever card a browser names
-        world.check(his)
-        world.record(f"credential-{his.credential}", PersonalizationDelegated(reception="2026112100000001"))
-        assert world.credential(his.credential).in_use
+    write_it(world, world.apply())
+    thief, his = apply_as_a_thief(world)
+    if goes_on:
+        delegate(world, his)
     desk.lock()
     with refused(ErrorCode.FORBIDDEN):
         desk.release(desk.signed(thief))
     with refused(ErrorCode.FORBIDDEN):
         desk.releases.release_by_clerk(ICCID, "visit-1", "he has papers", ELSEWHERE)
+    desk.release()
+    assert desk.level is Level.NONE
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("erased", [False, True])
+def test_nor_does_he_when_its_holder_has_had_her_credential_revoked(world, desk, erased, goes_on):
+    """Whoever reports a loss does that first; and her person may be erased then."""
+    slip = world.apply()
+    write_it(world, slip)
+    for credential in (slip.credential, desk.credential):
+        Revocation(world.tsm, world.line).revoke(credential, "keyCompromise", PERSON)
+    if erased:
+        world.record(f"credential-{slip.credential}", CredentialRevoked(reason="keyCompromise"))
+        Erasure(world.tsm, world.vault).erase(slip.credential, PERSON)
+    thief, his = apply_as_a_thief(world)
+    if goes_on:
+        delegate(world, his)
+    desk.lock()
+    with refused(ErrorCode.FORBIDDEN):
+        desk.release(desk.signed(thief))
+    with refused(ErrorCode.FORBIDDEN):
+        desk.releases.release_by_clerk(ICCID, "visit-1", "he has papers", ELSEWHERE)
+    assert desk.level is Level.LOCK
+
+
+def test_the_holder_of_a_revoked_credential_releases_the_card_that_it_is_in(world, desk):
+    slip = world.apply()
+    write_it(world, slip)
+    desk.lock()
+    Revocation(world.tsm, world.line).revoke(slip.credential, "superseded", PERSON)
+    desk.release()
+    assert desk.level is Level.NONE
+    world.clock.pass_by(seconds=1)
+    desk.lock("call-2")
+    desk.releases.release_by_clerk(ICCID, "visit-1", "papers seen", COUNTER)
+    assert desk.level is Level.NONE
+
+
+def test_the_card_of_an_erased_person_is_released_at_no_counter(world, desk):
+    slip = world.apply()
+    write_it(world, slip)
+    desk.lock()
+    Erasure(world.tsm, world.vault).erase(slip.credential, PERSON, even_in_use=True)
+    with refused(ErrorCode.FORBIDDEN):  # though her other application is still there
+        desk.release()
+    with refused(ErrorCode.FORBIDDEN):
+        desk.releases.release_by_clerk(ICCID, "visit-1", "papers seen", COUNTER)
+    desk.lines.standings.release(ICCID, Proof.OPERATOR, "", PERSON)
+    assert desk.level is Level.NONE
+
+
+def test_of_several_that_are_revoked_the_one_that_was_written_last_decides(world, desk):
+    former, his = apply_as_a_thief(world)
+    write_it(world, his)
+    hers = world.apply()
+    write_it(world, hers)
+    desk.lock()
+    for credential in (hers.credential, his.credential):
+        Revocation(world.tsm, world.line).revoke(credential, "superseded", PERSON)
+    with refused(ErrorCode.FORBIDDEN):
+        desk.release(desk.signed(former))
     desk.release()
     assert desk.level is Level.NONE
 

@@ -3,7 +3,8 @@
 To lock it, nobody has to prove anything: what is asked for is filed as a signal, and the policy says what follows. To
 release it the holder signs with the My Number card that the credential in that card rests on, or a clerk of the
 municipality where it was applied for has seen her papers. A My Number card that was renewed since has another
-certificate, which nobody here can tell to be the same person's: then it is for the clerk.
+certificate, which nobody here can tell to be the same person's: then it is for the clerk. Who may ask for it stays the
+same when that credential is revoked; when its person is erased, nobody at a counter may any more, but its operator.
 
 A release settles the holder's own call like any other suspicion that began before it. It is recorded with the SHA-256
 of what was signed. The same again, of holder or clerk, is no news, also when the card is on hold again by then.
@@ -17,13 +18,16 @@ from tsm.application import Command, Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.challenges import CHALLENGE_LIFE, Challenges, Clock
 from tsm.flows.issuance import Counter, anchors_of, revoked_mains
+from tsm.flows.issuance_follower import JPKI_APPLICATION
 from tsm.flows.lines import Lines
 from tsm.flows.orders import authority_of
 from tsm.jpki.certificate_authority import CertificateAuthority
 from tsm.jpki.certificates import Kind, read_certificate, serial_text
 from tsm.jpki.documents import verify_signed
 from tsm.jpki.release import SignedRelease
+from tsm.model import card as cards
 from tsm.model import credential as credentials
+from tsm.model.card import ApplicationPersonalized
 from tsm.model.checks import check_name, check_text
 from tsm.model.credential import Credential, Stage
 from tsm.model.event import Context
@@ -123,18 +127,34 @@ class CardReleases:
 
 
 def held_in(tsm: Tsm, iccid: str) -> list[Held]:
-    """The credentials that a card has acknowledged; without one those that it may have, or else that were issued for
-    it. Nothing of theirs is unsealed. UNKNOWN_CARD.
+    """The credentials in a card, whose holders decide about it. Nothing of theirs is unsealed. UNKNOWN_CARD.
+
+    Those that the card has acknowledged. When all of them are closed, the one that was written last: whoever stole the
+    card gains nothing when its holder has her credential revoked. Nobody's, when that holder is erased. Only of a card
+    in which none was ever written those that it may have, or else that were issued for it.
 
     Anybody may apply for a credential in somebody else's card, and have its write delegated without that card: it says
-    nothing while the card has another.
+    nothing of a card in which one was written.
     """
     tsm.card_of(iccid)
     rows = tsm.indexed("iccid", iccid)
     found = [(row.subject, tsm.state_at(row.stream, credentials.evolve, unseals={}).state) for row in rows]
-    issued = [Held(id, s) for id, s in found if s and not s.refused and not s.closed and s.stage >= Stage.ISSUED]
-    written = [held for held in issued if held.state.stage >= Stage.WRITTEN]
-    return written or [held for held in issued if held.state.in_use] or issued
+    ever = [Held(id, state) for id, state in found if state and not state.refused and state.stage >= Stage.ISSUED]
+    issued = [held for held in ever if not held.state.closed]
+    if written := [held for held in issued if held.state.stage >= Stage.WRITTEN]:
+        return written
+    if last := _written_last(tsm, iccid):
+        return [held for held in ever if held.id == last and held.state.stage >= Stage.WRITTEN]
+    return [held for held in issued if held.state.in_use] or issued
+
+
+def _written_last(tsm: Tsm, iccid: str) -> str:
+    """The credential that the card acknowledged last, also of an erased person; empty when it has had none."""
+    last = ""
+    for event in tsm.history(cards.stream(iccid)):
+        if isinstance(event.fact, ApplicationPersonalized) and event.fact.application == JPKI_APPLICATION:
+            last = event.context.correlation
+    return last
 
 
 def context_of(counter: Counter, reason: str = "", tenants: tuple[str, ...] = ()) -> Context:
