@@ -68,6 +68,39 @@ LIVES = {
         ],
         [(IMSI, SIM, PHONE, 0, 2), (OTHER_IMSI, OTHER_SIM, PHONE, 2, None)],
     ),
+    "with its IMSI, which went over to the new card": (
+        [
+            OBSERVED,
+            signal(K.SIM_REPLACED, 2, msisdn=NUMBER, iccid=OTHER_SIM, previous=SIM),
+            signal(K.OBSERVED, 3, msisdn=NUMBER, imsi=IMSI),
+        ],
+        [(IMSI, SIM, PHONE, 0, 2), ("", OTHER_SIM, PHONE, 2, 3), (IMSI, OTHER_SIM, PHONE, 3, None)],
+    ),
+    "with its IMSI, which went over to the new card, as was told of the cards alone": (
+        [
+            OBSERVED,
+            signal(K.SIM_REPLACED, 2, iccid=OTHER_SIM, previous=SIM),
+            signal(K.OBSERVED, 3, msisdn=NUMBER, iccid=OTHER_SIM),
+            signal(K.OBSERVED, 4, msisdn=NUMBER, imsi=IMSI),
+        ],
+        [(IMSI, SIM, PHONE, 0, 3), ("", OTHER_SIM, PHONE, 3, 4), (IMSI, OTHER_SIM, PHONE, 4, None)],
+    ),
+    "with the IMSI of the card in which it was before: it is back": (
+        [
+            OBSERVED,
+            signal(K.OBSERVED, 2, msisdn=NUMBER, iccid=OTHER_SIM),
+            signal(K.OBSERVED, 3, msisdn=NUMBER, imsi=IMSI),
+        ],
+        [(IMSI, SIM, PHONE, 0, 2), ("", OTHER_SIM, PHONE, 2, 3), (IMSI, SIM, PHONE, 3, None)],
+    ),
+    "recycled with its IMSI": (
+        [
+            OBSERVED,
+            signal(K.SUBSCRIBED, 2, msisdn=NUMBER, iccid=OTHER_SIM),
+            signal(K.OBSERVED, 3, msisdn=NUMBER, imsi=IMSI),
+        ],
+        [(IMSI, SIM, PHONE, 0, 2), ("", OTHER_SIM, "", 2, 3), (IMSI, OTHER_SIM, "", 3, None)],
+    ),
     "a new subscription inherits nothing": (
         [OBSERVED, signal(K.SUBSCRIBED, 2, msisdn=NUMBER)],
         [(IMSI, SIM, PHONE, 0, 2), ("", "", "", 2, None)],
@@ -131,6 +164,7 @@ CHANGES = {
         (2, 0, True),
     ),
     "another device": ([SUBSCRIBED, signal(K.OBSERVED, 2, msisdn=NUMBER, imei=OTHER_PHONE)], (0, 2, True)),
+    "another device, which nobody named": ([SUBSCRIBED, signal(K.DEVICE_CHANGED, 2, msisdn=NUMBER)], (0, 2, True)),
     "a port-in": ([SUBSCRIBED, signal(K.PORTED_IN, 2, msisdn=NUMBER, iccid=OTHER_SIM)], (2, 0, True)),
     "a port-out": ([SUBSCRIBED, signal(K.PORTED_OUT, 2, msisdn=NUMBER)], (0, 0, False)),
     "ported out and in again": (

@@ -4,14 +4,17 @@ Pure folds over what is known. Whatever order signals came in, they are folded i
 claim, so the result depends on the set alone. Of signals at one time those that end something come last; otherwise
 source and id decide: arbitrary, but fixed.
 
-An IMSI without a card is taken for the card that the number's other signals name with it: one SIM has one IMSI at a
-time. A signal without a number says nothing about numbers. Nothing goes over from one holder of a number to the next.
+An IMSI without a card is taken for the card that the number's other signals name with it, as long as no SIM was put in
+its place: one SIM has one IMSI at a time, and a new one may get the old one's. A signal without a number says nothing
+about numbers. Nothing goes over from one holder of a number to the next.
 A subscription is its operator's: what another says of its number binds nothing and ends nothing, until it says that the
 number came to it.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +27,7 @@ BINDS = frozenset({
 })  # fmt: skip
 Moment = tuple[datetime, bool, str, str]  # by which signals are ordered
 NEW_SIM = frozenset({SignalKind.SUBSCRIBED, SignalKind.PORTED_IN, SignalKind.NUMBER_CHANGED})
+REPLACES = NEW_SIM | {SignalKind.SIM_REPLACED}  # the SIM of a number: its IMSI may go over to the new one
 
 
 class Known(NamedTuple):
@@ -96,10 +100,41 @@ def begins_tenure(msisdn: str, signal: Signal) -> bool:
     return signal.kind in kinds and signal.msisdn == msisdn
 
 
+class CardsOfImsis:
+    """Which card an IMSI of a number means, where a signal does not say."""
+
+    def __init__(self, msisdn: str, about: Sequence[Known], renewals: Sequence[Signal]) -> None:
+        """`renewals` were told without a number: of its cards they say the same."""
+        self._named: dict[str, list[tuple[Moment, str]]] = {}  # by IMSI: what names it together with a card
+        for signal in (one.signal for one in about):
+            if signal.msisdn == msisdn and signal.kind in BINDS and signal.imsi and signal.iccid:
+                self._named.setdefault(signal.imsi, []).append((moment(signal), signal.iccid))
+        cards = {iccid for named in self._named.values() for _, iccid in named}
+        replaced = [one.signal for one in about if one.signal.kind in REPLACES]
+        replaced += [signal for signal in renewals if signal.previous in cards]
+        self._replaced = sorted(map(moment, replaced))  # when another SIM took the place of the number's
+
+    def card(self, signal: Signal) -> str:
+        """What it names, or others name with its IMSI while no SIM was replaced: last before it, else first after it;
+        empty when none does, as then it is the number's own."""
+        named = self._named.get(signal.imsi, [])
+        if signal.iccid or not named:
+            return signal.iccid
+        at = moment(signal)
+        after = bisect_left(named, at, key=itemgetter(0))
+        near = [*named[max(after - 1, 0) : after], *named[after : after + 1]]
+        return next((iccid for when, iccid in near if self._era(when) == self._era(at)), "")
+
+    def _era(self, at: Moment) -> int:
+        """How many SIMs of the number had been replaced by then."""
+        return bisect_right(self._replaced, at)
+
+
 def steps(msisdn: str, known: Iterable[Known]) -> list[Step]:
     """What each signal about the number did to it."""
-    about = [one for one in ordered(known) if msisdn in numbers_of(one.signal)]
-    cards = _cards_of_imsis(msisdn, about)
+    told = ordered(known)
+    about = [one for one in told if msisdn in numbers_of(one.signal)]
+    cards = CardsOfImsis(msisdn, about, [one.signal for one in told if _renews_a_card(one.signal)])
     taken: list[Step] = []
     held: Held | None = None
     ended = False
@@ -112,12 +147,15 @@ def steps(msisdn: str, known: Iterable[Known]) -> list[Step]:
 
 
 def by_number(known: Iterable[Known]) -> dict[str, list[Known]]:
-    """What is about each number: one pass, for a card may have had many."""
+    """What is about each number: one pass, for a card may have had many. Renewals without a number are about all."""
     found: dict[str, list[Known]] = {}
+    renewals = []
     for one in known:
         for number in numbers_of(one.signal):
             found.setdefault(number, []).append(one)
-    return found
+        if _renews_a_card(one.signal):
+            renewals.append(one)
+    return {number: [*about, *renewals] for number, about in found.items()}
 
 
 def numbers_of(signal: Signal) -> tuple[str, ...]:
@@ -195,7 +233,7 @@ def about_cards(known: Sequence[Known]) -> list[tuple[Known, str]]:
     return [(one, one.signal.iccid or cards.get((one.signal.source, one.signal.id), "")) for one in known]
 
 
-def _step(msisdn: str, known: Known, held: Held | None, ended: bool, cards: dict[str, list[Known]]) -> Step:
+def _step(msisdn: str, known: Known, held: Held | None, ended: bool, cards: CardsOfImsis) -> Step:
     signal = known.signal
     if _ends(msisdn, signal) and _is_of(signal, held):
         return Step(known, held, None, False, False, signal.iccid or (held.iccid if held else ""))
@@ -203,9 +241,18 @@ def _step(msisdn: str, known: Known, held: Held | None, ended: bool, cards: dict
         return Step(known, held, held, False, False, signal.iccid)
     if signal.kind not in BINDS or (signal.kind not in NEW_SIM and (ended or _is_anothers(signal, held))):
         return Step(known, held, held, False, False, signal.iccid or (held.iccid if held else ""))
-    after, sim_changed = _bound(signal, held or Held(), _card(signal, cards))
+    after, sim_changed = _bound(signal, held or Held(), cards.card(signal))
     had = "" if held is None or begins_tenure(msisdn, signal) else held.imei
-    return Step(known, held, after, sim_changed, after.imei not in ("", had), after.iccid)
+    device_changed = after.imei not in ("", had) or _into_an_unknown_device(signal)
+    return Step(known, held, after, sim_changed, device_changed, after.iccid)
+
+
+def _into_an_unknown_device(signal: Signal) -> bool:
+    return signal.kind is SignalKind.DEVICE_CHANGED and not signal.imei
+
+
+def _renews_a_card(signal: Signal) -> bool:
+    return signal.kind is SignalKind.SIM_REPLACED and not signal.msisdn
 
 
 def _ends(msisdn: str, signal: Signal) -> bool:
@@ -245,25 +292,6 @@ def _bound(signal: Signal, held: Held, iccid: str) -> tuple[Held, bool]:
         held.source,
     )
     return after, other_card or other_imsi or replaced
-
-
-def _cards_of_imsis(msisdn: str, about: Sequence[Known]) -> dict[str, list[Known]]:
-    """By IMSI, the number's signals that name it together with a card."""
-    found: dict[str, list[Known]] = {}
-    for one in about:
-        signal = one.signal
-        if signal.msisdn == msisdn and signal.kind in BINDS and signal.imsi and signal.iccid:
-            found.setdefault(signal.imsi, []).append(one)
-    return found
-
-
-def _card(signal: Signal, cards: dict[str, list[Known]]) -> str:
-    """The card that the signal names, or that others name with its IMSI: last before it, else first after it."""
-    if signal.iccid or signal.imsi not in cards:
-        return signal.iccid
-    named = cards[signal.imsi]
-    before = [one for one in named if moment(one.signal) < moment(signal)]
-    return (before[-1] if before else named[0]).signal.iccid
 
 
 def _told_later(taken: list[Step]) -> list[Step]:
