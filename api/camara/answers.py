@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 
 from api.errors import Receive, Scope, Send, challenge, logged, read_body, request_id
+from api.repeated_names import refuse_repeated_names
 from tsm.errors import ErrorCode, TsmError
 
 CORRELATOR = re.compile(r"[a-zA-Z0-9\-_:;./<>{}]{0,256}", re.ASCII)
@@ -227,13 +228,16 @@ def answer(content: object, status: int = 200, headers: Mapping[str, str] = NO_S
 async def read_object(request: Request, kind: type[Kind], largest: int = LARGEST_BODY) -> Kind:
     """The body, a JSON object of `largest` octets at most.
 
-    Members that `kind` does not name are passed over, as the definitions allow.
+    Members that `kind` does not name are passed over, as the definitions allow; but they, too, have to be JSON in which
+    no name comes twice.
     UNSUPPORTED_MEDIA_TYPE, CONTENT_TOO_LARGE, REQUEST_TIMEOUT, INVALID_ARGUMENT.
     """
     if not JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
         raise Refused(Code.UNSUPPORTED_MEDIA_TYPE)
     body = await read_body(request, largest)
     try:
+        msgspec.json.decode(body)  # what is passed over as well
+        refuse_repeated_names(body)
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refused(Code.INVALID_ARGUMENT, _where(error)) from None

@@ -1,6 +1,5 @@
 """What every transport of GraphQL has in common: how JSON is read, and what results and errors look like outside."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from api.errors import logged, request_id
 from api.graphql.documents import NOT_VALID, Refused
 from api.graphql.gate import OverBudget
 from api.graphql.limits import MAX_ERRORS, check_values
+from api.repeated_names import refuse_repeated_names
 from tsm.errors import MESSAGES, ErrorCode, TsmError
 
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -34,15 +34,10 @@ def read_json(body: bytes) -> object:
         value: object = msgspec.json.decode(body)
         if excesses := check_values(value):
             raise Refused(NOT_VALID, excesses)
-        json.loads(body, object_pairs_hook=once)
+        refuse_repeated_names(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise TsmError(ErrorCode.MALFORMED_MESSAGE, type(error).__name__) from None
     return value
-
-
-def once(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name that comes twice")
 
 
 def result_content(connection: HTTPConnection, charge: Mapping[str, int], result: ExecutionResult) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from api.graphql.answers import (
     NO_STORE,
     UTF_8,
     is_foreign,
-    once,
     read_json,
     refused_content,
     result_content,
@@ -40,6 +39,7 @@ from api.graphql.documents import NOT_VALID, Refused, refused
 from api.graphql.gate import Admitted, Asked, Gate, OverBudget
 from api.graphql.limits import MAX_BODY
 from api.graphql.streams import EventStream, Streams, WebSocketEndpoint
+from api.repeated_names import once
 from tsm.errors import ErrorCode, TsmError
 
 METHODS = "GET, HEAD, POST, OPTIONS"

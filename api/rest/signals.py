@@ -6,9 +6,10 @@
                           the number has to be the caller's, who told that its subscription began, and the issuer one
                           of `camara.issuers` in the settings that names no other operator
 
-Members that a signal has no value for are left out. Times are ISO 8601 with an offset. The source is the caller, so a
-signal's id has to be the operator's own, for ever; the same again is answered with the same position. When a signal is
-answered, all that follows from it is in force. STORE_BUSY, STORE_UNAVAILABLE and CONFLICT: send that line again.
+Members that a signal has no value for are left out, and none comes twice. Times are ISO 8601 with an offset. The source
+is the caller, so a signal's id has to be the operator's own, for ever; the same again is answered with the same
+position. When a signal is answered, all that follows from it is in force. STORE_BUSY, STORE_UNAVAILABLE and CONFLICT:
+send that line again.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import msgspec
 from starlette.routing import Route
 
 from api.access import Caller
+from api.repeated_names import refuse_repeated_names
 from api.rest.feed import Feed, Result
 from api.rest.messages import UNREADABLE
 from tsm.errors import ErrorCode, TsmError
@@ -103,6 +105,7 @@ class Signals:
     def _map(self, line: bytes, context: Context) -> Result:
         try:
             mapping = MAPPING.decode(line)
+            refuse_repeated_names(line)
             Msisdn(mapping.msisdn)
             self._refuse_unless_speaker(context.tenant, mapping.issuer)
             before = self._lines.stream_of_subject(mapping.issuer, mapping.sub)
@@ -125,6 +128,7 @@ def read_signal(line: bytes, source: str) -> Signal:
     """INVALID_INPUT when it is neither form, without repeating what came; FORBIDDEN for another's name."""
     try:
         plain = PLAIN.decode(line)
+        refuse_repeated_names(line)
     except UNREADABLE as error:
         return read_notification(line, source, error)
     if plain.source not in ("", source):
@@ -162,11 +166,13 @@ def read_notification(line: bytes, source: str, why: Exception) -> Signal:
 
 
 def members_of(line: bytes) -> dict[str, Any]:
-    """Of a JSON object; nothing of anything else."""
+    """Of a JSON object in which no name comes twice; nothing of anything else."""
     try:
-        return msgspec.json.decode(line, type=dict[str, Any])
+        content = msgspec.json.decode(line, type=dict[str, Any])
+        refuse_repeated_names(line)
     except UNREADABLE:
         return {}
+    return content
 
 
 def id_in(line: bytes) -> str:

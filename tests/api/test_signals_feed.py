@@ -206,10 +206,34 @@ def test_a_bad_line_is_refused_alone(world: World, line: Line | bytes, id: str, 
     assert after["position"] == before["position"] + 1
 
 
-def test_of_a_member_that_comes_twice_the_last_counts_and_a_line_may_end_as_on_windows(world: World) -> None:
-    [answer] = post(
-        world, SIGNALS, json.dumps(signal("b", **BOUND)).encode().replace(b'{"id"', b'{"id": "a", "id"') + b"\r"
+RENEWAL = {"OldSecureElement": {"ICCID": ICCIDS[0]}, "NewSecureElement": {"ICCID": ICCIDS[1]}}
+NOTIFICATION = {"id": "x", "occurred_at": LAST_WEEK, "HandleSERenewalNotification": RENEWAL}
+
+
+@pytest.mark.parametrize(
+    ("line", "once", "twice"),
+    [
+        (signal("x", "LOST", **BOUND), '"kind"', '"kind": "RECOVERED", "kind"'),
+        (signal("x", "LOST", **BOUND), '"kind"', r'"k\u0069nd": "RECOVERED", "kind"'),
+        (signal("x", "LOST", **BOUND), '"id"', '"id": "x", "id"'),
+        (NOTIFICATION, '"id"', '"id": "y", "id"'),
+        (NOTIFICATION, '"ICCID"', f'"ICCID": "{OTHER_ICCID}", "ICCID"'),
+    ],
+)
+def test_a_line_in_which_a_name_comes_twice_is_refused_alone(world: World, line: Line, once: str, twice: str) -> None:
+    before, refused, after = post(
+        world,
+        SIGNALS,
+        signal("a", **BOUND),
+        json.dumps(line).replace(once, twice, 1).encode(),
+        signal("b", **BOUND),
     )
+    assert (refused["id"], refused["error"]["code"], refused["error"]["field"]) == ("", "INVALID_INPUT", [])
+    assert after["position"] == before["position"] + 1
+
+
+def test_a_line_may_end_as_on_windows(world: World) -> None:
+    [answer] = post(world, SIGNALS, json.dumps(signal("b", **BOUND)).encode() + b"\r")
     assert (answer["id"], answer["repeated"]) == ("b", False)
 
 
@@ -463,10 +487,11 @@ def test_a_subject_leads_to_the_line_of_its_number(world: World) -> None:
         b"{",
         b'{"issuer": "\xff"}',
         b'{"issuer": ' + b"[" * 8000,
+        json.dumps(mapping).replace('"msisdn"', f'"msisdn": "{OTHER_NUMBER}", "msisdn"').encode(),
     )
     lines = world.parts.lines
     assert lines.stream_of_subject("https://id.example", "alice") == lines.stream_of_number(NUMBER)
-    assert codes(answers) == ["", "", "", "", "FORBIDDEN", *["INVALID_INPUT"] * 6]
+    assert codes(answers) == ["", "", "", "", "FORBIDDEN", *["INVALID_INPUT"] * 7]
     assert [answer["repeated"] for answer in answers[:4]] == [False, True, False, False]
 
 
