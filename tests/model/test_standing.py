@@ -34,7 +34,7 @@ from tsm.model.standing import (
     reassess,
     release,
 )
-from tsm.model.swap_policy import DEFAULT, Condition, Level, Rule
+from tsm.model.swap_policy import DEFAULT, Condition, Level, Policy, Rule
 
 NOW = at(0)
 SETTLE = timedelta(hours=24)
@@ -143,6 +143,20 @@ def test_late_evidence_makes_a_revocation_wait_longer_but_none_that_is_due() -> 
     told = given_facts(evolve, *DOOMED)
     told.when(reassess, findings(later), DEFAULT, at(23)).then(later, level(Level.REVOKE, 40))
     told.when(reassess, findings(later), DEFAULT, at(24)).then(structs.replace(later, revoke_from=at(24)))
+
+
+def test_a_revocation_that_is_due_is_taken_back_by_no_policy_whether_it_drops_the_rule_or_lowers_it() -> None:
+    told = given_facts(evolve, *DOOMED)
+    for found in ([], findings(raised("dd", Level.HOLD))):
+        told.when(reassess, found, structs.replace(DEFAULT, version=2), at(24)).then_nothing()
+
+
+def test_before_it_is_due_a_policy_takes_it_back_also_where_the_card_was_released_before() -> None:
+    milder = raised("dd", Level.HOLD)
+    told = given_facts(evolve, *DOOMED)
+    told.when(reassess, findings(milder), DEFAULT, at(23)).then(milder, level(Level.HOLD))
+    told = given_facts(evolve, milder, level(Level.HOLD), CLEARED, level(Level.NONE), *DOOMED)
+    told.when(reassess, findings(milder), DEFAULT, at(23)).then(milder, level(Level.NONE))
 
 
 # A suspicion in place of another
@@ -298,6 +312,25 @@ def test_a_confirmed_revocation_waits_for_nothing_more() -> None:
     given_facts(evolve, *DOOMED).when(close, "dd", Verdict.CONFIRMED, NOW).then(confirmed, level(Level.REVOKE, 0))
 
 
+@pytest.mark.parametrize("released", [(), (CLEARED, level(Level.NONE))])
+def test_what_was_confirmed_at_a_lower_level_waits_when_a_policy_makes_a_revocation_of_it(
+    released: tuple[Fact, ...],
+) -> None:
+    """Whoever confirmed a loss has not said that the card is to be revoked, and the holder may have it back."""
+    graver = structs.replace(raised(level=Level.REVOKE), revoke_from=at(2400))
+    told = given_facts(evolve, *HELD, CONFIRMED, *released)
+    told.when(reassess, findings(raised(level=Level.REVOKE)), DEFAULT, at(2376)).then(graver, level(Level.REVOKE, 2400))
+
+
+def test_and_waits_no_more_when_it_is_confirmed_again() -> None:
+    waits = given_facts(evolve, *HELD, CONFIRMED, raised(level=Level.REVOKE), level(Level.REVOKE, 24))
+    again = structs.replace(CONFIRMED, closed_at=at(1))
+    waits.when(close, "aa", Verdict.CONFIRMED, at(1)).then(again, level(Level.REVOKE, 1))
+    seen = SuspicionAcknowledged(suspicion="aa")
+    told = (*HELD, CONFIRMED, raised(level=Level.REVOKE), level(Level.REVOKE, 24), seen, again, level(Level.REVOKE, 1))
+    given_facts(evolve, *told).when(close, "aa", Verdict.CONFIRMED, at(2)).then_nothing()
+
+
 def test_a_revocation_can_be_called_off_as_a_false_alarm() -> None:
     refuted = SuspicionClosed(suspicion="dd", verdict=Verdict.FALSE_ALARM, closed_at=NOW)
     given_facts(evolve, *DOOMED).when(close, "dd", Verdict.FALSE_ALARM, NOW).then(refuted, level(Level.NONE))
@@ -356,21 +389,27 @@ PERSONS: st.SearchStrategy[list[tuple[str, int]]] = st.lists(
 )
 
 
-FORMER = structs.replace(  # everything is graver, and ends by itself
-    DEFAULT,
-    rules=tuple(
-        structs.replace(rule, level=Level(min(Level.LOCK, rule.level + 1)), lasts_hours=30) for rule in DEFAULT.rules
-    ),
-)
+FORMER = [
+    structs.replace(DEFAULT, rules=rules)
+    for rules in (
+        tuple(  # everything is graver, and ends by itself
+            structs.replace(rule, level=Level(min(Level.LOCK, rule.level + 1)), lasts_hours=30)
+            for rule in DEFAULT.rules
+        ),
+        tuple(structs.replace(rule, level=Level.REVOKE, lasts_hours=None) for rule in DEFAULT.rules),
+    )
+]
 
 
-def live(arrived: Sequence[Known], iccid: str, now: datetime, said: Sequence[Fact], after: int) -> Standing:
+def live(
+    arrived: Sequence[Known], iccid: str, now: datetime, said: Sequence[Fact], after: int, former: Policy
+) -> Standing:
     """Assessed with each signal as it comes; persons speak after so many of them, and another policy is adopted."""
     state = Standing()
     for count in range(len(arrived) + 1):
         if count == min(after, len(arrived)):
             state = reduce(evolve, said, state)
-        policy = FORMER if count < min(after, len(arrived)) else DEFAULT
+        policy = former if count < min(after, len(arrived)) else DEFAULT
         facts = reassess(state, assess(iccid, arrived[:count], policy, "MNO00001"), policy, now)
         state = reduce(evolve, facts, state)
         assert reassess(state, assess(iccid, arrived[:count], policy, "MNO00001"), policy, now) == []
@@ -386,13 +425,21 @@ def seen(state: Standing, arrived: Sequence[Known]) -> object:
     )
 
 
-@given(arrivals(), st.sampled_from(SIMS), st.integers(0, 400), PERSONS, st.tuples(st.integers(0, 9), st.integers(0, 9)))
+@given(
+    arrivals(),
+    st.sampled_from(SIMS),
+    st.integers(0, 400),
+    PERSONS,
+    st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    st.sampled_from(FORMER),
+)
 def test_the_standing_depends_on_the_set_of_signals_on_persons_and_on_the_time_alone(
     told_twice: tuple[list[Signal], list[Signal]],
     iccid: str,
     hours: int,
     persons: list[tuple[str, int]],
     after: tuple[int, int],
+    former: Policy,
 ) -> None:
     views = []
     arrived_twice = [known(told, at(hours)) for told in told_twice]  # so no revocation is due: that would be final
@@ -407,5 +454,5 @@ def test_the_standing_depends_on_the_set_of_signals_on_persons_and_on_the_time_a
             suspicion = ids[when % len(ids)]
             said.append(SuspicionClosed(suspicion=suspicion, verdict=Verdict.FALSE_ALARM, closed_at=at(when)))
     for arrived, spoken_after in zip(arrived_twice, after, strict=True):
-        views.append(seen(live(arrived, iccid, at(hours), said, spoken_after), arrived))
+        views.append(seen(live(arrived, iccid, at(hours), said, spoken_after, former), arrived))
     assert views[0] == views[1]

@@ -93,7 +93,7 @@ class SuspicionEscalated(Fact, frozen=True, kw_only=True):
 
 
 class SuspicionClosed(Fact, frozen=True, kw_only=True):
-    """A person says what it was. FALSE_ALARM ends it; a CONFIRMED one of the level REVOKE waits for nothing more."""
+    """A person says what it was. FALSE_ALARM ends it; CONFIRMED at the level REVOKE, it waits for nothing more."""
 
     topic: ClassVar[str] = "standing.suspicion_closed"
     suspicion: str
@@ -147,9 +147,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     acknowledged: bool = False
     level: int = Level.NONE  # to which it was escalated
-    revoke_from: datetime | None = None  # of an escalation to REVOKE
+    revoke_from: datetime | None = None  # of an escalation to REVOKE; or when it was confirmed at that level
     verdict: Verdict | None = None
-    closed_at: datetime | None = None
     about: SuspicionRaised | None = None  # as it was then
 
 
@@ -177,9 +176,11 @@ class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
         if self.level < Level.REVOKE:
             return None
         times = [self.raised.revoke_from, self.decision.revoke_from]
-        if self.decision.verdict is Verdict.CONFIRMED:
-            times.append(self.decision.closed_at)
         return min(time for time in times if time is not None)
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether a revocation waits for nothing more."""
+        return self.revoke_from is not None and self.revoke_from <= now
 
     def is_open(self, cleared_at: datetime | None) -> bool:
         """Neither a false alarm nor settled by a release."""
@@ -237,8 +238,9 @@ def reassess(
     `forgotten`: positions of evidence that were erased. What holds a card does not end because nobody knows why.
 
     What a person takes more seriously than its rule does not end by itself any more; what a person confirmed is not
-    explained away by what is told later, nor is a revocation that is due: it is carried out, and its evidence may be
-    erased then. No settle window begins before a person could have heard of it, however old the evidence is.
+    explained away by what is told later, nor is a revocation that is due, nor does another policy take that back: it is
+    carried out, and its evidence may be erased then. No settle window begins before a person could have heard of it,
+    however old the evidence is.
     """
     known = state or Standing()
     heirs = _heirs(known, findings, policy)
@@ -248,16 +250,14 @@ def reassess(
         suspicion = Suspicion(raised=raised, decision=known.decision_on(raised))
         if not _is_over(suspicion, now):
             found[suspicion.id] = suspicion
+    before = {suspicion.id: suspicion for suspicion in known.open}
     facts: list[Fact] = [
-        suspicion.raised
-        for id, suspicion in found.items()
-        if suspicion.is_open(known.cleared_at) and not _same(known.suspicions.get(id), suspicion.raised)
+        suspicion.raised for id, suspicion in found.items() if _is_news(known, before.get(id), suspicion, now)
     ]
     for suspicion in known.open:
         over = _is_over(suspicion, now)
-        due = suspicion.revoke_from is not None and suspicion.revoke_from <= now
         lost = suspicion.level >= Level.HOLD and not {*forgotten}.isdisjoint(suspicion.raised.evidence)
-        stands = due or ((suspicion.decision.verdict is Verdict.CONFIRMED or lost) and not over)
+        stands = suspicion.is_due(now) or ((suspicion.decision.verdict is Verdict.CONFIRMED or lost) and not over)
         if suspicion.id not in found and not stands:
             facts.append(SuspicionWithdrawn(suspicion=suspicion.id))
     return _with_level(known, facts)
@@ -279,9 +279,10 @@ def escalate(state: Standing | None, suspicion: str, level: Level, settle: timed
 
 
 def close(state: Standing | None, suspicion: str, verdict: Verdict, now: datetime) -> list[Fact]:
-    """Decide what it was; the same again is no news. NOT_FOUND."""
+    """Decide what it was; the same again is no news, unless it is since then that a revocation waits. NOT_FOUND."""
     known = state or Standing()
-    if known.suspicion(suspicion).decision.verdict is verdict:
+    said = known.suspicion(suspicion)
+    if said.decision.verdict is verdict and (said.revoke_from is None or said.is_due(now)):
         return []
     return _with_level(known, [SuspicionClosed(suspicion=suspicion, verdict=verdict, closed_at=now)])
 
@@ -315,7 +316,7 @@ def evolve(state: Standing | None, fact: Fact) -> Standing:
         case SuspicionEscalated(suspicion=id):
             return _decided(known, id, level=fact.level, revoke_from=fact.revoke_from)
         case SuspicionClosed(suspicion=id):
-            return _decided(known, id, verdict=Verdict(fact.verdict), closed_at=fact.closed_at)
+            return _closed(known, fact)
         case CardCleared():
             return msgspec.structs.replace(known, cleared_at=fact.cleared_at)
         case LevelChanged():
@@ -343,6 +344,15 @@ def _decided(known: Standing, id: str, **said: object) -> Standing:
         suspicions[id] = msgspec.structs.replace(suspicions[id], decision=decision)
     others = {other: each for other, each in known.decisions.items() if other != id}
     return msgspec.structs.replace(known, suspicions=suspicions, decisions={**others, id: decision})
+
+
+def _closed(known: Standing, fact: SuspicionClosed) -> Standing:
+    """With the verdict: a person who confirms something speaks of what follows from it then, by no later policy."""
+    verdict, suspicion = Verdict(fact.verdict), known.suspicions.get(fact.suspicion)
+    waits = suspicion.revoke_from if suspicion is not None else None
+    if verdict is Verdict.CONFIRMED and waits is not None:
+        return _decided(known, fact.suspicion, verdict=verdict, revoke_from=min(waits, fact.closed_at))
+    return _decided(known, fact.suspicion, verdict=verdict)
 
 
 def _raised(known: Standing, finding: Finding, succeeds: str, policy: Policy, now: datetime) -> SuspicionRaised:
@@ -402,6 +412,17 @@ def _is_over(suspicion: Suspicion, now: datetime) -> bool:
     """Whether its time is; what a person takes more seriously has none."""
     until = suspicion.raised.until
     return until is not None and until <= now and suspicion.decision.level == Level.NONE
+
+
+def _is_news(known: Standing, before: Suspicion | None, found: Suspicion, now: datetime) -> bool:
+    """Whether it is to be raised (again); `before` is what it was, if it is open.
+
+    That a case which a release has settled leads to a revocation no more is news as well: it is not open then.
+    """
+    if before is not None and before.is_due(now) and found.level < Level.REVOKE:
+        return False
+    is_open = before is not None or found.is_open(known.cleared_at)
+    return is_open and not _same(known.suspicions.get(found.id), found.raised)
 
 
 def _same(known: Suspicion | None, raised: SuspicionRaised) -> bool:
