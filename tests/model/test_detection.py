@@ -131,9 +131,25 @@ CASES: dict[str, tuple[list[Signal], list[tuple[Condition, float]]]] = {
         [(C.DEVICE_CHANGED, 3), (C.DEVICE_CHANGED, 20), (C.TWO_DEVICES, 20)],
     ),
     "back after more than a day": ([moved(3), moved(27, PHONE)], [(C.DEVICE_CHANGED, 3), (C.DEVICE_CHANGED, 27)]),
+    "to and fro, announced: she moves her data": (
+        [announced(2, 30), *(moved(h, imei) for h, imei in ((3, OTHER_PHONE), (4, PHONE), (5, OTHER_PHONE)))],
+        [],
+    ),
     "back by a third device, announced": (
         [announced(2, 30), moved(3), moved(4, THIRD_PHONE), moved(20, PHONE)],
-        [(C.TWO_DEVICES, 20)],
+        [],
+    ),
+    "to and fro, and the way back was no more announced": (
+        [announced(2, 10), moved(3), moved(20, PHONE)],
+        [(C.DEVICE_CHANGED, 20), (C.TWO_DEVICES, 20)],
+    ),
+    "to and fro, and the way there was not announced yet": (
+        [announced(4, 30), moved(3), moved(20, PHONE)],
+        [(C.DEVICE_CHANGED, 3), (C.TWO_DEVICES, 20)],
+    ),
+    "to and fro, and only one phone was announced": (
+        [announced(2, 30, OTHER_PHONE), moved(3), moved(20, PHONE), moved(21)],
+        [(C.DEVICE_CHANGED, 20), (C.TWO_DEVICES, 20), (C.TWO_DEVICES, 21)],
     ),
     # Use
     "used where it was written": ([signal(K.CREDENTIAL_USED, 3, source="app", iccid=SIM, imei=PHONE)], []),

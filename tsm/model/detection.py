@@ -108,13 +108,14 @@ def _device_changed(card: Card, rule: Rule) -> list[Case]:
     stays = _stays(card)
     for number, stay in enumerate(stays):
         moved = number > 0 or stay.first.signal.kind is SignalKind.DEVICE_CHANGED
-        at = stay.first.signal.occurred_at
-        if moved and not _announced(card, stay.named, at):
+        if moved and not _is_announced(card, stay):
+            at = stay.first.signal.occurred_at
             found.append(Case(at, (stay.first,), tuple(before.last for before in stays[max(0, number - 1) : number])))
     return found
 
 
 def _two_devices(card: Card, rule: Rule) -> list[Case]:
+    """Moves to and fro are a case when one of them at least was not announced."""
     found = []
     stays = _stays(card)
     seen: dict[str, int] = {}  # the latest stay in each device, but for the one just before
@@ -122,7 +123,9 @@ def _two_devices(card: Card, rule: Rule) -> list[Case]:
         if number > 1:
             seen[stays[number - 2].imei] = number - 2
         left = seen.get(back.imei) if back.imei else None
-        if left is not None and _age(stays[left].last, back.first) <= _window(rule):
+        if left is None or _age(stays[left].last, back.first) > _window(rule):
+            continue
+        if not all(_is_announced(card, stay) for stay in stays[left + 1 : number + 1]):
             between = tuple(stay.first for stay in stays[left + 1 : number])
             found.append(Case(back.first.signal.occurred_at, (back.first,), (stays[left].last, *between)))
     return found
@@ -169,8 +172,16 @@ def _stays(card: Card) -> list[Stay]:
     return stays
 
 
+def _is_announced(card: Card, stay: Stay) -> bool:
+    """Whether the move that the stay began with was."""
+    return _announced(card, stay.named, stay.first.signal.occurred_at)
+
+
 def _announced(card: Card, imei: str, at: datetime) -> bool:
-    """Whether the holder said that she would change phones then, if she named it to this one; however late it came."""
+    """Whether the holder said that she would change phones then; however late it came.
+
+    Where she named the phone, that is about moves into it alone, and not about one back into the phone she came from.
+    """
     return any(
         one.until is not None and one.occurred_at <= at <= one.until and one.imei in ("", imei)
         for one in card.announced
