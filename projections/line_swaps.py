@@ -19,7 +19,7 @@ from projections.views import Views
 from tsm.model.event import Event
 from tsm.model.line import SignalRecorded
 
-NEVER = 0  # a time that there is none of; others are microseconds since the epoch
+NEVER = -(2**63)  # a time that there is none of; others are microseconds since the epoch, from the year 1 on
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -91,7 +91,7 @@ def _time(number: int) -> datetime | None:
 
 LINE_SWAPS = Projection(
     name="line_swaps",
-    version=2,
+    version=3,
     tables=TABLES,
     fold=fold,
     topics=(SignalRecorded.topic,),
