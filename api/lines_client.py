@@ -182,7 +182,7 @@ def refused_of(said: Said) -> TsmError:
 
 def read_rows(path: Path, lines: IO[bytes]) -> Iterator[Row]:
     """The signals of a file: CSV when its name ends so, else JSON Lines. INVALID_INPUT for a heading that is none."""
-    return csv_rows(lines) if path.suffix == ".csv" else json_rows(lines)
+    return csv_rows(lines) if path.suffix.lower() == ".csv" else json_rows(lines)
 
 
 def json_rows(lines: IO[bytes]) -> Iterator[Row]:
@@ -195,7 +195,10 @@ def json_rows(lines: IO[bytes]) -> Iterator[Row]:
 
 
 def csv_rows(lines: IO[bytes]) -> Iterator[Row]:
-    """RFC 4180, UTF-8. An empty cell says nothing; a row with more or fewer cells is for the server to refuse."""
+    """RFC 4180, UTF-8. An empty cell says nothing, and a row of them, as spreadsheets leave it, is a blank line.
+
+    A row with more or fewer cells than the heading is for the server to refuse.
+    """
     octets = 0
 
     def text() -> Iterator[str]:
@@ -212,7 +215,7 @@ def csv_rows(lines: IO[bytes]) -> Iterator[Row]:
     if len({*heading}) < len(heading) or not {"id", "kind", "occurred_at"} <= {*heading}:
         raise TsmError(ErrorCode.INVALID_INPUT, "the heading names each column once, and id, kind and occurred_at")
     for cells in rows:
-        if cells:
+        if any(cells):
             said = {name: cell for name, cell in zip(heading, cells, strict=False) if cell}
             said |= {"cells": f"{len(cells)}"} if len(cells) != len(heading) else {}
             yield Row(reader.line_num, octets, json.dumps(said).encode())

@@ -100,6 +100,21 @@ def test_a_csv_file_says_the_same_and_an_empty_cell_nothing(operator: Operator) 
     assert operator.report(file)["repeated"] == 1
 
 
+@pytest.mark.parametrize("blank", [b",,,,", b",", b"\r"])
+def test_a_row_of_empty_cells_is_a_blank_line(blank: bytes) -> None:
+    text = b"id,kind,occurred_at,msisdn,imei\n%s\na,LOST,2026-11-20T09:00:00Z,%s,\n%s\n" % (
+        blank, NUMBER.encode(), blank,
+    )  # fmt: skip
+    [row] = read_rows(Path("signals.csv"), io.BytesIO(text))
+    assert (row.line, json.loads(row.text)["id"]) == (3, "a")
+
+
+def test_csv_is_known_by_the_ending_of_its_name_however_that_is_written() -> None:
+    text = b"id,kind,occurred_at,iccid\na,LOST,2026-11-20T09:00:00Z,%s\n" % ICCIDS[0].encode()
+    [row] = read_rows(Path("SIGNALS.CSV"), io.BytesIO(text))
+    assert json.loads(row.text)["kind"] == "LOST"
+
+
 def test_the_same_file_again_records_nothing(operator: Operator) -> None:
     file = operator.write("signals.jsonl", BOUND, OTHER)
     operator.run(file)
