@@ -191,10 +191,25 @@ BAD = {
     "a number with other digits": {"msisdn": "+４４7700900001"},
     "a card with other digits": {"iccid": "８９81100000000000010"},
     "an indication that is not printable": {"kind": K.INDICATION, "indication": "night\u202echange"},
-    "an indication of many words": {"kind": K.INDICATION, "indication": "a" * 201},
+    "an indication of 33 letters": {"kind": K.INDICATION, "indication": "a" * 33},
+    "an indication with an underscore": {"kind": K.INDICATION, "indication": "call_forwarding"},
+    "an indication with capitals": {"kind": K.INDICATION, "indication": "Call-Forwarding"},
+    "an indication that tells a number": {"kind": K.INDICATION, "indication": "forwarded to +447700900077"},
+    "an indication of digits": {"kind": K.INDICATION, "indication": "447700900077"},
+    "an indication with a space behind it": {"kind": K.INDICATION, "indication": "proxy "},
+    "an indication with a line's end behind it": {"kind": K.INDICATION, "indication": "proxy\n"},
+    "an indication that ends with a hyphen": {"kind": K.INDICATION, "indication": "proxy-"},
+    "an indication that begins with one": {"kind": K.INDICATION, "indication": "-proxy"},
+    "an indication of other letters": {"kind": K.INDICATION, "indication": "pr\u043exy"},
     "an announcement that ends before it begins": {"kind": K.MODEL_CHANGE_ANNOUNCED, "until": at(-1)},
     "an indication of nothing": {"kind": K.INDICATION},
 }
+
+
+@pytest.mark.parametrize("word", ["proxy", "remote-channel", "known-to-a-later-policy-only", "a", "a" * 32])
+def test_an_indication_is_a_word(world, word):
+    [outcome] = world.record(signal(K.INDICATION, 0, msisdn=NUMBER, indication=word))
+    assert outcome.error is None
 
 
 @pytest.mark.parametrize("fault", BAD)
@@ -415,6 +430,35 @@ DATES = {
             signal(K.TERMINATED, 7, source=BY_ANOTHER, msisdn=NUMBER),
             signal(K.PORTED_OUT, 8, source=BY_ANOTHER, msisdn=NUMBER, iccid=OTHER_SIM),
         ],
+        (0, 0, True),
+    ),
+    "its card was renewed, as was told of the cards alone": (
+        [signal(K.SIM_REPLACED, 3, iccid=OTHER_SIM, previous=SIM)],
+        (3, 0, True),
+    ),
+    "the renewed card moved, and is seen with the number later": (
+        [
+            signal(K.SIM_REPLACED, 3, iccid=OTHER_SIM, previous=SIM),
+            signal(K.DEVICE_CHANGED, 4, iccid=OTHER_SIM, imei=OTHER_PHONE),
+            signal(K.OBSERVED, 9, msisdn=NUMBER, iccid=OTHER_SIM, imei=OTHER_PHONE),
+        ],
+        (3, 4, True),
+    ),
+    "its card moved, as was told of the card alone": (
+        [signal(K.DEVICE_CHANGED, 3, iccid=SIM, imei=OTHER_PHONE)],
+        (0, 3, True),
+    ),
+    "its card moved, nobody said into which phone": ([signal(K.DEVICE_CHANGED, 3, iccid=SIM)], (0, 3, True)),
+    "the subscription of its card ended": ([signal(K.TERMINATED, 3, iccid=SIM)], (0, 0, False)),
+    "a card that it has no more moved": (
+        [
+            signal(K.SIM_REPLACED, 3, msisdn=NUMBER, iccid=OTHER_SIM, previous=SIM),
+            signal(K.DEVICE_CHANGED, 4, iccid=SIM, imei=OTHER_PHONE),
+        ],
+        (3, 0, True),
+    ),
+    "another operator tells of its card": (
+        [signal(K.SIM_REPLACED, 3, source=BY_ANOTHER, iccid=OTHER_SIM, previous=SIM)],
         (0, 0, True),
     ),
     "two SIMs that take turns: each turn is a pairing that was not there before it": (

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from tsm.application import ERASED, Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.model.bindings import Known, Moment, begins_tenure, cards_of, moment
+from tsm.model.bindings import Known, Moment, begins_tenure, cards_of, cards_of_number, moment
 from tsm.model.event import Event
 from tsm.model.line import ENDS_SUSPICION, Signal, SignalKind, SignalRecorded, TenureErased
 
@@ -38,6 +38,7 @@ EVERYDAY = frozenset({
 })  # fmt: skip
 MOST_SIGNALS = 1000  # of one source in one line, that are not erased: everyday ones, and others
 MOST_NAMES = 32  # cards in one line, or lines of one card, as one source tells
+MOST_BESIDE = 8  # streams in which it tells of a number's cards, that are read for one row
 
 Place = tuple[str, str]  # purpose and value of a row
 
@@ -155,6 +156,14 @@ class Line:
         """Whose stream this is; empty for a card's, and where nothing tells it any more."""
         return self._number
 
+    def cards(self) -> set[Place]:
+        """The rows that lead to what is told elsewhere, by whoever told of them here, of the cards that the number had;
+        from a card's stream, of those in whose place it came."""
+        if self._number:
+            return {(TOLD, f"{source}|{iccid}") for source, iccid in cards_of_number(self._number, self.known())}
+        signals = [filed.known.signal for filed in self.filed if filed.known.signal.kind is SignalKind.SIM_REPLACED]
+        return {told_of(signal, iccid) for signal in signals for iccid in cards_of(signal)}
+
     def find(self, source: str, id: str) -> Known | None:
         """The signal of that name, if it lies here or beside it."""
         return next((k for k in self.known() if (k.signal.source, k.signal.id) == (source, id)), None)
@@ -268,6 +277,20 @@ def read_lines(tsm: Tsm, streams: Mapping[str, Place] | Collection[str]) -> dict
         for event in histories.get(stream, ()):
             line.fold(event)
     return lines
+
+
+def read_beside(tsm: Tsm, places: Collection[Place], read: Mapping[str, Line]) -> list[Line]:
+    """The streams to which these rows lead, beside those that were read; and where these lead, card by card."""
+    found: dict[str, Line] = {}
+    asked: set[Place] = set()
+    most = MOST_BESIDE * len(places)  # a card that goes from number to number leads anywhere
+    while wanted := set(places) - asked:
+        asked |= wanted
+        streams = {row.stream for rows in tsm.indexed_many(wanted).values() for row in rows}
+        new = read_lines(tsm, sorted(streams - read.keys() - found.keys())[: most - len(found)])
+        found |= new
+        places = {place for line in new.values() for place in line.cards()}
+    return list(found.values())
 
 
 def gather(tsm: Tsm, iccids: Iterable[str]) -> dict[str, list[Known]]:

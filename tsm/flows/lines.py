@@ -14,7 +14,7 @@ number has two streams, its later signals go to the first of them, and all are f
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from threading import Lock
@@ -36,6 +36,7 @@ from tsm.flows.known_signals import (
     homes,
     name_of,
     places_of,
+    read_beside,
     read_lines,
     told_of,
 )
@@ -50,13 +51,14 @@ from tsm.model.bindings import (
     Known,
     bindings_among,
     cards_of,
+    cards_of_number,
     changes_of_number,
     ordered,
     teller_of_number,
 )
 from tsm.model.checks import check_text, refusal
 from tsm.model.event import Context
-from tsm.model.line import BY_OPERATOR, Signal, SignalRecorded, SubjectMapped, TenureErased
+from tsm.model.line import BY_OPERATOR, Signal, SignalKind, SignalRecorded, SubjectMapped, TenureErased
 from tsm.model.standing import Standing
 
 SUBJECT = "camara.sub"  # purpose of the rows that lead from a token's subject to a line
@@ -100,6 +102,7 @@ class Lines:
         self._random = random
         self._assigned: OrderedDict[str, str] = OrderedDict()  # streams by the keyed hash of their number or card
         self._assigned_lock = Lock()
+        self._mapping_lock = Lock()
         self.standings = Standings(tsm, clock)
 
     def record(self, signals: Sequence[Signal], context: Context) -> list[Outcome]:
@@ -174,7 +177,8 @@ class Lines:
                 put_index=[self._tsm.index_row(SUBJECT, f"{issuer}|{sub}", each, line.latest) for each in streams],
             )
 
-        return decided(attempt)
+        with self._mapping_lock:  # no stream is the subject's own, so two at once would not notice each other
+            return decided(attempt)
 
     def stream_of_subject(self, issuer: str, sub: str) -> str | None:
         """The line that the issuer's tokens mean by `sub`, while its number is the same holder's."""
@@ -267,8 +271,8 @@ class Lines:
         return {iccid for iccid in registered if self._tsm.card_of(iccid).operator != context.tenant}
 
     def _file(self, signals: Sequence[Signal], context: Context) -> Filing:
-        places = {place for signal in signals for place in homes(signal)}
         told = {told_of(signal, iccid) for signal in signals for iccid in cards_of(signal)}
+        places = {place for signal in signals for place in homes(signal)} | self._numbers_with(signals)
         rows = self._tsm.indexed_many({*places, *told, *map(name_of, signals)})
         streams = {
             place: [row.stream for row in rows[place]] if place in rows else [self._assign(place)] for place in places
@@ -276,25 +280,40 @@ class Lines:
         read = read_lines(self._tsm, {stream: place for place, found in streams.items() for stream in found})
         for first, *others in streams.values():
             read[first].beside = [read[stream] for stream in others]
+        cards_told = {place for line in read.values() for place in line.cards()} | told
+        elsewhere = any(row.stream not in read for place in told for row in rows.get(place, ()))
         desk = Desk(
             {place: read[first] for place, (first, *_) in streams.items()},
+            read_beside(self._tsm, cards_told, read) if elsewhere or cards_told - told else [],
             {place: {row.stream for row in rows.get(place, ())} for place in told},
             self._clock(),
             self._new_subject,
         )
         filed = [desk.take(signal, name_of(signal) in rows) for signal in signals]
         last = self._commit(desk, context)
+        unknown = [place for place in places if place not in rows]
+        read |= self._heard_of_elsewhere(unknown, read)
         positions = range(last - len(desk.entries) + 1, last + 1)
         outcomes = [
             entry._replace(position=positions[-entry.position - 1]) if entry.position < 0 else entry for entry in filed
         ]
         return Filing(outcomes, list(read.values()), positions)
 
+    def _heard_of_elsewhere(self, places: Collection[Place], read: Collection[str]) -> dict[str, Line]:
+        """Other streams of these, which another process made at the same moment: what follows, follows from all."""
+        rows = self._tsm.indexed_many(places)
+        return read_lines(self._tsm, {row.stream for found in rows.values() for row in found} - set(read))
+
+    def _numbers_with(self, signals: Sequence[Signal]) -> set[Place]:
+        """The numbers that have, or had, the cards of which these signals tell without a number."""
+        told = {told_of(signal, iccid) for signal in signals if not signal.msisdn for iccid in cards_of(signal)}
+        return {(MSISDN, line.number) for line in read_beside(self._tsm, told, {}) if line.number}
+
     def _commit(self, desk: "Desk", context: Context) -> int:
         if not desk.entries:
             return self._tsm.position
         self._vault.make_data_keys(desk.new_subjects)
-        changes = {line.stream: _changes(line) for line in desk.lines.values() if line.changed}
+        changes = {line.stream: desk.changes(line) for line in desk.lines.values() if line.changed}
         try:
             return self._tsm.commit(
                 *(entry.change(changes[entry.line.stream]) for entry in desk.entries),
@@ -367,12 +386,14 @@ class Desk:
     def __init__(
         self,
         read: Mapping[Place, Line],
+        beside: Iterable[Line],
         told: Mapping[Place, set[str]],
         now: datetime,
         new_subject: Callable[[], str],
     ) -> None:
-        """`told` has the streams in which a source names a card."""
+        """`beside` has what else is told of their cards, `told` the streams in which a source names a card."""
         self.lines = read
+        self._cards = [line for line in (*read.values(), *beside) if not line.number]
         self._told = told
         self.entries: list[Entry] = []
         self.new_subjects: list[str] = []
@@ -397,9 +418,20 @@ class Desk:
             return Outcome(0, error=error)
         self._taken[name_of(signal)] = signal, len(self.entries)
         outcome = Outcome(-len(self.entries) - 1)
+        before = [] if signal.msisdn else [(line, self.changes(line)) for line in self._numbers_that_had(signal)]
         for line in at_home:
             self._file(line, signal)
+        for line, changes in before:
+            if self.changes(line) != changes:  # whoever asks for the number finds it there
+                self._file(line, signal)
         return outcome
+
+    def changes(self, line: Line) -> Changes:
+        """What follows for the number; a card's own stream is no number's."""
+        if not line.number:
+            return Changes(None, None, True)
+        cards = [known for card in self._cards for known in card.known()]
+        return changes_of_number(line.number, [*line.known(), *cards])
 
     def rows(self) -> list[tuple[Place, str, str]]:
         """The keyed rows that are not there yet."""
@@ -414,6 +446,20 @@ class Desk:
             if line.latest != self._latest[line.stream]:
                 found[(TENURE, line.stream), line.stream] = line.latest
         return [(place, stream, subject) for (place, stream), subject in found.items()]
+
+    def _numbers_that_had(self, signal: Signal) -> list[Line]:
+        """The lines of the numbers whose card, or one in its place, the signal may be about."""
+        named = set(cards_of(signal))
+        return [line for line in self.lines.values() if line.number and named & self._cards_of(line)]
+
+    def _cards_of(self, line: Line) -> set[str]:
+        """The cards that the number had, and those that came in their place, as was told without a number."""
+        told = [known.signal for card in self._cards for known in card.known()]
+        renewed = [signal for signal in told if signal.kind is SignalKind.SIM_REPLACED]
+        cards = {iccid for _, iccid in cards_of_number(line.number, line.known())}
+        while new := {signal.iccid for signal in renewed if signal.previous in cards} - cards:
+            cards |= new
+        return cards
 
     def _refuse_more(self, signal: Signal, at_home: Sequence[Line]) -> None:
         for line in at_home:
@@ -432,13 +478,6 @@ class Desk:
             self.new_subjects.append(subject)
         line.file(Known(0, self._now, signal), subject)
         self.entries.append(Entry(line, line.version, signal, subject, line.begins(signal)))
-
-
-def _changes(line: Line) -> Changes:
-    """What follows for the number; a card's own stream is no number's."""
-    assert line.place is not None  # noqa: S101  it was filed under it
-    purpose, value = line.place
-    return changes_of_number(value, line.known()) if purpose == MSISDN else Changes(None, None, True)
 
 
 def _reused(signal: Signal) -> Outcome:

@@ -130,15 +130,20 @@ class CardsOfImsis:
         return bisect_right(self._replaced, at)
 
 
-def steps(msisdn: str, known: Iterable[Known]) -> list[Step]:
-    """What each signal about the number did to it."""
+def steps(msisdn: str, known: Iterable[Known], *, with_cards: bool = False) -> list[Step]:
+    """What each signal about the number did to it.
+
+    `with_cards`: also what an operator told without a number, of the card that the number had then.
+    """
     told = ordered(known)
     about = [one for one in told if msisdn in numbers_of(one.signal)]
     cards = CardsOfImsis(msisdn, about, [one.signal for one in told if _renews_a_card(one.signal)])
     taken: list[Step] = []
     held: Held | None = None
     ended = False
-    for one in about:
+    for one in told if with_cards else about:
+        if msisdn not in numbers_of(one.signal) and not _is_of_its_card(one.signal, held):
+            continue
         step = _step(msisdn, one, held, ended, cards)
         ended = step.after is None and (ended or _ends(msisdn, one.signal))
         held = step.after
@@ -174,12 +179,13 @@ def cards_of(signal: Signal) -> tuple[str, ...]:
 def changes_of_number(msisdn: str, known: Iterable[Known]) -> Changes:
     """The latest SIM change and device change of the present holder's tenure, and whether there is a subscription.
 
-    A new subscription, a port-in and a change of number count as SIM changes; None: none was told.
+    A new subscription, a port-in and a change of number count as SIM changes; None: none was told. What was told of its
+    card alone counts.
     """
     sim: datetime | None = None
     device: datetime | None = None
     in_service = True
-    for step in steps(msisdn, known):
+    for step in steps(msisdn, known, with_cards=True):
         at = step.known.signal.occurred_at
         if begins_tenure(msisdn, step.known.signal):
             device = None
@@ -187,6 +193,15 @@ def changes_of_number(msisdn: str, known: Iterable[Known]) -> Changes:
         device = at if step.device_changed else device
         in_service = step.after is not None or (in_service and not _ends(msisdn, step.known.signal))
     return Changes(sim, device, in_service)
+
+
+def cards_of_number(msisdn: str, known: Iterable[Known]) -> set[tuple[str, str]]:
+    """Which cards the number had, each with the operator that told so."""
+    return {
+        (step.known.signal.source, step.after.iccid)
+        for step in steps(msisdn, known, with_cards=True)
+        if step.after is not None and step.after.iccid and step.known.signal.source.startswith(BY_OPERATOR)
+    }
 
 
 def teller_of_number(msisdn: str, known: Iterable[Known]) -> str:
@@ -267,6 +282,13 @@ def _is_of(signal: Signal, held: Held | None) -> bool:
     if signal.iccid and held.iccid and signal.kind is not SignalKind.NUMBER_CHANGED:
         return held.iccid == signal.iccid
     return held.source in ("", signal.source)
+
+
+def _is_of_its_card(signal: Signal, held: Held | None) -> bool:
+    """Whether an operator tells of the card that the number has, and names no number."""
+    card = signal.previous if _renews_a_card(signal) else signal.iccid
+    by_number = bool(numbers_of(signal)) or held is None or not held.iccid
+    return not by_number and card == held.iccid and signal.source.startswith(BY_OPERATOR)
 
 
 def _is_anothers(signal: Signal, held: Held | None) -> bool:
