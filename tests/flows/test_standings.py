@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from os import urandom
 
 import msgspec
 import pytest
@@ -278,8 +279,7 @@ def test_a_card_that_is_registered_late_has_the_standing_that_its_signals_give_i
     let_the_worker_run_until(world, position, lambda: levels(world, SIMS[2]) == [Level.LOCK])
 
 
-@pytest.fixture
-def cut_off(world, monkeypatch):
+def record_and_die(world, monkeypatch, told):
     """A server that dies between recording signals and deciding on them."""
 
     class Crash(Exception):
@@ -288,17 +288,40 @@ def cut_off(world, monkeypatch):
     def crash(*_):
         raise Crash
 
-    world.record(SUBSCRIBED)
     with monkeypatch.context() as patched:
         patched.setattr(world.standings, "reassess_all", crash)
         with pytest.raises(Crash):
-            world.record(MOVED)
+            world.record(told)
     assert levels(world) == []
+
+
+@pytest.fixture
+def cut_off(world, monkeypatch):
+    world.record(SUBSCRIBED)
+    record_and_die(world, monkeypatch, MOVED)
 
 
 @pytest.mark.usefixtures("cut_off")
 def test_what_was_cut_off_is_decided_by_the_worker(world, position):
     let_the_worker_run_until(world, position, lambda: levels(world) == [Level.HOLD])
+
+
+def test_what_was_cut_off_is_decided_by_the_worker_also_where_another_stream_of_the_number_names_the_card(
+    world, position, monkeypatch
+):
+    """Two servers heard of the number at the same moment; what is told later lies in the first of its streams."""
+    rival, rivals = world.another(bytes), [signal(K.OBSERVED, 1, msisdn=NUMBER, imei=PHONE)]
+
+    def random(size):
+        while rivals:
+            rival.record([rivals.pop()], CLERK_OF_THE_SYSTEM)
+        return urandom(size)
+
+    world.another(random).record([SUBSCRIBED], CLERK_OF_THE_SYSTEM)
+    assert len(world.tsm.indexed("line.msisdn", NUMBER)) == 2
+    position.write(world.tsm.position)
+    record_and_die(world, monkeypatch, signal(K.LOST, 3, msisdn=NUMBER))
+    let_the_worker_run_until(world, position, lambda: levels(world) == [Level.LOCK])
 
 
 @pytest.mark.usefixtures("cut_off")
@@ -375,12 +398,15 @@ def test_what_another_server_has_put_on_hold_is_not_let_go_by_one_that_read_its_
     assert levels(world) == [Level.HOLD]
 
 
-def test_a_policy_that_makes_more_of_what_is_long_known_gives_the_settle_window_to_object(world, position):
+@pytest.mark.parametrize("verdict", [None, Verdict.CONFIRMED])
+def test_a_policy_that_makes_more_of_what_is_long_known_gives_the_settle_window_to_object(world, position, verdict):
     world.record(SUBSCRIBED, signal(K.LOST, 3, msisdn=NUMBER), MOVED)
+    for suspicion in world.standing().open if verdict else ():
+        world.standings.close(SIM, suspicion.id, verdict, CLERK)
     world.standings.release(SIM, Proof.CLERK, "", CLERK)
     world.now += timedelta(days=400)
     rules = tuple(
-        msgspec.structs.replace(rule, level=Level.REVOKE, name=f"graver-{rule.name}")
+        msgspec.structs.replace(rule, level=Level.REVOKE, name=rule.name if verdict else f"graver-{rule.name}")
         for rule in DEFAULT.rules
         if rule.condition in (Condition.LOST, Condition.DEVICE_CHANGED)
     )

@@ -19,11 +19,11 @@ import msgspec
 from tsm.application import Change, Command, Loaded, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.follower import SCAN, Follower, Position, for_each
-from tsm.flows.known_signals import ICCID, cards_in, gather, read_lines
+from tsm.flows.known_signals import ICCID, MSISDN, cards_in, gather, read_lines
 from tsm.model import card as cards
 from tsm.model import standing as standings
 from tsm.model import swap_policy
-from tsm.model.bindings import Known
+from tsm.model.bindings import Known, ordered
 from tsm.model.card import CardRegistered
 from tsm.model.detection import Finding, assess
 from tsm.model.event import Context, Event, Fact
@@ -255,7 +255,7 @@ class Standings:
 
     def _by_the_system(self, iccid: str, told: Context, known: Sequence[Known]) -> Context:
         """Caused by what was known last: a signal, which may explain others away, or another policy."""
-        causes = [one.position for one in known]
+        causes = [one.position for one in ordered(known)]
         if told.causation.isdecimal():
             causes.append(int(told.causation))
         return Context(
@@ -345,9 +345,16 @@ class StandingWorker(Follower):
 
     def _assess_signals(self, late: list[int]) -> None:
         for part in _parts(list(dict.fromkeys(self._signals[position][0] for position in late))):
-            self._standings.reassess_all(cards_in(read_lines(self._tsm, part).values()), by_the_worker())
+            self._standings.reassess_all(self._cards_around(part), by_the_worker())
         for position in late:
             del self._signals[position]
+
+    def _cards_around(self, streams: Sequence[str]) -> set[str]:
+        """The cards that these streams name, or others of the same numbers: two servers heard of one at once."""
+        lines = read_lines(self._tsm, streams)
+        rows = self._tsm.indexed_many((MSISDN, line.number) for line in lines.values() if line.number)
+        beside = {row.stream for found in rows.values() for row in found} - lines.keys()
+        return cards_in([*lines.values(), *read_lines(self._tsm, beside).values()])
 
     def _assess_cards(self) -> None:
         for part in _parts(list(self._cards)):
