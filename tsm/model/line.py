@@ -25,12 +25,13 @@ import msgspec
 
 from tsm.errors import ErrorCode, TsmError
 from tsm.identifiers import Iccid, Imei, Imsi, Msisdn
-from tsm.model.checks import check_identifier, check_name, check_text, refusal
+from tsm.model.checks import check_identifier, check_name, refusal
 from tsm.model.event import Context, Fact
 
 APP = "app"  # the source that a phone speaks for; it holds no secret, so what it says may raise suspicion, never end it
 BY_OPERATOR = "operator:"  # what its source begins with
 SOURCE = re.compile(rf"{APP}|card|(?:operator|terminal|clerk):[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}", re.ASCII)
+INDICATION = re.compile(r"[a-z](?:[a-z-]{0,30}[a-z])?", re.ASCII)  # it stands in the log in plain: no text
 AHEAD = timedelta(minutes=5)  # a source's clock may be this much ahead of ours
 ANNOUNCED = timedelta(days=31)  # the longest that a change of phones may be announced for: meanwhile none is suspicious
 
@@ -191,7 +192,8 @@ def _check_kind(signal: Signal) -> None:
                 raise refusal("iccid", "on which card")
             check_identifier(Msisdn, signal.previous, "previous")
         case SignalKind.INDICATION:
-            check_text(signal.indication, "indication")
+            if not INDICATION.fullmatch(signal.indication):
+                raise refusal("indication", "not a word of small letters and hyphens")
         case SignalKind.MODEL_CHANGE_ANNOUNCED:
             if signal.until is None or not timedelta(0) <= signal.until - signal.occurred_at <= ANNOUNCED:
                 raise refusal("until", f"an announcement ends after its beginning, within {ANNOUNCED.days} days")
