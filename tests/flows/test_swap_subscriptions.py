@@ -30,7 +30,7 @@ from tsm.errors import ErrorCode, TsmError
 from tsm.flows import swap_notices
 from tsm.flows.follower import StoredPosition
 from tsm.flows.subscriptions import CLIENT, CREDENTIAL, LINE, Credential, Subscriptions, SwapWatcher, Wish, read
-from tsm.flows.swap_notices import GIVE_UP_AFTER, PER_HOST, REFUSALS, THREADS, Answer, Job, SwapNoticesWorker
+from tsm.flows.swap_notices import GIVE_UP_AFTER, PER_HOST, REFUSALS, THREADS, Answer, Desk, Job, SwapNoticesWorker
 from tsm.keys.vault import SoftwareVault
 from tsm.model import subscription
 from tsm.model.event import Context
@@ -587,6 +587,28 @@ def test_a_slow_host_holds_two_attempts_of_all_relying_parties(world) -> None:
     assert len(site.held) == PER_HOST
     site.go.set()
     eventually(lambda: all(world.facts(found, SinkNotified) for found in slow))
+
+
+def test_a_thread_that_becomes_free_goes_to_the_relying_party_that_has_fewest_whatever_hosts_others_have() -> None:
+    order, free = [], threading.Semaphore(0)
+
+    def deliver(job):
+        order.append(job.client)
+        if job.client != "quick":
+            free.acquire()
+
+    desk = Desk(deliver)
+    jobs = [Job(f"{client}-{n}", client, f"{n}.{client}.example") for client in ("a", "b", "c") for n in range(20)]
+    for job in jobs:
+        desk.take(job)
+    eventually(lambda: len(order) == THREADS)
+    desk.take(Job("late", "quick", "quick.example"))
+    free.release()
+    eventually(lambda: len(order) > THREADS)
+    free.release(len(jobs))
+    eventually(lambda: not desk._jobs)
+    desk.stop()
+    assert order[THREADS] == "quick"
 
 
 def test_threads_are_few_however_much_there_is_to_tell(world) -> None:

@@ -11,7 +11,8 @@ one, nor of one thing under two.
     others     again; after `GIVE_UP_AFTER`, the same
 
 What is to be sent, and what became of it, is in the log; so a restart finds what is unfinished. Threads are few and
-shared, but one host, and one relying party, has only some of them: who answers slowly waits for himself.
+shared, but one host, and one relying party, has only some of them; the next one that is free is that relying party's
+for which the fewest are at work: who answers slowly waits for himself.
 """
 
 import heapq
@@ -92,7 +93,8 @@ class Job:
 
     def __init__(self, stream: str, client: str, host: str) -> None:
         self.stream = stream
-        self.places = client, f"host {host}"
+        self.client = client
+        self.host = host
         self.name = ""  # of the notification that is being sent
         self.attempts = 0  # to send it
         self.refusals = 0  # of the credential, since it was last taken
@@ -269,8 +271,9 @@ class Desk:
         self._deliver = deliver
         self._jobs: dict[str, Job] = {}  # by stream: all there are
         self._due: list[tuple[float, int, Job]] = []  # a heap: when, sequence, what
-        self._ready: dict[tuple[str, str], deque[Job]] = {}  # by their places, due now
-        self._busy: Counter[str] = Counter()  # attempts under way, by place
+        self._ready: dict[str, dict[str, deque[Job]]] = {}  # due now: by client, and by host
+        self._of_client: Counter[str] = Counter()  # attempts under way
+        self._at_host: Counter[str] = Counter()
         self._sequence = 0
         self._threads: list[Thread] = []
         self._stopping = False
@@ -311,27 +314,43 @@ class Desk:
         with self._changed:
             while not self._stopping:
                 self._make_ready()
-                for places, jobs in self._ready.items():
-                    client, host = places
-                    if self._busy[client] < PER_CLIENT and self._busy[host] < PER_HOST:
-                        self._busy.update(places)
-                        job = jobs.popleft()
-                        del self._ready[places]
-                        if jobs:
-                            self._ready[places] = jobs  # behind the others
-                        return job
+                if (place := self._place()) is not None:
+                    return self._pop(*place)
                 self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
         return None
+
+    def _place(self) -> tuple[str, str] | None:
+        """The client and host whose turn it is: of the clients, the one with the fewest attempts under way."""
+        free = [client for client in self._ready if self._of_client[client] < PER_CLIENT]
+        for client in sorted(free, key=self._of_client.__getitem__):
+            for host in self._ready[client]:
+                if self._at_host[host] < PER_HOST:
+                    return client, host
+        return None
+
+    def _pop(self, client: str, host: str) -> Job:
+        """The first job there; what is left goes behind the others."""
+        hosts = self._ready.pop(client)
+        jobs = hosts.pop(host)
+        job = jobs.popleft()
+        if jobs:
+            hosts[host] = jobs
+        if hosts:
+            self._ready[client] = hosts
+        self._of_client[client] += 1
+        self._at_host[host] += 1
+        return job
 
     def _make_ready(self) -> None:
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             job = heapq.heappop(self._due)[2]
-            self._ready.setdefault(job.places, deque()).append(job)
+            self._ready.setdefault(job.client, {}).setdefault(job.host, deque()).append(job)
 
     def _after(self, job: Job, pause: float | None) -> None:
         with self._changed:
-            self._busy -= Counter(job.places)  # and those that are at zero are dropped
+            self._of_client -= Counter([job.client])  # and those that are at zero are dropped
+            self._at_host -= Counter([job.host])
             if pause is None and job.again:
                 pause = 0.0
             job.again = False
