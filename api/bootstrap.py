@@ -60,7 +60,7 @@ from tsm.flows.revocation import Revocation, RevocationFollower
 from tsm.flows.scripts import Scripts
 from tsm.flows.session import Limits, SessionService
 from tsm.flows.standings import Standings, StandingWorker
-from tsm.flows.subscriptions import Subscriptions, SwapWatcher
+from tsm.flows.subscriptions import Grounds, Subscriptions, SwapWatcher
 from tsm.flows.swap_notices import SwapNoticesWorker
 from tsm.flows.swap_response import SwapResponse, SwapResponseFollower
 from tsm.keys.destroyed_keys import beside, refuse_within
@@ -187,6 +187,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """By issuer of relying parties' tokens that are taken: the operator that speaks for it; None: any."""
         named = {issuer.issuer: issuer.operator for issuer in self.camara.issuers}
         return {local_name(self.public_url): None, **named} if self.camara_login else named
+
+    def trusts(self, client: str) -> bool:
+        """Whether a relying party's issuer is one of those whose tokens are taken."""
+        return any(client.startswith(f"{issuer}|") for issuer in self.speakers)
 
     @property
     def openid(self) -> str:
@@ -360,7 +364,8 @@ def build(
     sinks = Sinks(networks(settings.camara.sink_networks))
     positions = data / "positions"
     positions.mkdir(exist_ok=True)
-    watcher = SwapWatcher(tsm, StoredPosition(positions / "swap-watcher"))
+    grounds = Grounds(tsm, lines, settings.trusts)
+    watcher = SwapWatcher(tsm, grounds, StoredPosition(positions / "swap-watcher"))
     events = CloudEvents(sinks, settings.public_url + SUBSCRIPTIONS_PATH)
     return Parts(
         settings=settings,
@@ -379,7 +384,7 @@ def build(
         issuance=Issuance(tsm, vault, authority, tsm.now, random),
         lines=lines,
         standings=lines.standings,
-        subscriptions=Subscriptions(tsm, random, settings.camara.subscriptions),
+        subscriptions=Subscriptions(tsm, grounds, random, settings.camara.subscriptions),
         sinks=sinks,
         card_releases=CardReleases(tsm, lines, authority, Challenges(vault, tsm.now, random), tsm.now),
         revocation=revocation,
@@ -398,7 +403,7 @@ def build(
             RevocationFollower(tsm, authority, StoredPosition(positions / "revocation")),
             SwapResponseFollower(tsm, SwapResponse(tsm, operations), StoredPosition(positions / "swap-response")),
             watcher,
-            SwapNoticesWorker(tsm, events, watcher, StoredPosition(positions / "swap-notices"), tsm.now),
+            SwapNoticesWorker(tsm, events, watcher, grounds, StoredPosition(positions / "swap-notices"), tsm.now),
             HoldFollower(tsm, authority, StoredPosition(positions / "hold")),
             Runner(tsm, views) if settings.projections == "in-process" else Observer(tsm, views),
         ),

@@ -162,7 +162,9 @@ class SubscriptionRoutes:
             purpose=consumer.purpose,
             line=line_meant(self._lines, consumer, number),
             msisdn=number or "",
+            subject=subject_of(consumer),
         )
+        self._end_lost(consumer)
         try:
             return self._subscriptions.create(wish, context_of(request, consumer))
         except TsmError as error:
@@ -190,7 +192,13 @@ class SubscriptionRoutes:
 
     def _line(self, consumer: Consumer) -> str | None:
         """Of three legs, the line's stream, if there is one."""
+        self._end_lost(consumer)
         return self._lines.stream_of_subject(consumer.issuer, consumer.subject) if consumer.subject else None
+
+    def _end_lost(self, consumer: Consumer) -> None:
+        """What the token's subject can see no more, for it has another line by now, is not left behind."""
+        if consumer.subject:
+            self._subscriptions.end_lost(subject_of(consumer))
 
     def _shown(self, request: Request, consumer: Consumer, found: Sequence[Found], which: str) -> Sequence[Told]:
         """As they are shown; whoever is shown numbers is recorded before."""
@@ -205,6 +213,11 @@ class SubscriptionRoutes:
 def visible(found: Found, consumer: Consumer, line: str | None) -> bool:
     """Whether the token opens that subscription of its client; `line` is its holder's, with three legs."""
     return found.state.created.line == line if consumer.subject else bool(found.number)
+
+
+def subject_of(consumer: Consumer) -> str:
+    """As rows name it; empty with two legs."""
+    return f"{consumer.issuer}|{consumer.subject}" if consumer.subject else ""
 
 
 def told(found: Found, numbered: bool) -> Told:

@@ -11,12 +11,16 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from api.app import create_app
+from api.bootstrap import Settings, build
+from api.camara.sinks import Sinks
 from tests.api.camara_world import BEGIN, NUMBER, OTHER_IMSI, OTHER_NUMBER, SYSTEM, UNKNOWN, World, refused
 from tests.api.tls_sink import NO_CONTENT, sink_in, status
 from tsm.application import Change
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import swap_notices
 from tsm.flows.subscriptions import CREDENTIAL, commit, read
+from tsm.flows.swap_notices import Answer
 from tsm.model import subscription
 from tsm.model.line import SignalKind
 
@@ -177,6 +181,54 @@ def test_with_three_legs_the_subscriptions_of_that_line_are_seen_without_the_num
     assert (seen["id"], seen["config"]["subscriptionDetail"]) == (own["id"], {})
     refused(alice.ask("GET", f"/{other['id']}"), 404, "NOT_FOUND")
     assert [one["id"] for one in bank.listed()] == [other["id"], own["id"]]
+
+
+def test_what_a_holder_made_for_a_line_that_is_hers_no_more_ends_when_she_comes_again(
+    world: World, alice: Client
+) -> None:
+    """Nobody would see it, and it would count."""
+    made = alice.created(number=None)
+    world.signal(SignalKind.SUBSCRIBED, msisdn=OTHER_NUMBER, imsi="001010000000003", iccid="8981100000000000036")
+    world.map_subject("alice", OTHER_NUMBER)
+    assert ended(world, made) is None
+    assert alice.listed() == []
+    end = ended(world, made)
+    assert end is not None
+    assert (end.reason, end.quiet) == ("NETWORK_TERMINATED", False)
+    refused(alice.ask("GET", f"/{made['id']}"), 404, "NOT_FOUND")
+    other = alice.created(number=None)
+    assert [one["id"] for one in alice.listed()] == [other["id"]]
+
+
+def ended(world: World, made: dict[str, Any]) -> subscription.SubscriptionEnded | None:
+    found = read(world.parts.tsm, subscription.stream(made["id"]))
+    assert found is not None
+    return found.state.ended
+
+
+def test_a_relying_party_whose_issuer_was_taken_out_of_the_settings_is_told_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Sinks, "post", lambda _sinks, url, *_: told.append(url) or Answer(204))
+    world = World.make(tmp_path)
+    world.signal(SignalKind.SUBSCRIBED)
+    made = Client(world).created()
+    world.close()
+    config = tmp_path / "server" / "config.json"
+    said = json.loads(config.read_bytes())
+    config.write_text(json.dumps({**said, "camara": {**said["camara"], "issuers": []}}))
+    parts = build(Settings.load(tmp_path / "server"), world.clock)
+    world = World(parts, world.clock, create_app(parts))
+    parts.start()
+    world.record(ago=timedelta(hours=1), imsi=OTHER_IMSI)
+    until = monotonic() + 20
+    while (end := ended(world, made)) is None:
+        assert monotonic() < until
+        sleep(0.02)
+    world.close()
+    assert (end.reason, end.quiet) == ("NETWORK_TERMINATED", True)
+    assert told == []
 
 
 def test_nobody_sees_or_ends_what_is_anothers(world: World, bank: Client) -> None:

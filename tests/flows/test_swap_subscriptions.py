@@ -29,7 +29,19 @@ from mas_world import NoPosition
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows import swap_notices
 from tsm.flows.follower import StoredPosition
-from tsm.flows.subscriptions import CLIENT, CREDENTIAL, LINE, Credential, Subscriptions, SwapWatcher, Wish, read
+from tsm.flows.subscriptions import (
+    BY_SUBJECT,
+    CLIENT,
+    CREDENTIAL,
+    LINE,
+    MAKER,
+    Credential,
+    Grounds,
+    Subscriptions,
+    SwapWatcher,
+    Wish,
+    read,
+)
 from tsm.flows.swap_notices import GIVE_UP_AFTER, PER_HOST, REFUSALS, THREADS, Answer, Desk, Job, SwapNoticesWorker
 from tsm.keys.vault import SoftwareVault
 from tsm.model import subscription
@@ -43,6 +55,7 @@ K = SignalKind
 SUBSCRIBED = signal(K.SUBSCRIBED, 0, msisdn=NUMBER, imsi=IMSI, iccid=SIM, imei=PHONE)
 BANK = Context(actor="relying-party:bank", role="relying-party", tenant="tsm-server", correlation="x", request="r-1")
 SECRET = "only-the-sink-knows"
+ISSUER = "https://login.example"
 
 
 class Site:
@@ -83,23 +96,37 @@ class World(LineWorld):
     def __init__(self, vault, place, folder=None):
         super().__init__(vault, place)
         self.folder = folder
-        self.subscriptions = Subscriptions(self.tsm, urandom, 10_000)
+        self.distrusted = set()
+        self.grounds = Grounds(self.tsm, self.lines, lambda client: client not in self.distrusted)
+        self.subscriptions = self.server()
         self.workers = []
         self.record(SUBSCRIBED)
 
-    def subscribe(self, number=NUMBER, client="bank", **changes):
-        line = self.lines.stream_of_number(number)
+    def server(self, per_client=10_000):
+        return Subscriptions(self.tsm, self.grounds, urandom, per_client)
+
+    def wish(self, number=NUMBER, client="bank", **changes):
         given = {"sink": "https://bank.example/sink", "purpose": "dpv:Testing", "msisdn": number}
-        return self.subscriptions.create(Wish(client=client, line=line, **{**given, **changes}), BANK)
+        return Wish(client=client, line=self.lines.stream_of_number(number), **{**given, **changes})
+
+    def subscribe(self, number=NUMBER, client="bank", **changes):
+        return self.subscriptions.create(self.wish(number, client, **changes), BANK)
+
+    def subscribe_as(self, sub, **changes):
+        """With a token of three legs."""
+        return self.subscribe(msisdn="", subject=f"{ISSUER}|{sub}", **changes)
+
+    def map(self, sub, number=NUMBER):
+        self.lines.map_subject(ISSUER, sub, number, SYSTEM)
 
     def swap(self, imsi=OTHER_IMSI, hours=300, number=NUMBER):
         (outcome,) = self.record(signal(K.OBSERVED, hours, msisdn=number, imsi=imsi))
         return outcome.position
 
     def start(self, site):
-        watcher = SwapWatcher(self.tsm, StoredPosition(self.folder / "watcher"))
+        watcher = SwapWatcher(self.tsm, self.grounds, StoredPosition(self.folder / "watcher"))
         position = StoredPosition(self.folder / "notices")
-        worker = SwapNoticesWorker(self.tsm, site, watcher, position, self.clock)
+        worker = SwapNoticesWorker(self.tsm, site, watcher, self.grounds, position, self.clock)
         for each in (watcher, worker):
             each.start()
             self.workers.append(each)
@@ -113,15 +140,18 @@ class World(LineWorld):
         self.stop()
         super().close()
 
+    def watcher(self):
+        return SwapWatcher(self.tsm, self.grounds, NoPosition())
+
     def note(self):
         """What a watcher notes that begins anew."""
-        watcher = SwapWatcher(self.tsm, NoPosition())
+        watcher = self.watcher()
         watcher._catch_up()
         watcher.act()
 
     def seen(self, site):
         """A worker that has seen all there is, and does nothing by itself."""
-        worker = SwapNoticesWorker(self.tsm, site, SwapWatcher(self.tsm, NoPosition()), NoPosition(), self.clock)
+        worker = SwapNoticesWorker(self.tsm, site, self.watcher(), self.grounds, NoPosition(), self.clock)
         worker._catch_up()
         return worker
 
@@ -271,7 +301,7 @@ def test_a_line_that_cannot_be_read_keeps_no_other_from_being_noted(world, monke
             raise TsmError(ErrorCode.STORE_CORRUPT, stream)
         return history(stream, **options)
 
-    watcher = SwapWatcher(world.tsm, NoPosition())
+    watcher = world.watcher()
     watcher._catch_up()
     monkeypatch.setattr(world.tsm, "history", broken)
     with pytest.raises(ExceptionGroup):
@@ -407,11 +437,155 @@ def test_when_its_line_is_erased_it_ends_and_nobody_is_told_the_number_any_more(
 
 
 def test_no_row_leads_to_one_that_ended(world) -> None:
-    found = world.subscribe()
-    places = [(CLIENT, "bank"), (LINE, found.state.created.line)]
-    assert [len(world.tsm.indexed(*place)) for place in places] == [1, 1]
+    found = world.subscribe_as("alice")
+    places = [(CLIENT, "bank"), (LINE, found.state.created.line), (BY_SUBJECT, f"{ISSUER}|alice")]
+    assert [len(world.tsm.indexed(*place)) for place in places] == [1, 1, 1]
     world.subscriptions.delete(found.id, "bank", BANK)
-    assert [world.tsm.indexed(*place) for place in places] == [[], []]
+    assert [world.tsm.indexed(*place) for place in places] == [[], [], []]
+
+
+# Without grounds
+
+
+def test_who_is_not_trusted_any_more_is_not_told_of_a_swap_and_its_subscription_ends_quietly(world) -> None:
+    found = world.subscribe(credential=Credential(SECRET, world.now + timedelta(days=1)))
+    other = world.subscribe(client="shop")
+    site = Site()
+    world.start(site)
+    world.distrusted.add("bank")
+    position = world.swap()
+    eventually(lambda: world.over(found) and world.facts(other, SinkNotified))
+    assert site.ids == [f"{other.id}-{position}"]
+    assert world.facts(found, SwapNoted) == []
+    assert world.end_of(found) == (Reason.NETWORK_TERMINATED, True)
+
+
+def test_what_was_noted_for_one_who_is_not_trusted_any_more_is_not_sent(world) -> None:
+    waiting, deleted = world.subscribe(), world.subscribe(sink="https://bank.example/other")
+    world.swap()
+    world.note()
+    world.subscriptions.delete(deleted.id, "bank", BANK)
+    world.distrusted.add("bank")
+    site = Site()
+    world.start(site)
+    eventually(lambda: world.over(waiting) and world.over(deleted))
+    assert site.told == []
+    assert world.end_of(waiting) == (Reason.NETWORK_TERMINATED, True)
+    assert {fact.acknowledged for found in (waiting, deleted) for fact in world.facts(found, SinkNotified)} == {False}
+
+
+def test_when_its_time_is_over_one_who_is_not_trusted_any_more_is_not_told(world) -> None:
+    found = world.subscribe(ends_at=world.now + timedelta(hours=1))
+    world.distrusted.add("bank")
+    world.now += timedelta(hours=2)
+    site = Site()
+    world.start(site)
+    eventually(lambda: world.over(found))
+    assert site.told == []
+    assert world.end_of(found) == (Reason.NETWORK_TERMINATED, True)
+
+
+@pytest.fixture
+def moved(world):
+    """A function that gives alice her other number."""
+    world.record(signal(K.SUBSCRIBED, 0, msisdn=OTHER_NUMBER, imsi=THIRD_IMSI))
+    world.map("alice")
+    return lambda: world.map("alice", OTHER_NUMBER)
+
+
+def test_while_the_subject_means_the_line_its_swaps_are_told(world, moved) -> None:
+    found = world.subscribe_as("alice")
+    site = Site()
+    world.start(site)
+    position = world.swap()
+    eventually(lambda: world.facts(found, SinkNotified))
+    assert site.ids == [f"{found.id}-{position}"]
+
+
+def test_a_swap_of_a_line_that_the_subject_does_not_mean_any_more_is_not_told_but_the_end_is(world, moved) -> None:
+    found = world.subscribe_as("alice", credential=Credential(SECRET, world.now + timedelta(days=1)))
+    moved()
+    site = Site()
+    world.start(site)
+    world.swap()
+    eventually(lambda: world.over(found))
+    assert [(notice.id, notice.reason, notice.msisdn, notice.credential) for notice in site.told] == [
+        (f"{found.id}-ended", Reason.NETWORK_TERMINATED, "", SECRET)
+    ]
+    assert world.facts(found, SwapNoted) == []
+
+
+def test_a_swap_that_was_noted_is_not_sent_when_the_subject_means_another_line_by_then(world, moved) -> None:
+    found = world.subscribe_as("alice")
+    world.swap()
+    world.note()
+    moved()
+    site = Site()
+    world.start(site)
+    eventually(lambda: world.over(found))
+    assert site.ids == [f"{found.id}-ended"]
+    assert [fact.acknowledged for fact in world.facts(found, SinkNotified)] == [False, True]
+
+
+def test_what_was_made_before_subjects_were_kept_goes_on(world, moved) -> None:
+    found = world.subscribe(msisdn="")
+    moved()
+    world.swap()
+    world.note()
+    assert len(world.facts(found, SwapNoted)) == 1
+
+
+def test_that_the_number_went_to_another_is_told_as_a_swap_to_whoever_came_with_its_holder(world, moved) -> None:
+    found = world.subscribe_as("alice")
+    world.record(signal(K.SUBSCRIBED, 300, msisdn=NUMBER, imsi=OTHER_IMSI, iccid=OTHER_SIM))
+    assert world.lines.stream_of_subject(ISSUER, "alice") is None
+    world.note()
+    assert len(world.facts(found, SwapNoted)) == 1
+    assert world.end_of(found) == (Reason.NETWORK_TERMINATED, False)
+
+
+def test_a_subject_that_is_mapped_anew_when_its_activation_is_told_late_means_the_same_line(world) -> None:
+    world.record(signal(K.OBSERVED, 100, msisdn=OTHER_NUMBER, imsi=OTHER_IMSI, iccid=OTHER_SIM))
+    world.map("alice", OTHER_NUMBER)
+    found = world.subscribe_as("alice", number=OTHER_NUMBER)
+    world.record(signal(K.SUBSCRIBED, 50, msisdn=OTHER_NUMBER))
+    world.swap(THIRD_IMSI, 300, OTHER_NUMBER)
+    world.note()
+    world.map("alice", OTHER_NUMBER)
+    world.swap(IMSI, 301, OTHER_NUMBER)
+    world.note()
+    assert len(world.facts(found, SwapNoted)) == 2
+
+
+def test_what_a_subject_lost_ends_when_one_looks_and_what_it_has_stays(world, moved) -> None:
+    lost = world.subscribe_as("alice")
+    moved()
+    kept = world.subscribe_as("alice", number=OTHER_NUMBER)
+    world.subscriptions.end_lost(f"{ISSUER}|alice")
+    assert world.end_of(lost) == (Reason.NETWORK_TERMINATED, False)
+    assert [found.id for found in world.subscriptions.of_client("bank")] == [kept.id]
+
+
+def test_what_a_subject_lost_is_in_nobodys_way(world, moved) -> None:
+    lost = world.subscribe_as("alice")
+    moved()
+    world.map("bob")
+    world.subscribe_as("bob")
+    assert world.end_of(lost) == (Reason.NETWORK_TERMINATED, False)
+    with pytest.raises(TsmError) as refusal:
+        world.subscribe_as("bob")
+    assert refusal.value.code is ErrorCode.ALREADY_EXISTS
+
+
+def test_whose_token_made_it_is_in_no_event_and_goes_when_all_is_told(world) -> None:
+    world.map("alice")
+    found = world.subscribe_as("alice")
+    assert world.tsm.payload(found.stream, MAKER) == f"{ISSUER}|alice".encode()
+    world.subscriptions.delete(found.id, "bank", BANK)
+    world.start(Site())
+    eventually(lambda: world.tsm.payload(found.stream, MAKER) is None)
+    assert world.over(found)
+    assert b"alice" not in b"".join(row.state for row in world.recorder.select_notifications(1, 1000))
 
 
 # How it is told

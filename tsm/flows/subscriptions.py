@@ -2,11 +2,14 @@
 
     create     the line is in service: one commit with the event, the rows that lead to it, and the sink's secret
     watch      a signal after which the number's SIM changed later than was known: noted for each subscription
-    end        by the relying party, by time, with its last event, or because the number is not the same holder's any
-               more, or nobody's: no row leads to it from there on
+    end        by the relying party, by time, with its last event, because the number is not the same holder's any
+               more, or nobody's, or because there are no grounds for telling any more
 
-    subscription.client   a relying party     its subscriptions that have not ended
-    subscription.line     a line's stream     the same of that line
+    subscription.client    a relying party     its subscriptions that have not ended
+    subscription.line      a line's stream     the same of that line
+    subscription.subject   "<issuer>|<sub>"    the same of those that were made with tokens of that subject
+
+Which subject's token made a subscription lies sealed beside the log, as the sink's credential does, and goes with it.
 
 What is noted is sent by `tsm.flows.swap_notices`. Noting depends on the log alone, so it may be done again, by several
 servers: the position of a signal names the swap.
@@ -18,21 +21,25 @@ from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from tsm.application import ERASED, Change, Tsm, decided
+from tsm.application import ERASED, Change, IndexRow, Tsm, decided
 from tsm.errors import ErrorCode, TsmError
 from tsm.flows.follower import Follower, Position, for_each
 from tsm.flows.known_signals import Line
+from tsm.flows.lines import SUBJECT, Lines
 from tsm.model import subscription as subscriptions
 from tsm.model.event import Context, Event, Fact
 from tsm.model.line import SignalRecorded, TenureErased
 from tsm.model.subscription import Reason, Subscription, SubscriptionCreated, SubscriptionEnded
 
 CLIENT, LINE = "subscription.client", "subscription.line"  # purposes of the rows that lead to subscriptions
-CREDENTIAL = "credential"  # the payload's name
+BY_SUBJECT = "subscription.subject"
+CREDENTIAL, MAKER = "credential", "subject"  # the payloads' names
 ACTOR = "system:subscriptions"
 TOGETHER = 1000  # signals that are looked at in one go
 NOBODYS, ANOTHERS = "the number has no subscriber", "the number is another holder's"
 FORGOTTEN = "the line was erased"
+DISTRUSTED = "the relying party's issuer is not trusted any more"
+MOVED = "the token's subject does not mean this line any more"
 
 Random = Callable[[int], bytes]
 
@@ -52,6 +59,7 @@ class Wish(NamedTuple):
     sink: str
     purpose: str
     msisdn: str = ""  # where it named the line by it
+    subject: str = ""  # "<issuer>|<sub>", where the line is a token's
     max_events: int = 0
     ends_at: datetime | None = None
     credential: Credential | None = None
@@ -75,12 +83,52 @@ class Found(NamedTuple):
         return "" if self.state.created.msisdn == ERASED else self.state.created.msisdn
 
 
+class Lack(NamedTuple):
+    """Why there are no grounds for telling any more."""
+
+    why: str
+    quiet: bool = False  # not even this is told
+
+
+class Grounds:
+    """Why a relying party may be told of a line: it is trusted, and its token's subject means that line."""
+
+    def __init__(self, tsm: Tsm, lines: Lines, trusts: Callable[[str], bool]) -> None:
+        """`trusts` says of a client whether its tokens are taken."""
+        self._tsm = tsm
+        self._lines = lines
+        self._trusts = trusts
+
+    def lack(self, found: Found) -> Lack | None:
+        """None while there are grounds."""
+        if not self._trusts(found.state.created.client):
+            return Lack(DISTRUSTED, quiet=True)
+        return None if self._is_led_to(found) else Lack(MOVED)
+
+    def end(self, found: Found) -> list[Fact]:
+        """Decide to end it for want of grounds; no news while there are, or when it ended."""
+        lack = self.lack(found)
+        return subscriptions.end(found.state, Reason.NETWORK_TERMINATED, lack.why, quiet=lack.quiet) if lack else []
+
+    def _is_led_to(self, found: Found) -> bool:
+        """Whether its subject means its line, or still that tenure: that a tenure is over, the line's signals say."""
+        created = found.state.created
+        maker = None if created.msisdn else self._tsm.payload(found.stream, MAKER)
+        if maker is None:  # its client named the number, or it was made before this was kept
+            return True
+        subject = maker.decode()
+        issuer, _, sub = subject.partition("|")
+        led = {(row.stream, row.subject) for row in self._tsm.indexed(SUBJECT, subject)}
+        return (created.line, created.subject) in led or self._lines.stream_of_subject(issuer, sub) == created.line
+
+
 class Subscriptions:
     """What relying parties do with their subscriptions. Safe to share between threads."""
 
-    def __init__(self, tsm: Tsm, random: Random, per_client: int) -> None:
+    def __init__(self, tsm: Tsm, grounds: Grounds, random: Random, per_client: int) -> None:
         """`per_client`: how many a relying party may have; a few more when it asks for several at the same moment."""
         self._tsm = tsm
+        self._grounds = grounds
         self._random = random
         self._per_client = per_client
 
@@ -113,6 +161,11 @@ class Subscriptions:
 
         decided(attempt)
 
+    def end_lost(self, subject: str) -> None:
+        """End what tokens of that subject, "<issuer>|<sub>", made for lines that it does not mean any more."""
+        for row in self._tsm.indexed(BY_SUBJECT, subject):
+            decided(partial(self._end_without_grounds, row.stream))
+
     # Inside
 
     def _create(self, wish: Wish, context: Context) -> Found:
@@ -120,8 +173,7 @@ class Subscriptions:
         if not line.holder or not line.in_service:
             raise TsmError(ErrorCode.NOT_FOUND, "the line is not in service", ("line",))
         self._refuse_repeated(wish)
-        if len(self._tsm.indexed(CLIENT, wish.client)) >= self._per_client:
-            raise TsmError(ErrorCode.RATE_LIMITED, f"{wish.client} has {self._per_client} subscriptions")
+        self._refuse_too_many(wish.client)
         created = SubscriptionCreated(
             subject=line.holder,
             client=wish.client,
@@ -136,18 +188,14 @@ class Subscriptions:
         facts = subscriptions.create(created, self._tsm.now())
         id = str(UUID(bytes=self._random(16), version=4))
         stream = subscriptions.stream(id)
-        secret = {(stream, CREDENTIAL): wish.credential.secret.encode()} if wish.credential else {}
         try:
             self._tsm.commit(
                 Change(stream, 0, facts),
                 Change(wish.line, line.version, []),
                 context=context_of(context, stream),
                 occurred_at=self._tsm.now(),
-                put_payloads=secret,
-                put_index=[
-                    self._tsm.index_row(CLIENT, wish.client, stream, stream),
-                    self._tsm.index_row(LINE, wish.line, stream, stream),
-                ],
+                put_payloads=payloads_of(wish, stream),
+                put_index=self._rows(wish, stream),
             )
         except TsmError as error:
             if error.code is ErrorCode.UNKNOWN_KEY:  # erased since it was read
@@ -157,12 +205,36 @@ class Subscriptions:
         assert found is not None  # noqa: S101  it is there now
         return found
 
+    def _rows(self, wish: Wish, stream: str) -> list[IndexRow]:
+        rows = [
+            self._tsm.index_row(CLIENT, wish.client, stream, stream),
+            self._tsm.index_row(LINE, wish.line, stream, stream),
+        ]
+        return [*rows, self._tsm.index_row(BY_SUBJECT, wish.subject, stream, stream)] if wish.subject else rows
+
     def _refuse_repeated(self, wish: Wish) -> None:
-        asked = wish.client, wish.sink, bool(wish.msisdn)
-        for found in self._active(row.stream for row in self._tsm.indexed(LINE, wish.line)):
-            created = found.state.created
-            if (created.client, created.sink, bool(created.msisdn)) == asked:
+        for found in self._same(wish):
+            if not self._end_without_grounds(found.stream):
                 raise TsmError(ErrorCode.ALREADY_EXISTS, f"it is {found.id}")
+
+    def _refuse_too_many(self, client: str) -> None:
+        if len(self._tsm.indexed(CLIENT, client)) >= self._per_client:
+            raise TsmError(ErrorCode.RATE_LIMITED, f"{client} has {self._per_client} subscriptions")
+
+    def _same(self, wish: Wish) -> list[Found]:
+        """Those that have not ended of the same client, line and sink, made in the same way."""
+        asked = wish.client, wish.sink, bool(wish.msisdn)
+        active = self._active(row.stream for row in self._tsm.indexed(LINE, wish.line))
+        made = [(found, found.state.created) for found in active]
+        return [found for found, by in made if (by.client, by.sink, bool(by.msisdn)) == asked]
+
+    def _end_without_grounds(self, stream: str) -> bool:
+        """Whether it had none."""
+        found = read(self._tsm, stream)
+        assert found is not None  # noqa: S101  a row leads to it
+        facts = self._grounds.end(found)
+        commit(self._tsm, found, facts, by_the_system(found))
+        return bool(facts)
 
     def _active(self, streams: Iterable[str]) -> list[Found]:
         histories = self._tsm.histories(list(streams))
@@ -175,8 +247,9 @@ class SwapWatcher(Follower):
     name = "swap-watcher"
     topics = (SignalRecorded.topic, TenureErased.topic)
 
-    def __init__(self, tsm: Tsm, position: Position) -> None:
+    def __init__(self, tsm: Tsm, grounds: Grounds, position: Position) -> None:
         super().__init__(tsm, position)
+        self._grounds = grounds
         self._seen: dict[str, list[Event]] = {}  # by line: not looked at yet
         self._count = 0
         self.watched = 0  # whatever was recorded up to here, subscriptions know of
@@ -212,8 +285,12 @@ class SwapWatcher(Follower):
 
     def _note(self, stream: str, news: "News") -> None:
         found = read(self._tsm, stream)
-        if found is not None and found.began.position < news.position:
-            commit(self._tsm, found, noted(found, news), by_the_system(found, str(news.position)))
+        if found is None or found.began.position >= news.position:
+            return
+        facts = noted(found, news)
+        if facts:  # who is not told anything is not one of those who know
+            facts = self._grounds.end(found) or facts
+        commit(self._tsm, found, facts, by_the_system(found, str(news.position)))
 
 
 class LineNow(NamedTuple):
@@ -311,15 +388,25 @@ def folded(events: Sequence[Event]) -> Found:
 
 
 def commit(tsm: Tsm, found: Found, facts: Sequence[Fact], context: Context) -> None:
-    """Record what was decided; when it ended no row leads to it any more, when all is told its secret goes."""
-    if facts:
-        tsm.commit(
-            Change(found.stream, found.version, facts),
-            context=context_of(context, found.stream),
-            occurred_at=tsm.now(),
-            drop_index=[found.stream] if any(isinstance(fact, SubscriptionEnded) for fact in facts) else [],
-            drop_payloads=[found.stream] if subscriptions.is_over(found.state, facts) else [],
-        )
+    """Record what was decided; when it ended nobody finds it any more, when all is told its secrets go."""
+    if not facts:
+        return
+    over = [found.stream] if subscriptions.is_over(found.state, facts) else []
+    ended = [found.stream] if any(isinstance(fact, SubscriptionEnded) for fact in facts) else []
+    tsm.commit(
+        Change(found.stream, found.version, facts),
+        context=context_of(context, found.stream),
+        occurred_at=tsm.now(),
+        drop_index=ended,
+        drop_payloads=over,
+    )
+
+
+def payloads_of(wish: Wish, stream: str) -> dict[tuple[str, str], bytes]:
+    """What is kept sealed beside the log."""
+    credential = wish.credential.secret if wish.credential else ""
+    kept = {CREDENTIAL: credential, MAKER: wish.subject}
+    return {(stream, name): text.encode() for name, text in kept.items() if text}
 
 
 def context_of(told: Context, stream: str) -> Context:

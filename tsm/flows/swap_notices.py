@@ -10,6 +10,9 @@ one, nor of one thing under two.
     401, 403   the sink does not take its credential: after `REFUSALS` of them in a row, the same
     others     again; after `GIVE_UP_AFTER`, the same
 
+Nothing is sent to a relying party that is not trusted any more. Where a token's subject does not mean the line any
+more, no swap is sent, only that the subscription ended.
+
 What is to be sent, and what became of it, is in the log; so a restart finds what is unfinished. Threads are few and
 shared, but one host, and one relying party, has only some of them; the next one that is free is that relying party's
 for which the fewest are at work: who answers slowly waits for himself.
@@ -30,7 +33,7 @@ from urllib.parse import urlsplit
 from tsm.application import Tsm, decided
 from tsm.errors import TsmError
 from tsm.flows.follower import Follower, Position, for_each
-from tsm.flows.subscriptions import CREDENTIAL, Found, SwapWatcher, by_the_system, commit, read
+from tsm.flows.subscriptions import CREDENTIAL, Found, Grounds, SwapWatcher, by_the_system, commit, read
 from tsm.model import subscription as subscriptions
 from tsm.model.event import Event, Fact
 from tsm.model.subscription import (
@@ -112,11 +115,20 @@ class SwapNoticesWorker(Follower):
     name = "swap-notices"
     topics = (SubscriptionCreated.topic, SwapNoted.topic, SubscriptionEnded.topic, SinkNotified.topic)
 
-    def __init__(self, tsm: Tsm, outbound: Outbound, watcher: SwapWatcher, position: Position, clock: Clock) -> None:
+    def __init__(
+        self,
+        tsm: Tsm,
+        outbound: Outbound,
+        watcher: SwapWatcher,
+        grounds: Grounds,
+        position: Position,
+        clock: Clock,
+    ) -> None:
         """`watcher`: no subscription ends by time before it knows what was recorded by then."""
         super().__init__(tsm, position)
         self._outbound = outbound
         self._watcher = watcher
+        self._grounds = grounds
         self._clock = clock
         self._deadlines: dict[str, Deadline] = {}  # by stream, in order of position
         self._by_time: list[tuple[datetime, str]] = []  # a heap of these, and of some that ended otherwise
@@ -176,6 +188,10 @@ class SwapNoticesWorker(Follower):
             return 0.0
         if name != job.name:
             job.name, job.attempts = name, 0
+        lack = self._grounds.lack(found)
+        if lack is not None and (lack.quiet or name != ENDED):
+            log.warning("%s %s is not sent: %s", job.stream, name, lack.why)
+            return self._close(job, name, "not sent", acknowledged=False, why=lack.why, quiet=lack.quiet)
         answer, said = self._attempt(job, found, event)
         over = self._verdict(job, found, event, answer)
         if over is None:
@@ -184,11 +200,15 @@ class SwapNoticesWorker(Follower):
         acknowledged, why = over
         if why:
             log.error("%s %s is given up after %d attempts: %s", job.stream, name, job.attempts, said)
-        decided(partial(self._record, job, name, acknowledged, said, why))
-        self._forget(job.stream, name)
-        return 0.0
+        return self._close(job, name, said, acknowledged=acknowledged, why=why, quiet=True)
 
     # Inside
+
+    def _close(self, job: Job, name: str, said: str, *, acknowledged: bool, why: str, quiet: bool) -> float:
+        """The notification has come to its end, and, where there is a `why`, the subscription; what follows is due."""
+        decided(partial(self._record, job, name, said, acknowledged, why, quiet))
+        self._forget(job.stream, name)
+        return 0.0
 
     def _attempt(self, job: Job, found: Found, event: Event) -> tuple[Answer | None, str]:
         """The answer, if there was one, and what to say of it."""
@@ -221,12 +241,12 @@ class SwapNoticesWorker(Follower):
             return False, "the sink could not be told in time"
         return None
 
-    def _record(self, job: Job, name: str, acknowledged: bool, said: str, why: str) -> None:
+    def _record(self, job: Job, name: str, said: str, acknowledged: bool, why: str, quiet: bool) -> None:
         found = read(self._tsm, job.stream)
         assert found is not None  # noqa: S101  it was there before
         facts: list[Fact] = [*subscriptions.notify(found.state, name, acknowledged, job.attempts, said)]
         if why:
-            facts += subscriptions.end(found.state, Reason.NETWORK_TERMINATED, why, quiet=True)
+            facts += subscriptions.end(found.state, Reason.NETWORK_TERMINATED, why, quiet=quiet)
         commit(self._tsm, found, facts, by_the_system(found))
 
     def _end(self, stream: str) -> None:
@@ -237,7 +257,8 @@ class SwapNoticesWorker(Follower):
     def _end_now(self, stream: str, reason: Reason) -> None:
         found = read(self._tsm, stream)
         assert found is not None  # noqa: S101  its creation was seen
-        commit(self._tsm, found, subscriptions.end(found.state, reason), by_the_system(found))
+        facts = self._grounds.end(found) or subscriptions.end(found.state, reason)
+        commit(self._tsm, found, facts, by_the_system(found))
 
     def _hand_on(self, stream: str) -> None:
         found = read(self._tsm, stream)
