@@ -444,6 +444,50 @@ def test_no_row_leads_to_one_that_ended(world) -> None:
     assert [world.tsm.indexed(*place) for place in places] == [[], [], []]
 
 
+# How many, and of which kind
+
+
+def test_of_two_that_are_asked_for_at_the_same_moment_at_two_servers_one_is_made(world, monkeypatch) -> None:
+    """The other server is faster between what is read and what is written here."""
+    there, faster, commit = world.server(), [], world.tsm.commit
+
+    def late(*changes, **options):
+        if not faster:
+            faster.append(None)
+            faster[0] = there.create(world.wish(), BANK)
+        return commit(*changes, **options)
+
+    monkeypatch.setattr(world.tsm, "commit", late)
+    with pytest.raises(TsmError) as refusal:
+        world.subscribe(credential=Credential(SECRET, world.now + timedelta(days=1)))
+    assert refusal.value.code is ErrorCode.ALREADY_EXISTS
+    assert [found.id for found in world.subscriptions.of_client("bank")] == [faster[0].id]
+    site = Site()
+    world.start(site)
+    position = world.swap()
+    eventually(lambda: world.facts(faster[0], SinkNotified))
+    assert site.ids == [f"{faster[0].id}-{position}"]
+
+
+def test_of_many_that_are_asked_for_at_the_same_moment_one_is_made(world) -> None:
+    begin, outcomes = threading.Barrier(8), []
+
+    def ask():
+        begin.wait()
+        try:
+            outcomes.append(world.subscribe().id)
+        except TsmError as refusal:
+            outcomes.append(refusal.code)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (made,) = world.subscriptions.of_client("bank")
+    assert sorted(outcomes, key=str) == sorted([made.id, *[ErrorCode.ALREADY_EXISTS] * 7], key=str)
+
+
 # Without grounds
 
 

@@ -40,6 +40,7 @@ NOBODYS, ANOTHERS = "the number has no subscriber", "the number is another holde
 FORGOTTEN = "the line was erased"
 DISTRUSTED = "the relying party's issuer is not trusted any more"
 MOVED = "the token's subject does not mean this line any more"
+REPEATED = "the same was asked for at the same moment"
 
 Random = Callable[[int], bytes]
 
@@ -138,7 +139,12 @@ class Subscriptions:
         INVALID_INPUT; NOT_FOUND for a line that is not in service; ALREADY_EXISTS for one of the same client, line and
         sink; RATE_LIMITED for one too many; CONFLICT when signals of that line came in five times meanwhile.
         """
-        return decided(partial(self._create, wish, context))
+        found = decided(partial(self._create, wish, context))
+        # The same may have been asked for at the same moment, here or at another server: the first one stays.
+        if any(other.began.position < found.began.position for other in self._same(wish)):
+            decided(partial(self._withdraw, found.stream, context))
+            raise TsmError(ErrorCode.ALREADY_EXISTS, REPEATED)
+        return found
 
     def of(self, id: str, client: str) -> Found:
         """A subscription that has not ended. NOT_FOUND, also for another client's."""
@@ -227,6 +233,12 @@ class Subscriptions:
         active = self._active(row.stream for row in self._tsm.indexed(LINE, wish.line))
         made = [(found, found.state.created) for found in active]
         return [found for found, by in made if (by.client, by.sink, bool(by.msisdn)) == asked]
+
+    def _withdraw(self, stream: str, context: Context) -> None:
+        found = read(self._tsm, stream)
+        assert found is not None  # noqa: S101  it was created
+        facts = subscriptions.end(found.state, Reason.NETWORK_TERMINATED, REPEATED, quiet=True)
+        commit(self._tsm, found, facts, context)
 
     def _end_without_grounds(self, stream: str) -> bool:
         """Whether it had none."""
