@@ -43,6 +43,7 @@ NAME, PATH = "sim-swap-subscriptions", "/sim-swap-subscriptions/v0.3"
 CREATE, READ, DELETE = f"{NAME}:{SWAPPED}:create", f"{NAME}:read", f"{NAME}:delete"  # scopes
 LARGEST_REQUEST = 16 * 1024  # octets: access tokens are long
 BEARER = "bearer"
+TOO_MANY = "more subscriptions than one relying party may have, or too many of whose end its sinks are not yet told"
 LONG = 3600  # seconds after which it makes sense to try again to have one more subscription
 
 Missing = msgspec.UnsetType
@@ -283,7 +284,7 @@ def refusal_of(error: TsmError) -> TsmError:
         case ErrorCode.CONFLICT, _:
             return Refused(Code.ABORTED)
         case ErrorCode.RATE_LIMITED, _:
-            return Refused(Code.QUOTA_EXCEEDED, "more subscriptions than one relying party may have", LONG)
+            return Refused(Code.QUOTA_EXCEEDED, TOO_MANY, LONG)
         case _:
             return error
 

@@ -35,6 +35,7 @@ from tsm.flows.subscriptions import (
     CREDENTIAL,
     LINE,
     MAKER,
+    UNTOLD,
     Credential,
     Grounds,
     Subscriptions,
@@ -436,12 +437,15 @@ def test_when_its_line_is_erased_it_ends_and_nobody_is_told_the_number_any_more(
     assert [(notice.msisdn, notice.reason) for notice in site.told] == [("", ""), ("", Reason.NETWORK_TERMINATED)]
 
 
-def test_no_row_leads_to_one_that_ended(world) -> None:
+def test_no_row_leads_to_one_that_ended_and_is_told(world) -> None:
     found = world.subscribe_as("alice")
     places = [(CLIENT, "bank"), (LINE, found.state.created.line), (BY_SUBJECT, f"{ISSUER}|alice")]
     assert [len(world.tsm.indexed(*place)) for place in places] == [1, 1, 1]
     world.subscriptions.delete(found.id, "bank", BANK)
     assert [world.tsm.indexed(*place) for place in places] == [[], [], []]
+    assert len(world.tsm.indexed(UNTOLD, "bank")) == 1
+    world.seen(Site()).deliver(Job(found.stream, "bank", "bank.example"))
+    assert world.tsm.indexed(UNTOLD, "bank") == []
 
 
 # How many, and of which kind
@@ -486,6 +490,27 @@ def test_of_many_that_are_asked_for_at_the_same_moment_one_is_made(world) -> Non
         thread.join()
     (made,) = world.subscriptions.of_client("bank")
     assert sorted(outcomes, key=str) == sorted([made.id, *[ErrorCode.ALREADY_EXISTS] * 7], key=str)
+
+
+def test_those_that_ended_count_until_their_end_is_told_or_given_up(world) -> None:
+    """As many as may be there may wait beside them."""
+    subscriptions = world.server(per_client=2)
+
+    def made(number):
+        return subscriptions.create(world.wish(sink=f"https://bank.example/{number}"), BANK)
+
+    for number in range(4):
+        found = made(number)
+        subscriptions.delete(found.id, "bank", BANK)
+    with pytest.raises(TsmError) as refusal:
+        made(4)
+    assert refusal.value.code is ErrorCode.RATE_LIMITED
+    worker = world.seen(Site())
+    assert worker.deliver(Job(found.stream, "bank", "bank.example")) == 0
+    made(4)
+    with pytest.raises(TsmError) as refusal:
+        made(5)
+    assert refusal.value.code is ErrorCode.RATE_LIMITED
 
 
 # Without grounds

@@ -8,6 +8,7 @@
     subscription.client    a relying party     its subscriptions that have not ended
     subscription.line      a line's stream     the same of that line
     subscription.subject   "<issuer>|<sub>"    the same of those that were made with tokens of that subject
+    subscription.untold    a relying party     its subscriptions that have not ended, or still have something to tell
 
 Which subject's token made a subscription lies sealed beside the log, as the sink's credential does, and goes with it.
 
@@ -32,7 +33,7 @@ from tsm.model.line import SignalRecorded, TenureErased
 from tsm.model.subscription import Reason, Subscription, SubscriptionCreated, SubscriptionEnded
 
 CLIENT, LINE = "subscription.client", "subscription.line"  # purposes of the rows that lead to subscriptions
-BY_SUBJECT = "subscription.subject"
+BY_SUBJECT, UNTOLD = "subscription.subject", "subscription.untold"
 CREDENTIAL, MAKER = "credential", "subject"  # the payloads' names
 ACTOR = "system:subscriptions"
 TOGETHER = 1000  # signals that are looked at in one go
@@ -127,7 +128,10 @@ class Subscriptions:
     """What relying parties do with their subscriptions. Safe to share between threads."""
 
     def __init__(self, tsm: Tsm, grounds: Grounds, random: Random, per_client: int) -> None:
-        """`per_client`: how many a relying party may have; a few more when it asks for several at the same moment."""
+        """`per_client`: how many a relying party may have; a few more when it asks for several at the same moment.
+
+        As many again may have ended and still have something to tell.
+        """
         self._tsm = tsm
         self._grounds = grounds
         self._random = random
@@ -215,6 +219,7 @@ class Subscriptions:
         rows = [
             self._tsm.index_row(CLIENT, wish.client, stream, stream),
             self._tsm.index_row(LINE, wish.line, stream, stream),
+            self._tsm.index_row(UNTOLD, wish.client, stream, untold(stream)),
         ]
         return [*rows, self._tsm.index_row(BY_SUBJECT, wish.subject, stream, stream)] if wish.subject else rows
 
@@ -226,6 +231,8 @@ class Subscriptions:
     def _refuse_too_many(self, client: str) -> None:
         if len(self._tsm.indexed(CLIENT, client)) >= self._per_client:
             raise TsmError(ErrorCode.RATE_LIMITED, f"{client} has {self._per_client} subscriptions")
+        if len(self._tsm.indexed(UNTOLD, client)) >= 2 * self._per_client:
+            raise TsmError(ErrorCode.RATE_LIMITED, f"the sinks of {client} have not been told of the end of others")
 
     def _same(self, wish: Wish) -> list[Found]:
         """Those that have not ended of the same client, line and sink, made in the same way."""
@@ -409,9 +416,14 @@ def commit(tsm: Tsm, found: Found, facts: Sequence[Fact], context: Context) -> N
         Change(found.stream, found.version, facts),
         context=context_of(context, found.stream),
         occurred_at=tsm.now(),
-        drop_index=ended,
+        drop_index=[*ended, *map(untold, over)],
         drop_payloads=over,
     )
+
+
+def untold(stream: str) -> str:
+    """The subject of the row that stays until all is told."""
+    return f"{stream} untold"
 
 
 def payloads_of(wish: Wish, stream: str) -> dict[tuple[str, str], bytes]:
