@@ -435,6 +435,7 @@ def test_when_its_line_is_erased_it_ends_and_nobody_is_told_the_number_any_more(
     world.start(site)
     eventually(lambda: world.over(found))
     assert [(notice.msisdn, notice.reason) for notice in site.told] == [("", ""), ("", Reason.NETWORK_TERMINATED)]
+    assert "eras" not in site.told[-1].detail
 
 
 def test_no_row_leads_to_one_that_ended_and_is_told(world) -> None:

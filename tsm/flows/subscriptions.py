@@ -38,7 +38,6 @@ CREDENTIAL, MAKER = "credential", "subject"  # the payloads' names
 ACTOR = "system:subscriptions"
 TOGETHER = 1000  # signals that are looked at in one go
 NOBODYS, ANOTHERS = "the number has no subscriber", "the number is another holder's"
-FORGOTTEN = "the line was erased"
 DISTRUSTED = "the relying party's issuer is not trusted any more"
 MOVED = "the token's subject does not mean this line any more"
 REPEATED = "the same was asked for at the same moment"
@@ -357,7 +356,7 @@ def _news(event: Event, line: Line, latest: datetime | None) -> News:
     """`line` as it is with the event, `latest` the SIM change that was known before it."""
     fact = event.fact
     if isinstance(fact, TenureErased):
-        return News(event.position, None, over=FORGOTTEN, erased=fact.subject)
+        return News(event.position, None, over=NOBODYS, erased=fact.subject)
     assert isinstance(fact, SignalRecorded)  # noqa: S101  its topics alone are declared
     changed_at = fact.sim_changed_at
     swapped = changed_at is not None and (latest is None or changed_at > latest)
