@@ -477,6 +477,17 @@ def test_a_number_s_latest_changes_are_these(world, case, late):
     assert followed(world) == (at(sim), at(device), in_service)
 
 
+@pytest.mark.parametrize("id", ["a-file", "z-feed"])
+def test_a_subscription_that_is_told_under_two_ids_is_one_holder_s(world, id):
+    world.record(SUBSCRIBED, signal(K.OBSERVED, 5, msisdn=NUMBER, imei=PHONE))
+    world.record(msgspec.structs.replace(SUBSCRIBED, id=id))
+    told = facts(world, world.lines.stream_of_number(NUMBER))
+    assert len({fact.subject for fact in told}) == 1
+    assert [fact.begins_tenure for fact in told] == [True, False, False]
+    world.lines.erase(OPERATOR, msisdn=NUMBER)
+    assert world.lines.history(iccid=SIM).signals == ()
+
+
 def test_a_change_of_number_is_told_to_both_lines(world):
     world.record(SUBSCRIBED)
     world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM, imei=PHONE))

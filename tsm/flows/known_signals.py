@@ -48,6 +48,7 @@ class Filed(NamedTuple):
 
     known: Known
     subject: str
+    begins: bool  # from it on the number of this stream is another holder's
 
 
 class Line:
@@ -79,7 +80,9 @@ class Line:
                 signal = signal_of(event, fact)
                 if signal is not None:
                     assert event.recorded_at is not None  # noqa: S101  it comes from the log
-                    self._take(Filed(Known(event.position, event.recorded_at, signal), fact.subject))
+                    self._take(
+                        Filed(Known(event.position, event.recorded_at, signal), fact.subject, fact.begins_tenure)
+                    )
                     away = signal.kind is SignalKind.NUMBER_CHANGED and not fact.begins_tenure
                     self._number = self._number or (signal.previous if away else signal.msisdn)
                 else:
@@ -88,20 +91,21 @@ class Line:
             case TenureErased(subject=subject):
                 self._erased.add(subject)
 
-    def file(self, known: Known, subject: str) -> None:
+    def file(self, known: Known, subject: str, *, begins: bool) -> None:
         """Take a signal that will be recorded next."""
         self.version += 1
         self.changed = True
-        self._take(Filed(known, subject))
-        self._note(moment(known.signal), subject, begins=self.begins(known.signal))
+        self._take(Filed(known, subject, begins))
+        self._note(moment(known.signal), subject, begins=begins)
 
     def begins(self, signal: Signal) -> bool:
         """Whether the number of this stream is another holder's from this signal on."""
-        return self.place is not None and self.place[0] == MSISDN and begins_tenure(self.place[1], signal)
+        anew = self.place is not None and self.place[0] == MSISDN and begins_tenure(self.place[1], signal)
+        return anew and not self._told_again(signal)
 
     def subject_at(self, signal: Signal) -> str:
         """Whose tenure of the number the signal tells of; empty when nothing of it is known, or it is erased."""
-        return self._subject_of(self._period(moment(signal)))
+        return self._told_again(signal) or self._subject_of(self._period(moment(signal)))
 
     def refuse_more(self, signal: Signal) -> None:
         """TOO_MANY_SIGNALS when its source has told enough of this line, or named too many cards."""
@@ -128,8 +132,8 @@ class Line:
     def left_of(self, subject: str) -> dict[int, Known | None]:
         """By position, what will be known of its signals when that key is gone: that a tenure began, or nothing."""
         return {
-            known.position: known._replace(signal=begun(known.signal)) if self.begins(known.signal) else None
-            for known, owner in self.filed
+            known.position: known._replace(signal=begun(known.signal)) if begins else None
+            for known, owner, begins in self.filed
             if owner == subject
         }
 
@@ -190,6 +194,17 @@ class Line:
         self._subjects.append((at, subject))
         if begins:
             insort(self._begun, (at, subject))
+
+    def _told_again(self, signal: Signal) -> str:
+        """Whose tenure began with the very same subscription, told under another id, as a file and a feed may."""
+        same = (
+            filed.subject
+            for filed in self.filed
+            if (one := filed.known.signal).kind is signal.kind is SignalKind.SUBSCRIBED
+            and (one.source, one.occurred_at, one.msisdn) == (signal.source, signal.occurred_at, signal.msisdn)
+            and (one.iccid == signal.iccid or not one.iccid or not signal.iccid)
+        )
+        return next(same, "")
 
     def _subject_of(self, period: int) -> str:
         gone = self._erased | self._gone

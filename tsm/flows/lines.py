@@ -472,12 +472,13 @@ class Desk:
             others |= streams
 
     def _file(self, line: Line, signal: Signal) -> None:
-        subject = "" if line.begins(signal) else line.subject_at(signal)
+        begins = line.begins(signal)
+        subject = "" if begins else line.subject_at(signal)
         if not subject:
             subject = self._new_subject()
             self.new_subjects.append(subject)
-        line.file(Known(0, self._now, signal), subject)
-        self.entries.append(Entry(line, line.version, signal, subject, line.begins(signal)))
+        line.file(Known(0, self._now, signal), subject, begins=begins)
+        self.entries.append(Entry(line, line.version, signal, subject, begins))
 
 
 def _reused(signal: Signal) -> Outcome:

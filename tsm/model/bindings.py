@@ -286,9 +286,9 @@ def _is_of(signal: Signal, held: Held | None) -> bool:
 
 def _is_of_its_card(signal: Signal, held: Held | None) -> bool:
     """Whether an operator tells of the card that the number has, and names no number."""
-    card = signal.previous if _renews_a_card(signal) else signal.iccid
-    by_number = bool(numbers_of(signal)) or held is None or not held.iccid
-    return not by_number and card == held.iccid and signal.source.startswith(BY_OPERATOR)
+    if numbers_of(signal) or held is None or not signal.source.startswith(BY_OPERATOR):
+        return False
+    return held.iccid != "" and held.iccid == (signal.previous if _renews_a_card(signal) else signal.iccid)
 
 
 def _is_anothers(signal: Signal, held: Held | None) -> bool:
