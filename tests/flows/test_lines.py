@@ -421,6 +421,10 @@ DATES = {
         (5, 5, True),
     ),
     "recycled": ([signal(K.TERMINATED, 3, msisdn=NUMBER), HERS], (90, 90, True)),
+    "recycled, both told for one time": (
+        [msgspec.structs.replace(signal(K.TERMINATED, 90, msisdn=NUMBER), id="z"), HERS],
+        (90, 90, True),
+    ),
     "another operator, to which the number never came, binds it and ends it": (
         [
             signal(K.OBSERVED, 3, source=BY_ANOTHER, msisdn=NUMBER, imsi=OTHER_IMSI, imei=OTHER_PHONE),

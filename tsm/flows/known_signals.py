@@ -11,6 +11,9 @@ A signal of an erased tenure does not count any more: it is left out here, and i
 and whose they are, is told without anything personal, so that it stays known: what is told of the next holder does not
 count for the one before whom an erased one was.
 
+What is told of a card without a number lies in the card's stream, and in that of the number that has the card as well
+where something follows for it: whoever asks for the number has to find it there.
+
 All that is known around a card is read whenever a signal comes. So what one source may tell is bounded, far above what
 lines live to see: `MOST_SIGNALS` of one line, `MOST_NAMES` cards of a number, and as many numbers of a card. What comes
 every day and the rest are counted apart, so that whoever makes the one happen often does not silence the other.
@@ -24,9 +27,9 @@ from typing import NamedTuple
 
 from tsm.application import ERASED, Tsm
 from tsm.errors import ErrorCode, TsmError
-from tsm.model.bindings import Known, Moment, begins_tenure, cards_of, cards_of_number, moment
+from tsm.model.bindings import Known, Moment, begins_tenure, cards_of, cards_of_number, moment, turn
 from tsm.model.event import Event
-from tsm.model.line import ENDS_SUSPICION, Signal, SignalKind, SignalRecorded, TenureErased
+from tsm.model.line import Signal, SignalKind, SignalRecorded, TenureErased
 
 MSISDN, CARD, SIGNAL = "line.msisdn", "line.card", "line.signal"
 TOLD, TENURE = "line.told", "line.tenure"
@@ -75,7 +78,7 @@ class Line:
         self.version = event.originator_version
         match event.fact:
             case SignalRecorded() as fact:
-                at = (event.occurred_at, fact.kind in ENDS_SUSPICION, fact.source, fact.signal)
+                at = (event.occurred_at, turn(fact.kind), fact.source, fact.signal)
                 self._note(at, fact.subject, begins=fact.begins_tenure)
                 signal = signal_of(event, fact)
                 if signal is not None:

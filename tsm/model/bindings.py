@@ -1,8 +1,8 @@
 """Bindings: which SIM and which phone a number had when, and which number and phone a card.
 
 Pure folds over what is known. Whatever order signals came in, they are folded in the order of the times that they
-claim, so the result depends on the set alone. Of signals at one time those that end something come last; otherwise
-source and id decide: arbitrary, but fixed.
+claim, so the result depends on the set alone. Of signals at one time those that end a tenure come first, those that end
+a suspicion last; otherwise source and id decide: arbitrary, but fixed.
 
 An IMSI without a card is taken for the card that the number's other signals name with it, as long as no SIM was put in
 its place: one SIM has one IMSI at a time, and a new one may get the old one's. A signal without a number says nothing
@@ -25,7 +25,7 @@ BINDS = frozenset({
     SignalKind.OBSERVED, SignalKind.SUBSCRIBED, SignalKind.PORTED_IN, SignalKind.SIM_REPLACED,
     SignalKind.NUMBER_CHANGED, SignalKind.DEVICE_CHANGED,
 })  # fmt: skip
-Moment = tuple[datetime, bool, str, str]  # by which signals are ordered
+Moment = tuple[datetime, int, str, str]  # by which signals are ordered
 NEW_SIM = frozenset({SignalKind.SUBSCRIBED, SignalKind.PORTED_IN, SignalKind.NUMBER_CHANGED})
 REPLACES = NEW_SIM | {SignalKind.SIM_REPLACED}  # the SIM of a number: its IMSI may go over to the new one
 
@@ -89,9 +89,14 @@ def ordered(known: Iterable[Known]) -> list[Known]:
 
 
 def moment(signal: Signal) -> Moment:
-    """By which signals are ordered. What ends something comes after what began it, also where days are all that is
-    told: at one and the same time."""
-    return signal.occurred_at, signal.kind in ENDS_SUSPICION, signal.source, signal.id
+    """By which signals are ordered."""
+    return signal.occurred_at, turn(signal.kind), signal.source, signal.id
+
+
+def turn(kind: str) -> int:
+    """The order of what is told for one and the same time, also where days are all that is told: what ends a tenure
+    comes before the next one begins, what ends a suspicion after what began it."""
+    return 0 if kind in ENDS_TENURE else 2 if kind in ENDS_SUSPICION else 1
 
 
 def begins_tenure(msisdn: str, signal: Signal) -> bool:
