@@ -4,9 +4,10 @@ What it has to be told is decided here, as facts, and sent later (`tsm.flows.swa
 `max_events` of them, and that the subscription ended. A notification has a name, the position of the signal that told
 of the swap or `ENDED`, so it is the same one however often it is decided or sent. How its sending ended is one fact.
 
-The secret with which a sink wants to be addressed is never in an event: it lies sealed beside the log and goes when
-there is nothing left to send. The number is sealed under the data key of its holder's tenure, and only there where the
-relying party named it; whoever came with a token of its holder is not told it.
+The secret with which a sink wants to be addressed, and whose token made the subscription, are never in an event: they
+lie sealed beside the log and go when there is nothing left to send. The number is sealed under the data key of its
+holder's tenure, and only there where the relying party named it; whoever came with a token of its holder is not told
+it.
 
 Stream: `subscription-<uuid>`.
 """
@@ -69,7 +70,7 @@ class SubscriptionEnded(Fact, frozen=True, kw_only=True):
     topic: ClassVar[str] = "subscription.ended"
     reason: str  # a Reason
     detail: str = ""
-    quiet: bool = False  # nothing is sent any more, for the sink would not take it
+    quiet: bool = False  # nothing is sent any more: the sink would not take it, or is to be told nothing
 
 
 class SinkNotified(Fact, frozen=True, kw_only=True):
@@ -79,7 +80,7 @@ class SinkNotified(Fact, frozen=True, kw_only=True):
     notification: str  # its name
     acknowledged: bool
     attempts: int
-    outcome: str  # of the last attempt: "HTTP 204", "ReadTimeout"
+    outcome: str  # of the last attempt: "HTTP 204", "ReadTimeout"; or "not sent"
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
