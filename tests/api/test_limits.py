@@ -228,7 +228,9 @@ def test_too_many_variables_are_refused_before_names_are_compared_and_the_docume
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.graphql.documents.parse", lambda *_, **__: pytest.fail("it was read"))
-    monkeypatch.setattr("api.graphql.answers.once", lambda *_, **__: pytest.fail("its names were compared"))
+    monkeypatch.setattr(
+        "api.graphql.answers.refuse_repeated_names", lambda *_, **__: pytest.fail("its names were compared")
+    )
     answer = edge.client().ask("{ hello # never read\n }", variables={"x": [1] * 100_000})
     assert answer.json()["errors"][0]["extensions"]["code"] == "MESSAGE_TOO_LARGE"
 
