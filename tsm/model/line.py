@@ -6,9 +6,9 @@ in any order. So what is recorded is what was said, and whatever follows from it
 phone a number had when; `tsm.model.detection`, what is suspicious) is computed from the *set* of signals, in the order
 of the times that they claim. The order in which they came in is only told by their positions.
 
-Where a signal is recorded depends on its content alone: with a number, in the stream of that number; without one, in
-the stream of its card, a line whose number nobody told. Keyed rows beside the log lead from number, card, IMSI and
-device to the streams that name them.
+A signal with a number is recorded in the stream of that number; without one, in the stream of its card, a line whose
+number nobody told, and also where it changes what is known of the number that has the card. Keyed rows beside the log
+lead from number, card, IMSI and device to the streams that name them.
 
 Personal data is sealed under the data key of `subject`, one person's tenure of the number, as far as was known when the
 signal came: a recycled number's new holder has another.
