@@ -7,7 +7,7 @@ hex, as the draft on persisted documents of GraphQL over HTTP says.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -18,6 +18,8 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
+    Token,
+    TokenKind,
     parse,
     validate,
 )
@@ -28,6 +30,13 @@ from tsm.errors import ErrorCode, TsmError
 REMEMBERED = 256  # texts, of at most MAX_DOCUMENT characters
 CHARACTERS = 10  # of a text are read in the time that an object takes, when there are as many fields as can be
 PREFIX = "sha256:"
+BLANKS: Mapping[TokenKind, str] = {  # what stands for a literal or a comment where its content is left out
+    TokenKind.STRING: '""',
+    TokenKind.BLOCK_STRING: '""',
+    TokenKind.INT: "0",
+    TokenKind.FLOAT: "0",
+    TokenKind.COMMENT: "#",
+}
 NOT_PARSED, NOT_FOUND, NOT_ALLOWED, NOT_VALID = 400, 404, 403, 422  # HTTP statuses of requests that never run
 
 
@@ -49,7 +58,7 @@ class Document:
     """A text that may run against the schema."""
 
     node: DocumentNode
-    sha256: str  # of the text, hex
+    blank_sha256: str  # of the text without what its writer filled in (`blank`), hex
 
     def operation(self, name: str | None) -> OperationDefinitionNode:
         """The one with that name, or without a name the only one."""
@@ -89,7 +98,30 @@ def _read(schema: GraphQLSchema, text: str) -> Document | Refused:
     except (GraphQLError, UnicodeError) as error:
         return Refused(NOT_PARSED, [error if isinstance(error, GraphQLError) else GraphQLError("not Unicode")])
     errors = excesses(node) or validate(schema, node, max_errors=MAX_FAULTS, hide_suggestions=True)
-    return Refused(NOT_VALID, errors) if errors else Document(node, digest(text))
+    return Refused(NOT_VALID, errors) if errors else Document(node, digest(blank(text, node)))
+
+
+def blank(text: str, node: DocumentNode) -> str:
+    """The text as it is, but for the content of its strings, numbers and comments, which is left out.
+
+    A reading is recorded with the hash of this, for ever: from the hash of a text with a telephone number in it the
+    number would be found by trying.
+    """
+    parts: list[str] = []
+    end = 0
+    for token in tokens(node):
+        if token.kind in BLANKS:
+            parts += text[end : token.start], BLANKS[token.kind]
+            end = token.end
+    return "".join(parts) + text[end:]
+
+
+def tokens(node: DocumentNode) -> Iterator[Token]:
+    """All that the text was parsed from, in order, with the comments."""
+    token = node.loc.start_token if node.loc else None
+    while token is not None:
+        yield token
+        token = token.next
 
 
 def digest(text: str) -> str:

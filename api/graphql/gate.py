@@ -203,7 +203,7 @@ class Gate:
             is_awaitable=never,
             executor_class=self.schema.execution_context_class,
         )
-        context.finish(admitted.document.sha256)
+        context.finish(admitted.document.blank_sha256)
         return result  # type: ignore[return-value]  # nothing in it is awaitable
 
     def _late(self, context: Context, began_at: int | None) -> Refused:
@@ -238,7 +238,7 @@ class Gate:
         answers = map_source_to_response_event(executor, source, lambda each: run(_answer, each))
         async with aclosing(answers) as results:
             async for result in results:
-                await run(context.finish, admitted.document.sha256)
+                await run(context.finish, admitted.document.blank_sha256)
                 yield result
 
 

@@ -18,7 +18,7 @@ class DataAccessed(Fact, frozen=True, kw_only=True):
 
     topic: ClassVar[str] = "reading.data_accessed"
     purpose: str  # as the reader said
-    query_sha256: str  # of the document that was run, hex
+    query_sha256: str  # of what was asked, without whom it was asked about, hex
     subjects: tuple[str, ...]  # sorted
 
 
