@@ -305,8 +305,9 @@ class Lines:
         return read_lines(self._tsm, {row.stream for found in rows.values() for row in found} - set(read))
 
     def _numbers_with(self, signals: Sequence[Signal]) -> set[Place]:
-        """The numbers that have, or had, the cards of which these signals tell without a number."""
-        told = {told_of(signal, iccid) for signal in signals if not signal.msisdn for iccid in cards_of(signal)}
+        """The numbers that have, or had, the cards of which operators tell here without a number."""
+        unnumbered = [one for one in signals if not one.msisdn and one.source.startswith(BY_OPERATOR)]
+        told = {told_of(signal, iccid) for signal in unnumbered for iccid in cards_of(signal)}
         return {(MSISDN, line.number) for line in read_beside(self._tsm, told, {}) if line.number}
 
     def _commit(self, desk: "Desk", context: Context) -> int:
