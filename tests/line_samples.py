@@ -56,6 +56,7 @@ def signals(draw: st.DrawFn) -> Signal:
     values["imei"] = draw(_optional(PHONES))
     if kind is SignalKind.SIM_REPLACED:
         values["iccid"], values["previous"] = draw(st.permutations(SIMS))[:2]
+        values["msisdn"] = draw(st.sampled_from([msisdn, ""]))
     elif kind is SignalKind.NUMBER_CHANGED:
         values["msisdn"], values["previous"] = draw(st.permutations(NUMBERS))[:2]
         values["iccid"] = draw(st.sampled_from(SIMS))

@@ -41,7 +41,7 @@ EVERYDAY = frozenset({
 })  # fmt: skip
 MOST_SIGNALS = 1000  # of one source in one line, that are not erased: everyday ones, and others
 MOST_NAMES = 32  # cards in one line, or lines of one card, as one source tells
-MOST_BESIDE = 8  # streams in which it tells of a number's cards, that are read for one row
+MOST_BESIDE = 4  # streams in which it tells of a number's cards, for each of the lines that are read
 
 Place = tuple[str, str]  # purpose and value of a row
 
@@ -164,8 +164,8 @@ class Line:
         return self._number
 
     def cards(self) -> set[Place]:
-        """The rows that lead to what is told elsewhere, by whoever told of them here, of the cards that the number had;
-        from a card's stream, of those in whose place it came."""
+        """The rows that lead to what is told elsewhere, by whoever told of them here, of the number's cards; from a
+        card's stream, of those in whose place it came."""
         if self._number:
             return {(TOLD, f"{source}|{iccid}") for source, iccid in cards_of_number(self._number, self.known())}
         signals = [filed.known.signal for filed in self.filed if filed.known.signal.kind is SignalKind.SIM_REPLACED]
@@ -297,11 +297,11 @@ def read_lines(tsm: Tsm, streams: Mapping[str, Place] | Collection[str]) -> dict
     return lines
 
 
-def read_beside(tsm: Tsm, places: Collection[Place], read: Mapping[str, Line]) -> list[Line]:
-    """The streams to which these rows lead, beside those that were read; and where these lead, card by card."""
+def read_beside(tsm: Tsm, places: Collection[Place], read: Mapping[str, Line], most: int) -> list[Line]:
+    """The streams to which these rows lead, beside those that were read; and where these lead, card by card. At most
+    so many: a card that goes from number to number leads anywhere."""
     found: dict[str, Line] = {}
     asked: set[Place] = set()
-    most = MOST_BESIDE * len(places)  # a card that goes from number to number leads anywhere
     while wanted := set(places) - asked:
         asked |= wanted
         streams = {row.stream for rows in tsm.indexed_many(wanted).values() for row in rows}

@@ -27,6 +27,7 @@ from tsm.flows.known_signals import (
     CARD,
     ICCID,
     IMEI,
+    MOST_BESIDE,
     MOST_NAMES,
     MSISDN,
     TENURE,
@@ -58,7 +59,7 @@ from tsm.model.bindings import (
 )
 from tsm.model.checks import check_text, refusal
 from tsm.model.event import Context
-from tsm.model.line import BY_OPERATOR, Signal, SignalKind, SignalRecorded, SubjectMapped, TenureErased
+from tsm.model.line import BY_OPERATOR, Signal, SignalRecorded, SubjectMapped, TenureErased
 from tsm.model.standing import Standing
 
 SUBJECT = "camara.sub"  # purpose of the rows that lead from a token's subject to a line
@@ -284,7 +285,7 @@ class Lines:
         elsewhere = any(row.stream not in read for place in told for row in rows.get(place, ()))
         desk = Desk(
             {place: read[first] for place, (first, *_) in streams.items()},
-            read_beside(self._tsm, cards_told, read) if elsewhere or cards_told - told else [],
+            read_beside(self._tsm, cards_told, read, MOST_BESIDE * len(read)) if elsewhere or cards_told - told else [],
             {place: {row.stream for row in rows.get(place, ())} for place in told},
             self._clock(),
             self._new_subject,
@@ -308,7 +309,8 @@ class Lines:
         """The numbers that have, or had, the cards of which operators tell here without a number."""
         unnumbered = [one for one in signals if not one.msisdn and one.source.startswith(BY_OPERATOR)]
         told = {told_of(signal, iccid) for signal in unnumbered for iccid in cards_of(signal)}
-        return {(MSISDN, line.number) for line in read_beside(self._tsm, told, {}) if line.number}
+        lines = read_beside(self._tsm, told, {}, MOST_BESIDE * len(told))
+        return {(MSISDN, line.number) for line in lines if line.number}
 
     def _commit(self, desk: "Desk", context: Context) -> int:
         if not desk.entries:
@@ -454,13 +456,9 @@ class Desk:
         return [line for line in self.lines.values() if line.number and named & self._cards_of(line)]
 
     def _cards_of(self, line: Line) -> set[str]:
-        """The cards that the number had, and those that came in their place, as was told without a number."""
-        told = [known.signal for card in self._cards for known in card.known()]
-        renewed = [signal for signal in told if signal.kind is SignalKind.SIM_REPLACED]
-        cards = {iccid for _, iccid in cards_of_number(line.number, line.known())}
-        while new := {signal.iccid for signal in renewed if signal.previous in cards} - cards:
-            cards |= new
-        return cards
+        """The number's, and those that came in their place, as was told without a number."""
+        told = [known for card in self._cards for known in card.known()]
+        return {iccid for _, iccid in cards_of_number(line.number, [*line.known(), *told])}
 
     def _refuse_more(self, signal: Signal, at_home: Sequence[Line]) -> None:
         for line in at_home:

@@ -12,7 +12,7 @@ number came to it.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import NamedTuple
@@ -138,16 +138,18 @@ class CardsOfImsis:
 def steps(msisdn: str, known: Iterable[Known], *, with_cards: bool = False) -> list[Step]:
     """What each signal about the number did to it.
 
-    `with_cards`: also what an operator told without a number, of the card that the number had then.
+    `with_cards`: also what an operator told without a number, of the card that the number had then, and that this
+    operator has named with it.
     """
     told = ordered(known)
+    named = cards_of_number(msisdn, told) if with_cards else set()
     about = [one for one in told if msisdn in numbers_of(one.signal)]
     cards = CardsOfImsis(msisdn, about, [one.signal for one in told if _renews_a_card(one.signal)])
     taken: list[Step] = []
     held: Held | None = None
     ended = False
     for one in told if with_cards else about:
-        if msisdn not in numbers_of(one.signal) and not _is_of_its_card(one.signal, held):
+        if msisdn not in numbers_of(one.signal) and not _is_of_its_card(one.signal, held, named):
             continue
         step = _step(msisdn, one, held, ended, cards)
         ended = step.after is None and (ended or _ends(msisdn, one.signal))
@@ -200,13 +202,19 @@ def changes_of_number(msisdn: str, known: Iterable[Known]) -> Changes:
     return Changes(sim, device, in_service)
 
 
-def cards_of_number(msisdn: str, known: Iterable[Known]) -> set[tuple[str, str]]:
-    """Which cards the number had, each with the operator that told so."""
-    return {
-        (step.known.signal.source, step.after.iccid)
-        for step in steps(msisdn, known, with_cards=True)
-        if step.after is not None and step.after.iccid and step.known.signal.source.startswith(BY_OPERATOR)
-    }
+def cards_of_number(msisdn: str, known: Collection[Known]) -> set[tuple[str, str]]:
+    """Which cards an operator told of with the number, or said that they came in the place of these; with the operator.
+
+    Where operators told of its subscription, only what these did.
+    """
+    about = [one.signal for one in known if msisdn in numbers_of(one.signal)]
+    tellers = {signal.source for signal in about if signal.kind in NEW_SIM and signal.msisdn == msisdn}
+    told = [one for one in about if one.source.startswith(BY_OPERATOR) and (not tellers or one.source in tellers)]
+    found = {(signal.source, iccid) for signal in told for iccid in cards_of(signal)}
+    renewals = [one.signal for one in known if _renews_a_card(one.signal)]
+    while new := {(one.source, one.iccid) for one in renewals if (one.source, one.previous) in found} - found:
+        found |= new
+    return found
 
 
 def teller_of_number(msisdn: str, known: Iterable[Known]) -> str:
@@ -289,11 +297,12 @@ def _is_of(signal: Signal, held: Held | None) -> bool:
     return held.source in ("", signal.source)
 
 
-def _is_of_its_card(signal: Signal, held: Held | None) -> bool:
+def _is_of_its_card(signal: Signal, held: Held | None, named: Collection[tuple[str, str]]) -> bool:
     """Whether an operator tells of the card that the number has, and names no number."""
-    if numbers_of(signal) or held is None or not signal.source.startswith(BY_OPERATOR):
+    card = signal.previous if _renews_a_card(signal) else signal.iccid
+    if numbers_of(signal) or held is None or not card:
         return False
-    return held.iccid != "" and held.iccid == (signal.previous if _renews_a_card(signal) else signal.iccid)
+    return held.iccid == card and (signal.source, card) in named
 
 
 def _is_anothers(signal: Signal, held: Held | None) -> bool:
