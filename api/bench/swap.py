@@ -12,8 +12,8 @@ answered. Then faster and faster, until the slowest of a hundred takes too long.
 
 `make bench-large` fills a data folder that stays with ten million lines, folds them, and asks for these. Of the keyed
 rows it has those by which look-ups find a line; all of them would double what it takes. What look-ups read was read
-once before, as by a server that is up for a while: one that was just started has read the whole log, and what the
-machine's memory cannot hold beside that comes from the disk. Cut short, it goes on where it was: begin it again.
+once before, as by a server that is up for a while; what the machine's memory does not hold comes from the disk. Cut
+short, it goes on where it was: begin it again.
 """
 
 import asyncio
