@@ -492,6 +492,24 @@ def test_a_subscription_that_is_told_under_two_ids_is_one_holder_s(world, id):
     assert world.lines.history(iccid=SIM).signals == ()
 
 
+@pytest.mark.parametrize("id", ["a-file", "z-feed"])
+def test_the_former_holder_of_a_number_whose_beginning_was_told_twice_is_erased_alone(world, id):
+    world.record(SUBSCRIBED, signal(K.TERMINATED, 3, msisdn=NUMBER), HERS, msgspec.structs.replace(HERS, id=id))
+    world.now += timedelta(days=2)  # the former holder's card is revoked
+    former = facts(world, world.lines.stream_of_number(NUMBER))[0].subject
+    world.lines.erase(OPERATOR, msisdn=NUMBER, subject=former)
+    assert {known.signal.id for known in world.lines.history(msisdn=NUMBER).signals} == {HERS.id, id}
+    assert world.lines.stream_of_number(NUMBER) is not None
+
+
+def test_of_two_holders_told_for_one_time_the_second_is_another(world):
+    """Days are all that is told: the first subscription, its end, and the next one, whose card nobody named."""
+    signals = [SUBSCRIBED, signal(K.TERMINATED, 0, msisdn=NUMBER), signal(K.SUBSCRIBED, 0, msisdn=NUMBER)]
+    world.record(*signals)
+    first, _, second = facts(world, world.lines.stream_of_number(NUMBER))
+    assert first.subject != second.subject and second.begins_tenure
+
+
 def test_a_change_of_number_is_told_to_both_lines(world):
     world.record(SUBSCRIBED)
     world.record(signal(K.NUMBER_CHANGED, 3, msisdn=OTHER_NUMBER, previous=NUMBER, iccid=SIM, imei=PHONE))
@@ -858,6 +876,17 @@ def test_an_erasure_that_was_cut_off_holds_up_nobody_until_then(world, monkeypat
     world.lines.erase(OPERATOR, msisdn=NUMBER)
     assert world.lines.stream_of_number(NUMBER) is None
     assert world.lines.history(msisdn=NUMBER).signals == ()
+
+
+def test_a_tenure_that_there_is_not_is_not_erased_though_another_waits_for_its_end(world, monkeypatch):
+    world.record(SUBSCRIBED)
+    with monkeypatch.context() as crash:
+        crash.setattr(world.tsm, "commit", crashes)
+        with pytest.raises(Crash):
+            world.lines.erase(OPERATOR, msisdn=NUMBER)
+    with pytest.raises(TsmError) as refusal:
+        world.lines.erase(OPERATOR, msisdn=NUMBER, subject="tenure-unknown")
+    assert refusal.value.code is ErrorCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("subject", ["", "tenure-unknown"])

@@ -101,6 +101,14 @@ LIVES = {
         ],
         [(IMSI, SIM, PHONE, 0, 2), ("", OTHER_SIM, "", 2, 3), (IMSI, OTHER_SIM, "", 3, None)],
     ),
+    "begun, told twice, once without its card": (
+        [
+            SUBSCRIBED,
+            msgspec.structs.replace(SUBSCRIBED, id="z", iccid=""),
+            signal(K.OBSERVED, 2, msisdn=NUMBER, imsi=IMSI),
+        ],
+        [(IMSI, SIM, PHONE, 0, 0), (IMSI, SIM, PHONE, 0, None)],
+    ),
     "a new subscription inherits nothing": (
         [OBSERVED, signal(K.SUBSCRIBED, 2, msisdn=NUMBER)],
         [(IMSI, SIM, PHONE, 0, 2), ("", "", "", 2, None)],

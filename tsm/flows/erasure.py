@@ -34,6 +34,7 @@ from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Context, Event
 from tsm.model.line import TenureErased
 
+TENURE = "tenure-"  # with which the subjects of lines begin: nothing leads from one to its line
 KEEP_EACH = 100_000  # positions: to keep one makes every process that uses the data keys look at them anew
 BEFORE_THE_LOG = "the data key was destroyed before this copy of the log was made"
 log = logging.getLogger(__name__)
@@ -178,9 +179,7 @@ class ErasureFollower(Follower):
         self._erasure = Erasure(tsm, vault)
         self._ordered: dict[str, Event] = {}  # by subject: not carried out, as far as was read
         self._erased: dict[str, Event] = {}  # by subject: to be compared with the vault
-        self._unknown: list[str] | None = (
-            None  # subjects whose keys were destroyed, perhaps without an order in this log
-        )
+        self._unknown: set[str] | None = None  # destroyed, perhaps without an order in this log
 
     def see(self, event: Event) -> None:
         match event.fact:
@@ -193,7 +192,8 @@ class ErasureFollower(Follower):
     def act(self) -> None:
         if self._unknown is None:  # the log was read to its end for the first time
             known = self._erased.keys() | self._ordered.keys()
-            self._unknown = [subject for subject in self._vault.destroyed_subjects() if subject not in known]
+            persons = (one for one in self._vault.destroyed_subjects() if not one.startswith(TENURE))
+            self._unknown = set(persons) - known
         for_each(list(self._ordered), self._carry_out)
         for_each(list(self._erased), self._destroy_again)
         for_each(list(self._unknown), self._order_again)

@@ -117,7 +117,7 @@ class Follower(ABC):
                 self._stopping.wait(PAUSE)
         try:
             self._keep()
-        except OSError:
+        except (OSError, TsmError):
             log.exception("%s could not keep its position", self.name)
 
     def _round(self) -> None:

@@ -29,7 +29,7 @@ from tsm.application import ERASED, Tsm
 from tsm.errors import ErrorCode, TsmError
 from tsm.model.bindings import Known, Moment, begins_tenure, cards_of, cards_of_number, moment, turn
 from tsm.model.event import Event
-from tsm.model.line import Signal, SignalKind, SignalRecorded, TenureErased
+from tsm.model.line import ENDS_TENURE, Signal, SignalKind, SignalRecorded, TenureErased
 
 MSISDN, CARD, SIGNAL = "line.msisdn", "line.card", "line.signal"
 TOLD, TENURE = "line.told", "line.tenure"
@@ -194,20 +194,18 @@ class Line:
         self._named.setdefault(signal.source, set()).update(cards_of(signal))
 
     def _note(self, at: Moment, subject: str, *, begins: bool) -> None:
-        self._subjects.append((at, subject))
+        # A beginning that is told again under another id belongs to the tenure that it began, however ids are ordered.
+        began = (when for when, owner in self._begun if owner == subject and when[0] == at[0])
+        self._subjects.append((max(at, next(began, at)), subject))
         if begins:
             insort(self._begun, (at, subject))
 
     def _told_again(self, signal: Signal) -> str:
         """Whose tenure began with the very same subscription, told under another id, as a file and a feed may."""
-        same = (
-            filed.subject
-            for filed in self.filed
-            if (one := filed.known.signal).kind is signal.kind is SignalKind.SUBSCRIBED
-            and (one.source, one.occurred_at, one.msisdn) == (signal.source, signal.occurred_at, signal.msisdn)
-            and (one.iccid == signal.iccid or not one.iccid or not signal.iccid)
-        )
-        return next(same, "")
+        at_once = [filed for filed in self.filed if filed.known.signal.occurred_at == signal.occurred_at]
+        if any(filed.known.signal.kind in ENDS_TENURE for filed in at_once):  # one ended, and another began
+            return ""
+        return next((filed.subject for filed in at_once if _is_same_beginning(filed.known.signal, signal)), "")
 
     def _subject_of(self, period: int) -> str:
         gone = self._erased | self._gone
@@ -219,6 +217,13 @@ class Line:
     def _period(self, at: Moment) -> int:
         """How many tenures had begun by then."""
         return bisect_right(self._begun, at, key=itemgetter(0))
+
+
+def _is_same_beginning(one: Signal, other: Signal) -> bool:
+    """Of signals of one time; what only one of them tells does not make them differ."""
+    told = all(not a or not b or a == b for a, b in ((one.iccid, other.iccid), (one.imsi, other.imsi)))
+    named = (one.source, one.msisdn) == (other.source, other.msisdn)
+    return told and named and one.kind is other.kind is SignalKind.SUBSCRIBED
 
 
 def homes(signal: Signal) -> tuple[Place, ...]:

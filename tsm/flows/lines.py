@@ -59,10 +59,11 @@ from tsm.model.bindings import (
 )
 from tsm.model.checks import check_text, refusal
 from tsm.model.event import Context
-from tsm.model.line import BY_OPERATOR, Signal, SignalRecorded, SubjectMapped, TenureErased
+from tsm.model.line import BY_OPERATOR, Signal, SignalKind, SignalRecorded, SubjectMapped, TenureErased
 from tsm.model.standing import Standing
 
 SUBJECT = "camara.sub"  # purpose of the rows that lead from a token's subject to a line
+NO_CHANGES = Changes(None, None, True)
 ASSIGNED = 10_000  # new streams that are remembered until their rows are there
 
 Clock = Callable[[], datetime]
@@ -201,7 +202,7 @@ class Lines:
         place = _one_of((MSISDN, msisdn), (CARD, iccid))
         found = self._lines_at(place)
         tenures = [(line, each) for line in found for each in line.to_erase(subject)]
-        if not tenures:
+        if not tenures or (subject and not any(subject in line.subjects for line in found)):
             raise TsmError(ErrorCode.NOT_FOUND, "no such tenure", ("subject",))
         named = cards_in(found)
         keys = list(dict.fromkeys((line, each) for line, meant in tenures for each in line.sealed_for(meant)))
@@ -396,7 +397,13 @@ class Desk:
     ) -> None:
         """`beside` has what else is told of their cards, `told` the streams in which a source names a card."""
         self.lines = read
-        self._cards = [line for line in (*read.values(), *beside) if not line.number]
+        self._naming: dict[str, dict[str, Line]] = {}  # streams of cards, by each card that they name
+        self._renewals: list[Known] = []  # that were told in these
+        self._carried: dict[str, tuple[tuple[int, int], set[str]]] = {}  # by stream: from what, and which cards
+        self._followed: dict[str, tuple[list[tuple[str, int]], Changes]] = {}  # by stream: from what, and what follows
+        for card in (line for line in (*read.values(), *beside) if not line.number):
+            for known in card.known():
+                self._hear(card, known)
         self._told = told
         self.entries: list[Entry] = []
         self.new_subjects: list[str] = []
@@ -432,9 +439,15 @@ class Desk:
     def changes(self, line: Line) -> Changes:
         """What follows for the number; a card's own stream is no number's."""
         if not line.number:
-            return Changes(None, None, True)
-        cards = [known for card in self._cards for known in card.known()]
-        return changes_of_number(line.number, [*line.known(), *cards])
+            return NO_CHANGES
+        cards = {stream: card for iccid in self._cards_of(line) for stream, card in self._naming.get(iccid, {}).items()}
+        read = [(one.stream, one.version) for one in (line, *line.beside, *cards.values())]
+        known_from, changes = self._followed.get(line.stream, (None, NO_CHANGES))
+        if known_from != read:
+            told = [known for card in cards.values() for known in card.known()]
+            changes = changes_of_number(line.number, [*line.known(), *told])
+            self._followed[line.stream] = read, changes
+        return changes
 
     def rows(self) -> list[tuple[Place, str, str]]:
         """The keyed rows that are not there yet."""
@@ -457,8 +470,18 @@ class Desk:
 
     def _cards_of(self, line: Line) -> set[str]:
         """The number's, and those that came in their place, as was told without a number."""
-        told = [known for card in self._cards for known in card.known()]
-        return {iccid for _, iccid in cards_of_number(line.number, [*line.known(), *told])}
+        read = line.version, len(self._renewals)
+        known_from, cards = self._carried.get(line.stream, (None, set()))
+        if known_from != read:
+            cards = {iccid for _, iccid in cards_of_number(line.number, [*line.known(), *self._renewals])}
+            self._carried[line.stream] = read, cards
+        return cards
+
+    def _hear(self, card: Line, known: Known) -> None:
+        for iccid in cards_of(known.signal):
+            self._naming.setdefault(iccid, {})[card.stream] = card
+        if known.signal.kind is SignalKind.SIM_REPLACED:
+            self._renewals.append(known)
 
     def _refuse_more(self, signal: Signal, at_home: Sequence[Line]) -> None:
         for line in at_home:
@@ -476,7 +499,10 @@ class Desk:
         if not subject:
             subject = self._new_subject()
             self.new_subjects.append(subject)
-        line.file(Known(0, self._now, signal), subject, begins=begins)
+        known = Known(0, self._now, signal)
+        line.file(known, subject, begins=begins)
+        if not line.number:
+            self._hear(line, known)
         self.entries.append(Entry(line, line.version, signal, subject, begins))
 
 

@@ -100,9 +100,13 @@ class Grounds:
         self._lines = lines
         self._trusts = trusts
 
+    def trusts(self, found: Found) -> bool:
+        """Whether its client may be told anything."""
+        return self._trusts(found.state.created.client)
+
     def lack(self, found: Found) -> Lack | None:
         """None while there are grounds."""
-        if not self._trusts(found.state.created.client):
+        if not self.trusts(found):
             return Lack(DISTRUSTED, quiet=True)
         return None if self._is_led_to(found) else Lack(MOVED)
 
@@ -306,7 +310,7 @@ class SwapWatcher(Follower):
         if found is None or found.began.position >= news.position:
             return
         facts = noted(found, news)
-        if facts:  # who is not told anything is not one of those who know
+        if facts and not (news.over and self._grounds.trusts(found)):  # who is not told is not one of those who know
             facts = self._grounds.end(found) or facts
         commit(self._tsm, found, facts, by_the_system(found, str(news.position)))
 

@@ -35,6 +35,7 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS destroyed_key ON data_key (subject) WHERE wrapped IS NULL",
     "CREATE TABLE IF NOT EXISTS compared (position INTEGER NOT NULL, recorded_at TEXT NOT NULL) STRICT",  # one row
 )
+SHAPE = ("data_key", "destroyed_key", "compared")
 LISTED = "wrapped IS NOT NULL AND key_id IN (SELECT value FROM json_each(?))"
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,7 @@ class DataKeys:
         self._random = random
         self._lock = RLock()
         self._connection = open_database(path, erasing=True)
-        with writing(self._connection):
-            for statement in SCHEMA:
-                self._connection.execute(statement)
+        self._shape()
         self._seen = 0  # the version of the file that the caches reflect
         self._key_id = lru_cache(maxsize=4096)(self._find_key_id)
         self._cipher = lru_cache(maxsize=4096)(self._open_cipher)
@@ -140,6 +139,14 @@ class DataKeys:
         with self._lock:
             self._forget()
             self._connection.close()
+
+    def _shape(self) -> None:
+        """STORE_UNAVAILABLE when a file that lacks something is held by others."""
+        (there,) = self._connection.execute(f"SELECT count(*) FROM sqlite_schema WHERE name IN {SHAPE}").fetchone()  # noqa: S608
+        if there < len(SHAPE):
+            with writing(self._connection):
+                for statement in SCHEMA:
+                    self._connection.execute(statement)
 
     def _find_key_id(self, subject: str) -> str:
         query = "SELECT key_id FROM data_key WHERE subject = ?"

@@ -117,7 +117,10 @@ class CardsOfImsis:
         cards = {iccid for named in self._named.values() for _, iccid in named}
         replaced = [one.signal for one in about if one.signal.kind in REPLACES]
         replaced += [signal for signal in renewals if signal.previous in cards]
-        self._replaced = sorted(map(moment, replaced))  # when another SIM took the place of the number's
+        once: dict[tuple[str, str, datetime], Moment] = {}  # told twice, it is one
+        for signal in sorted(replaced, key=moment):
+            once.setdefault((signal.kind, signal.source, signal.occurred_at), moment(signal))
+        self._replaced = sorted(once.values())  # when another SIM took the place of the number's
 
     def card(self, signal: Signal) -> str:
         """What it names, or others name with its IMSI while no SIM was replaced: last before it, else first after it;
