@@ -32,9 +32,8 @@ from tsm.model import session as sessions
 from tsm.model.credential import Credential, ErasureOrdered, PersonErased
 from tsm.model.delegation import DelegationAccepted
 from tsm.model.event import Context, Event
-from tsm.model.line import TenureErased
+from tsm.model.line import TENURE, TenureErased
 
-TENURE = "tenure-"  # with which the subjects of lines begin: nothing leads from one to its line
 KEEP_EACH = 100_000  # positions: to keep one makes every process that uses the data keys look at them anew
 BEFORE_THE_LOG = "the data key was destroyed before this copy of the log was made"
 log = logging.getLogger(__name__)
@@ -192,6 +191,7 @@ class ErasureFollower(Follower):
     def act(self) -> None:
         if self._unknown is None:  # the log was read to its end for the first time
             known = self._erased.keys() | self._ordered.keys()
+            # From the subject of a line's tenure nothing leads to its line, so nothing can be ordered for it.
             persons = (one for one in self._vault.destroyed_subjects() if not one.startswith(TENURE))
             self._unknown = set(persons) - known
         for_each(list(self._ordered), self._carry_out)

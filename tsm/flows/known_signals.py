@@ -90,7 +90,8 @@ class Line:
                     self._number = self._number or (signal.previous if away else signal.msisdn)
                 else:
                     self._gone.add(fact.subject)
-                    self._lost += [(event, fact)] if fact.begins_tenure else []
+                    if fact.begins_tenure:
+                        self._lost.append((event, fact))
             case TenureErased(subject=subject):
                 self._erased.add(subject)
 
@@ -202,6 +203,8 @@ class Line:
 
     def _told_again(self, signal: Signal) -> str:
         """Whose tenure began with the very same subscription, told under another id, as a file and a feed may."""
+        if signal.kind is not SignalKind.SUBSCRIBED:
+            return ""
         at_once = [filed for filed in self.filed if filed.known.signal.occurred_at == signal.occurred_at]
         if any(filed.known.signal.kind in ENDS_TENURE for filed in at_once):  # one ended, and another began
             return ""

@@ -347,7 +347,7 @@ class Lines:
         return stream
 
     def _new_subject(self) -> str:
-        return f"tenure-{self._new_id()}"
+        return f"{lines.TENURE}{self._new_id()}"
 
     def _new_id(self) -> UUID:
         return UUID(bytes=self._random(16), version=4)

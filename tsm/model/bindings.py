@@ -120,7 +120,7 @@ class CardsOfImsis:
         once: dict[tuple[str, str, datetime], Moment] = {}  # told twice, it is one
         for signal in sorted(replaced, key=moment):
             once.setdefault((signal.kind, signal.source, signal.occurred_at), moment(signal))
-        self._replaced = sorted(once.values())  # when another SIM took the place of the number's
+        self._replaced = list(once.values())  # when another SIM took the place of the number's
 
     def card(self, signal: Signal) -> str:
         """What it names, or others name with its IMSI while no SIM was replaced: last before it, else first after it;

@@ -29,6 +29,7 @@ from tsm.model.checks import check_identifier, check_name, refusal
 from tsm.model.event import Context, Fact
 
 APP = "app"  # the source that a phone speaks for; it holds no secret, so what it says may raise suspicion, never end it
+TENURE = "tenure-"  # what the subject of a tenure begins with
 BY_OPERATOR = "operator:"  # what its source begins with
 SOURCE = re.compile(rf"{APP}|card|(?:operator|terminal|clerk):[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}", re.ASCII)
 INDICATION = re.compile(r"[a-z](?:[a-z-]{0,30}[a-z])?", re.ASCII)  # it stands in the log in plain: no text
